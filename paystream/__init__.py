@@ -1,0 +1,1 @@
+"""The command line, the settings and the connections that every part of Paystream shares."""

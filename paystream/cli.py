@@ -1,0 +1,46 @@
+"""The ``paystream`` command: puts the commands of each part together and turns errors into one line."""
+
+import sys
+
+import typer
+
+from paystream.errors import PaystreamError
+from paystream.output import errors
+
+app = typer.Typer(
+    name="paystream",
+    help="Kafka payments to deduplicated, enriched rows in ClickHouse, in under a second.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+@app.callback()
+def _options(debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error.")) -> None:
+    """Kafka payments to deduplicated, enriched rows in ClickHouse, in under a second."""
+
+
+def _assemble() -> None:
+    from devstack.commands import down, up
+    from loader.commands import app as dims
+    from loadtest.commands import app as loadtest
+    from migrations.commands import app as migrate
+
+    app.command()(up)
+    app.command()(down)
+    app.add_typer(migrate, name="migrate")
+    app.add_typer(dims, name="dims")
+    app.add_typer(loadtest, name="loadtest")
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 fine, 1 a check failed, 2 wrong use, 3 a service cannot be reached."""
+    _assemble()
+    try:
+        app()
+    except PaystreamError as error:
+        if "--debug" in sys.argv:
+            raise
+        errors.print(f"error: {error}", style="red", soft_wrap=True, markup=False, highlight=False)
+        sys.exit(error.exit_code)

@@ -1,0 +1,65 @@
+"""The connection to ClickHouse: one code path, whether the other end is the local stack or a server."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import clickhouse_connect
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
+
+from paystream.errors import ServiceUnavailable, UsageError
+from paystream.settings import Settings
+
+UNKNOWN_DATABASE = 81
+UNKNOWN_TABLE = 60
+
+
+@contextmanager
+def connect(settings: Settings, *, database: str | None = None, timeout_s: float = 300) -> Iterator[Client]:
+    """Open a client on the configured database and close it after use.
+
+    Args:
+        settings: where the server is.
+        database: another database than the configured one; ``""`` selects none, for use before it exists.
+        timeout_s: seconds one request may take.
+
+    Raises:
+        ServiceUnavailable: nothing answers at the address, or it refuses the credentials.
+        UsageError: the database does not exist yet.
+    """
+    address = f"{settings.clickhouse_host}:{settings.clickhouse_port}"
+    wanted = settings.clickhouse_database if database is None else database
+    try:
+        client = clickhouse_connect.get_client(
+            host=settings.clickhouse_host,
+            port=settings.clickhouse_port,
+            username=settings.clickhouse_user,
+            password=settings.clickhouse_password.get_secret_value(),
+            secure=settings.clickhouse_secure,
+            database=wanted or "__default__",
+            connect_timeout=5,
+            send_receive_timeout=timeout_s,
+            autogenerate_session_id=False,  # sessions serialise queries and pin a connection; nothing here needs one
+        )
+    except OperationalError as error:
+        raise ServiceUnavailable(
+            f"ClickHouse '{address}' cannot be reached: {_first_line(error)}. "
+            "Start the local stack with `paystream up`, or correct PAYSTREAM_CLICKHOUSE_HOST and _PORT."
+        ) from error
+    except DatabaseError as error:
+        if f"Code: {UNKNOWN_DATABASE}." in str(error):
+            raise UsageError(
+                f"Database '{wanted}' does not exist. Create the schema with `paystream migrate up`."
+            ) from error
+        raise ServiceUnavailable(
+            f"ClickHouse '{address}' refused the connection: {_first_line(error)}. "
+            "Check PAYSTREAM_CLICKHOUSE_USER and _PASSWORD."
+        ) from error
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")[:300]

@@ -1,0 +1,38 @@
+"""The connection to Kafka, for every tool that produces or looks at the topic."""
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from paystream.errors import ServiceUnavailable
+from paystream.settings import Settings
+
+
+def client_config(settings: Settings) -> dict[str, str]:
+    """Return the librdkafka settings that reach the configured brokers."""
+    config = {
+        "bootstrap.servers": settings.kafka_brokers,
+        "security.protocol": settings.kafka_security_protocol,
+        "sasl.mechanism": settings.kafka_sasl_mechanism,
+        "sasl.username": settings.kafka_sasl_username,
+        "sasl.password": settings.kafka_sasl_password and settings.kafka_sasl_password.get_secret_value(),
+    }
+    return {name: value for name, value in config.items() if value}
+
+
+def topic_partitions(settings: Settings, timeout_s: float = 5) -> list[int]:
+    """Return the partitions of the configured topic, empty when the topic does not exist.
+
+    Raises:
+        ServiceUnavailable: no broker answers within ``timeout_s`` seconds.
+    """
+    # A log callback that says nothing: librdkafka would print each failed connection on stderr, beside our one line.
+    admin = AdminClient(client_config(settings) | {"log_level": 0})
+    try:
+        # Asking for all topics, since asking for one by name would create it where brokers auto-create.
+        topic = admin.list_topics(timeout=timeout_s).topics.get(settings.kafka_topic)
+    except KafkaException as error:
+        raise ServiceUnavailable(
+            f"Kafka '{settings.kafka_brokers}' cannot be reached: {error.args[0].str()}. "
+            "Start the local stack with `paystream up`, or correct PAYSTREAM_KAFKA_BROKERS."
+        ) from error
+    return sorted(topic.partitions) if topic else []

@@ -1,0 +1,86 @@
+"""The one place that reads the environment."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pycountry
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from paystream.errors import UsageError
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+"""The checkout: SQL files and migrations are read from here, whatever the working directory."""
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+
+def _is_currency(code: str) -> str:
+    if pycountry.currencies.get(alpha_3=code) is None:
+        raise ValueError("not an ISO 4217 currency code, such as USD")
+    return code
+
+
+class Settings(BaseSettings):
+    """Every setting, read from ``PAYSTREAM_<NAME>`` or a ``.env`` file in the working directory.
+
+    The defaults address the local stack that ``paystream up`` starts; pointing them at a real ClickHouse server and a
+    real Kafka is all that production needs.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="PAYSTREAM_", env_file=".env", extra="ignore")
+
+    home: Path = Field(Path(".paystream"), description="data and logs of the local stack")
+
+    kafka_brokers: str = Field(
+        "127.0.0.1:19092", pattern=r"^[^\s:,]+:\d+(,[^\s:,]+:\d+)*$", description="host:port[,host:port...]"
+    )
+    clickhouse_kafka_brokers: str | None = Field(
+        None,
+        pattern=r"^[^\s:,]+:\d+(,[^\s:,]+:\d+)*$",
+        description="the brokers as ClickHouse reaches them, where that differs from kafka_brokers (another network)",
+    )
+    kafka_topic: str = Field("transactions", pattern=r"^[A-Za-z0-9._-]{1,249}$")
+    kafka_group: str = Field("paystream", min_length=1, description="consumer group of the ClickHouse Kafka table")
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    kafka_sasl_username: str | None = None
+    kafka_sasl_password: SecretStr | None = None
+
+    clickhouse_host: str = Field("127.0.0.1", min_length=1)
+    clickhouse_port: Port = 18123
+    clickhouse_user: str = Field("default", min_length=1)
+    clickhouse_password: SecretStr = SecretStr("")
+    clickhouse_secure: bool = False
+    clickhouse_database: Identifier = "paystream"
+
+    reporting_currency: Annotated[str, AfterValidator(_is_currency)] = Field(
+        "USD", description="ISO 4217 code of the currency that every amount is converted to"
+    )
+
+    def environment(self) -> dict[str, str]:
+        """Return these settings as environment variables, for a child process to read the same ones."""
+        values = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if value is not None:
+                plain = value.get_secret_value() if isinstance(value, SecretStr) else value
+                values[f"PAYSTREAM_{name.upper()}"] = str(plain)
+        return values
+
+
+def load_settings() -> Settings:
+    """Read the settings.
+
+    Raises:
+        UsageError: naming every setting that is missing or malformed, never showing a value.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = "; ".join(
+            f"PAYSTREAM_{'_'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
+            for problem in error.errors(include_input=False, include_url=False)
+        )
+        raise UsageError(f"Settings are wrong: {problems}. Correct them in the environment or in .env.") from None
