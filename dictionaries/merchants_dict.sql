@@ -1,0 +1,15 @@
+-- One entry: one merchant, by merchant_id.
+-- Loaded from: merchants. Read by: transactions_mv.
+-- Guarantee: changes only when `paystream dims refresh merchants` reloads it; an empty table loads as empty.
+CREATE DICTIONARY merchants_dict
+(
+    merchant_id   UInt32,
+    merchant_name String,
+    country       String,
+    category_code String,
+    snapshot_id   UInt32
+)
+PRIMARY KEY merchant_id
+SOURCE(CLICKHOUSE(TABLE 'merchants'))
+LAYOUT(HASHED())
+LIFETIME(0)

@@ -1,0 +1,14 @@
+-- One row: one refused message with its reason and its bytes.
+-- Written by: transactions_parsed_mv. Read by: the table quarantine.
+-- Guarantee: exactly the messages that transactions_mv leaves out.
+CREATE MATERIALIZED VIEW quarantine_mv TO quarantine AS
+SELECT
+    fault AS reason,
+    message AS raw_message,
+    kafka_key,
+    kafka_partition,
+    kafka_offset,
+    kafka_timestamp,
+    now64(3) AS quarantined_at
+FROM transactions_parsed
+WHERE fault != ''

@@ -1,0 +1,16 @@
+-- One row: what one block read from one partition of the topic. Redelivered blocks appear again, by design.
+-- Written by: ledger_mv. Read by: audits of what was read, and how often.
+-- Guarantee: a row for every block whose offsets were committed; kept for 90 days.
+CREATE TABLE ingest_ledger
+(
+    kafka_partition      UInt32,
+    first_offset         UInt64,
+    last_offset          UInt64,
+    messages             UInt64,
+    refused              UInt64,
+    last_kafka_timestamp DateTime64(3, 'UTC'),
+    read_at              DateTime64(3, 'UTC')
+)
+ENGINE = MergeTree
+ORDER BY (kafka_partition, first_offset)
+TTL toDateTime(read_at) + INTERVAL 90 DAY

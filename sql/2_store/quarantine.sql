@@ -1,0 +1,16 @@
+-- One row: one refused message, once deduplicated (FINAL): a redelivered message is the same row again.
+-- Written by: quarantine_mv. Read by: operators, `paystream quarantine`.
+-- Guarantee: a message is either in transactions or here, with all its bytes; kept for 90 days.
+CREATE TABLE quarantine
+(
+    reason          LowCardinality(String),
+    raw_message     String CODEC(ZSTD(3)),
+    kafka_key       String,
+    kafka_partition UInt32,
+    kafka_offset    UInt64,
+    kafka_timestamp DateTime64(3, 'UTC'),
+    quarantined_at  DateTime64(3, 'UTC')
+)
+ENGINE = ReplacingMergeTree(quarantined_at)
+ORDER BY (kafka_partition, kafka_offset, kafka_timestamp)
+TTL toDateTime(quarantined_at) + INTERVAL 90 DAY

@@ -1,0 +1,139 @@
+"""The real schema without a broker: every file of sql/ and dictionaries/, with a Null table in the Kafka table's place.
+
+What is inserted into that table runs through the same views as what Kafka delivers.
+"""
+
+import json
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from clickhouse_connect.driver.client import Client
+
+from paystream.clickhouse import connect
+from paystream.settings import REPOSITORY, Settings
+
+# Dependencies first: a view needs its source and its target, a dictionary its table.
+OBJECTS = [
+    "sql/3_enrich/merchants.sql",
+    "sql/3_enrich/fx_rates.sql",
+    "sql/3_enrich/fx_rate_periods.sql",
+    "sql/3_enrich/dimension_snapshots.sql",
+    "dictionaries/merchants_dict.sql",
+    "dictionaries/fx_rates_dict.sql",
+    "sql/2_store/transactions.sql",
+    "sql/2_store/quarantine.sql",
+    "sql/2_store/ingest_ledger.sql",
+    "sql/1_ingest/transactions_parsed.sql",
+    "sql/1_ingest/transactions_mv.sql",
+    "sql/1_ingest/quarantine_mv.sql",
+    "sql/1_ingest/ledger_mv.sql",
+    "sql/1_ingest/transactions_queue.sql",
+    "sql/1_ingest/transactions_parsed_mv.sql",
+    "sql/4_report/transactions_current.sql",
+    "sql/4_report/report_merchant_by_day.sql",
+]
+
+QUEUE_STANDIN = """
+CREATE TABLE transactions_queue
+(message String, _key String, _partition UInt64, _offset UInt64, _timestamp_ms Nullable(DateTime64(3, 'UTC')))
+ENGINE = Null
+"""
+
+
+def kafka_now() -> datetime:
+    """Return this moment with the milliseconds that Kafka keeps."""
+    now = datetime.now(UTC)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+
+@dataclass
+class Ingest:
+    """A database with the whole schema, and a way to deliver messages to it."""
+
+    client: Client
+    offsets: Iterator[int] = field(default_factory=count)
+
+    def deliver(self, *messages: bytes | str, partition: int = 0, first_offset: int | None = None) -> list[int]:
+        """Deliver messages as one block and return their offsets."""
+        if first_offset is None:
+            offsets = [next(self.offsets) for _ in messages]
+        else:
+            offsets = list(range(first_offset, first_offset + len(messages)))
+        rows = [
+            [m if isinstance(m, bytes) else m.encode(), f"key-{offset}", partition, offset, kafka_now()]
+            for m, offset in zip(messages, offsets, strict=True)
+        ]
+        self.client.insert(
+            "transactions_queue", rows, column_names=["message", "_key", "_partition", "_offset", "_timestamp_ms"]
+        )
+        return offsets
+
+    def rows(self, sql: str, **parameters: Any) -> Sequence[Sequence[Any]]:
+        """Return the rows of a query."""
+        return self.client.query(sql, parameters=parameters).result_rows
+
+    def value(self, sql: str, **parameters: Any) -> Any:
+        """Return the single value of a query."""
+        [[value]] = self.rows(sql, **parameters)
+        return value
+
+    def load_merchants(self, *merchants: tuple[int, str, str, str], snapshot_id: int = 1) -> None:
+        """Replace the merchants and reload their dictionary."""
+        self.client.command("TRUNCATE TABLE merchants")
+        self.client.insert("merchants", [[*merchant, snapshot_id] for merchant in merchants])
+        self.client.command("SYSTEM RELOAD DICTIONARY merchants_dict")
+
+    def load_rates(self, *rates: tuple[str, str, str], snapshot_id: int = 1) -> None:
+        """Replace the rates, each (currency, ISO date, rate to USD), and reload their dictionary."""
+        self.client.command("TRUNCATE TABLE fx_rates")
+        values = ", ".join(f"('{c}', '{day}', '{rate}', 'USD', {snapshot_id})" for c, day, rate in rates)
+        self.client.command(f"INSERT INTO fx_rates VALUES {values}")
+        self.client.command("SYSTEM RELOAD DICTIONARY fx_rates_dict")
+
+
+@contextmanager
+def ingest_schema(settings: Settings) -> Iterator[Ingest]:
+    """Create the schema in a database of its own and drop it afterwards."""
+    database = f"ingest_{uuid.uuid4().hex[:8]}"
+    with connect(settings, database="") as client:
+        client.command(f"CREATE DATABASE {database}")
+    try:
+        with connect(settings, database=database) as client:
+            for path in OBJECTS:
+                is_queue = Path(path).stem == "transactions_queue"
+                client.command(QUEUE_STANDIN if is_queue else (REPOSITORY / path).read_text())
+            yield Ingest(client)
+    finally:
+        with connect(settings, database="") as client:
+            client.command(f"DROP DATABASE {database} SYNC")
+
+
+def rfc3339(when: datetime) -> str:
+    """Spell a moment the way the topic's producers do."""
+    return when.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def payment(**changes: Any) -> dict[str, Any]:
+    """Return a valid message's fields with some of them changed; a change to ``...`` leaves the field out."""
+    now = datetime.now(UTC) - timedelta(seconds=1)
+    fields = {
+        "transaction_id": str(uuid.uuid4()),
+        "merchant_id": 7,
+        "amount": "12.34",
+        "currency": "EUR",
+        "status": "authorized",
+        "created_at": rfc3339(now),
+        "updated_at": rfc3339(now),
+    } | changes
+    return {name: value for name, value in fields.items() if value is not ...}
+
+
+def message(**changes: Any) -> bytes:
+    """Return a valid message with some fields changed."""
+    return json.dumps(payment(**changes)).encode()

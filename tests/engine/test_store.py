@@ -1,0 +1,160 @@
+"""What a reader of transactions_current gets: one row per transaction, its newest state, however messages arrive."""
+
+import itertools
+import random
+import uuid
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from ingest import ingest_schema, message, rfc3339
+
+CREATED = datetime(2026, 3, 31, 23, 59, 59, 999_000, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def ingest(clickhouse_server):
+    with ingest_schema(clickhouse_server) as ingest:
+        yield ingest
+
+
+def states(transaction_id: str) -> list[bytes]:
+    """Return three states of one transaction, oldest first."""
+    return [
+        message(
+            transaction_id=transaction_id,
+            status=status,
+            created_at=rfc3339(CREATED),
+            updated_at=rfc3339(CREATED + timedelta(microseconds=step)),
+        )
+        for step, status in enumerate(["authorized", "captured", "refunded"])
+    ]
+
+
+def status_of(ingest, transaction_id: str) -> list[str]:
+    query = "SELECT status FROM transactions_current WHERE transaction_id = {id:UUID}"
+    return [status for (status,) in ingest.rows(query, id=transaction_id)]
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+@pytest.mark.parametrize("blocks", ["one block", "a block each"])
+def test_the_latest_state_wins_in_every_order_before_and_after_merges(ingest, order, blocks):
+    transaction_id = str(uuid.uuid4())
+    messages = [states(transaction_id)[step] for step in order]
+    for group in [messages] if blocks == "one block" else [[m] for m in messages]:
+        ingest.deliver(*group, partition=random.randrange(4))
+    assert status_of(ingest, transaction_id) == ["refunded"]
+    ingest.client.command("OPTIMIZE TABLE transactions FINAL")
+    assert status_of(ingest, transaction_id) == ["refunded"]
+
+
+def test_redelivery_changes_nothing(ingest):
+    transaction_id = str(uuid.uuid4())
+    [old, _, new] = states(transaction_id)
+    ingest.deliver(old, new, first_offset=500_000)
+    [before] = ingest.rows(
+        "SELECT * EXCEPT ingested_at EXCEPT kafka_timestamp FROM transactions_current WHERE transaction_id = {id:UUID}",
+        id=transaction_id,
+    )
+    for _ in range(3):
+        ingest.deliver(old, new, first_offset=500_000)
+    assert [before] == ingest.rows(
+        "SELECT * EXCEPT ingested_at EXCEPT kafka_timestamp FROM transactions_current WHERE transaction_id = {id:UUID}",
+        id=transaction_id,
+    )
+    stored = ingest.value("SELECT count() FROM transactions WHERE transaction_id = {id:UUID}", id=transaction_id)
+    assert stored > 1, "nothing was redelivered, so nothing was tested"
+
+
+def test_a_repair_is_not_undone_by_the_old_message_but_by_a_later_state(ingest):
+    transaction_id = str(uuid.uuid4())
+    [first, second, _] = states(transaction_id)
+    ingest.deliver(first)
+    ingest.client.command(
+        "INSERT INTO transactions SELECT * REPLACE (enrichment_revision + 1 AS enrichment_revision, 'Repaired' AS"
+        f" merchant_name) FROM transactions_current WHERE transaction_id = '{transaction_id}'"
+    )
+    ingest.deliver(first)
+    query = "SELECT merchant_name, status FROM transactions_current WHERE transaction_id = {id:UUID}"
+    assert ingest.rows(query, id=transaction_id) == [("Repaired", "authorized")]
+    ingest.deliver(second)
+    assert ingest.rows(query, id=transaction_id) == [("", "captured")]
+
+
+def test_a_block_with_every_month_of_eight_years_is_taken(ingest):
+    months = [datetime(year, month, 2, tzinfo=UTC) for year in range(2019, 2027) for month in range(1, 11)]
+    transaction_ids = [str(uuid.uuid4()) for _ in months]
+    ingest.deliver(
+        *(
+            message(transaction_id=i, created_at=rfc3339(m), updated_at=rfc3339(m))
+            for i, m in zip(transaction_ids, months, strict=True)
+        )
+    )
+    found = ingest.value(
+        "SELECT count() FROM transactions_current WHERE transaction_id IN {ids:Array(UUID)}", ids=transaction_ids
+    )
+    assert found == len(months)
+
+
+def test_report_merchant_by_day_equals_a_recomputation_over_the_messages(ingest):
+    ingest.load_merchants((1, "Bakery", "DE", "5462"), (2, "Garage", "FR", "7538"), snapshot_id=4)
+    ingest.load_rates(("EUR", "2025-05-05", "1.123456789012"), ("USD", "2025-05-05", "1"), snapshot_id=9)
+    rates = {"EUR": Decimal("1.123456789012"), "USD": Decimal(1), "JPY": None}
+    dice = random.Random(5)
+    midnight = datetime(2025, 5, 6, tzinfo=UTC)
+    newest: dict[str, tuple] = {}
+    sent = []
+    for _ in range(300):
+        transaction_id = str(uuid.UUID(int=dice.getrandbits(128)))
+        merchant_id, currency = dice.choice([1, 2]), dice.choice(list(rates))
+        created = midnight + timedelta(microseconds=dice.randrange(-3_000_000, 3_000_000))
+        amount = Decimal(dice.randrange(1, 10**7)).scaleb(-4)
+        for step in range(dice.randrange(1, 4)):
+            status = ["authorized", "captured", "charged_back"][step]
+            sent.append(
+                message(
+                    transaction_id=transaction_id,
+                    merchant_id=merchant_id,
+                    amount=str(amount),
+                    currency=currency,
+                    status=status,
+                    created_at=rfc3339(created),
+                    updated_at=rfc3339(created + timedelta(seconds=step)),
+                )
+            )
+            newest[transaction_id] = (created.date(), merchant_id, currency, status, amount)
+    sent += dice.sample(sent, 100)
+    dice.shuffle(sent)
+    for start in range(0, len(sent), 97):
+        ingest.deliver(*sent[start : start + 97])
+
+    counts, amounts, reporting = Counter(), Counter(), {}
+    for day, merchant_id, currency, status, amount in newest.values():
+        key = (day, merchant_id, currency, status)
+        counts[key] += 1
+        amounts[key] += amount
+        rate = rates[currency]
+        if rate is not None:
+            cents = (amount * rate).quantize(Decimal("0.0001"), rounding="ROUND_HALF_UP")
+            reporting[key] = reporting.get(key, 0) + cents
+    expected = {
+        key: (
+            {1: "Bakery", 2: "Garage"}[key[1]],
+            counts[key],
+            amounts[key],
+            reporting.get(key),
+            0 if key[2] != "JPY" else counts[key],
+            counts[key] if key[2] != "JPY" and key[0].day == 6 else 0,
+        )
+        for key in counts
+    }
+    found = {
+        row[:4]: row[4:]
+        for row in ingest.rows(
+            "SELECT day, merchant_id, currency, status, merchant_name, transactions, amount, amount_reporting,"
+            " transactions_without_rate, transactions_with_provisional_rate FROM report_merchant_by_day"
+            " WHERE day BETWEEN '2025-05-05' AND '2025-05-06'"
+        )
+    }
+    assert found == expected
