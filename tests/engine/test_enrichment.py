@@ -1,5 +1,6 @@
 """The merchant and the rate that a transaction is stored with."""
 
+import itertools
 import uuid
 from datetime import date, timedelta
 from decimal import Decimal
@@ -126,6 +127,6 @@ def test_an_unknown_merchant_is_stored_and_marked(ingest):
 
 def test_periods_of_a_currency_never_overlap_and_each_day_has_at_most_one(ingest):
     periods = ingest.rows("SELECT currency, valid_from, valid_to FROM fx_rate_periods ORDER BY currency, valid_from")
-    for (currency, _, until), (following, start, _) in zip(periods, periods[1:], strict=False):
+    for (currency, _, until), (following, start, _) in itertools.pairwise(periods):
         assert currency != following or until < start
     assert all(until - start >= timedelta(0) for _, start, until in periods)

@@ -1,0 +1,456 @@
+"""Start and stop the local stack: a Kafka broker and a ClickHouse, each a process of its own, on loopback only.
+
+Everything lives under ``settings.home``: ``kafka/`` and ``clickhouse/`` hold data, ``logs/`` what the parts print, and
+``run/`` one record for each running part. ``stack.lock`` marks the folder as the stack's and admits one change at once.
+"""
+
+import contextlib
+import fcntl
+import http.client
+import ipaddress
+import json
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import psutil
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from devstack import kafka_broker, memory_broker
+from paystream.clickhouse import connect
+from paystream.errors import PaystreamError, ServiceUnavailable, UsageError
+from paystream.kafka import client_config
+from paystream.settings import REPOSITORY, Settings
+
+BrokerChoice = Literal["auto", "kafka", "memory"]
+PartName = Literal["broker", "clickhouse"]
+Address = tuple[str, int]
+
+PARTITIONS = 4
+START_TIMEOUT_S = 60
+STOP_TIMEOUT_S = 20
+LOCK_TIMEOUT_S = 60
+FOLDERS = ("kafka", "clickhouse", "logs", "run")
+LABELS = {"kafka": "Apache Kafka", "memory": "Memory broker", "clickhouse": "ClickHouse"}
+PORT_SETTINGS = {"broker": "PAYSTREAM_KAFKA_BROKERS", "clickhouse": "PAYSTREAM_CLICKHOUSE_PORT"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One process of the stack, as its record in ``run/`` describes it."""
+
+    name: PartName
+    kind: Literal["kafka", "memory", "clickhouse"]
+    address: str
+    pid: int
+    created: float
+    """When the process was created, in seconds since the epoch: tells it from a later one with the same pid."""
+    log: str
+
+    @property
+    def label(self) -> str:
+        return f"{LABELS[self.kind]} '{self.address}'"
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A running stack: all its parts, those that this call started, and what the user should know about it."""
+
+    parts: tuple[Part, ...]
+    started: tuple[PartName, ...]
+    note: str | None
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """How one part ended: asked with SIGTERM, by SIGKILL after it had not heeded that, or earlier on its own."""
+
+    part: Part
+    how: Literal["stopped", "killed", "dead already"]
+
+
+def start(settings: Settings, broker: BrokerChoice = "auto") -> Stack:
+    """Start what is not running yet and return once every part answers and the topic exists with 4 partitions.
+
+    ``auto`` takes Apache Kafka where Java is installed and the jars are there or can be fetched, and the in-memory
+    broker elsewhere. If anything fails, or an exception such as KeyboardInterrupt arrives, the parts started by this
+    call are stopped again before it is raised. Each wait is bounded.
+
+    Raises:
+        UsageError: the settings address no local stack, a port is taken, Apache Kafka was asked for and is not
+            installed, or a running part differs from the settings.
+        ServiceUnavailable: a part ended or gave no answer; the message carries the last telling line of its log.
+    """
+    addresses = _local_addresses(settings)
+    home = settings.home.resolve()
+    with _locked(home):
+        running = {part.name: part for part in _recorded(home) if _process(part)}
+        _check_unchanged(running, addresses, broker)
+        for name in addresses.keys() - running.keys():
+            _check_port_free(name, addresses[name])
+        note = None
+        try:
+            if "broker" in running:
+                kind, process = running["broker"].kind, None
+            else:
+                kind, note = _choose_broker(broker)
+                process = _start_broker(home, kind, addresses["broker"])
+            _wait(home, "broker", process, _broker_question(settings, kind))
+            process = None if "clickhouse" in running else _start_clickhouse(home, addresses["clickhouse"])
+            _wait(home, "clickhouse", process, _clickhouse_question(settings))
+        except BaseException:
+            with _signals_held():
+                for part in _recorded(home):
+                    if part.name not in running:
+                        _end(home, part)
+            raise
+        parts = tuple(_recorded(home))
+        return Stack(parts, tuple(part.name for part in parts if part.name not in running), note)
+
+
+def stop(settings: Settings) -> list[Stopped]:
+    """Stop every part that any ``start`` on this home left running, ClickHouse before its broker.
+
+    Each part gets SIGTERM and ``STOP_TIMEOUT_S`` seconds, then SIGKILL. Data stays.
+
+    Raises:
+        UsageError: another ``up`` or ``down`` is at work on this home.
+    """
+    home = settings.home.resolve()
+    if not (home / "stack.lock").exists():
+        return []
+    with _locked(home):
+        return [Stopped(part, _end(home, part)) for part in reversed(_recorded(home))]
+
+
+def delete_data(settings: Settings) -> list[str]:
+    """Delete the folders that the stack made under its home, and return their names. Nothing else is touched.
+
+    Raises:
+        UsageError: a part is running, or another ``up`` or ``down`` is at work on this home.
+        PaystreamError: a folder cannot be deleted.
+    """
+    home = settings.home.resolve()
+    if not (home / "stack.lock").exists():
+        return []
+    with _locked(home):
+        if pids(settings):
+            raise UsageError(f"Local stack '{home}': it is running. Run `paystream down` before its data is deleted.")
+        present = [home / name for name in FOLDERS if (home / name).exists()]
+        for folder in present:
+            try:
+                shutil.rmtree(folder)
+            except OSError as error:
+                raise PaystreamError(
+                    f"Folder '{folder}' cannot be deleted: {error.strerror or error}. Delete it by hand."
+                ) from error
+        return [folder.name for folder in present]
+
+
+def kill(settings: Settings, name: PartName, number: signal.Signals) -> None:
+    """Send a signal to a running part, for tests of what a crash does.
+
+    Raises:
+        UsageError: the part is not running.
+    """
+    for part in _recorded(settings.home.resolve()):
+        process = _process(part) if part.name == name else None
+        if process:
+            process.send_signal(number)
+            return
+    raise UsageError(f"Part '{name}' of the local stack: it is not running. Start it with `paystream up`.")
+
+
+def pids(settings: Settings) -> dict[PartName, int]:
+    """Return the process ids of the parts that are running."""
+    return {part.name: part.pid for part in _recorded(settings.home.resolve()) if _process(part)}
+
+
+# Settings and ports
+
+
+def _local_addresses(settings: Settings) -> dict[PartName, Address]:
+    problems = []
+    broker_host, _, broker_port = settings.kafka_brokers.rpartition(":")
+    if "," in settings.kafka_brokers:
+        problems.append("PAYSTREAM_KAFKA_BROKERS names several brokers, the local stack has one")
+    elif not _is_loopback(broker_host):
+        problems.append(f"PAYSTREAM_KAFKA_BROKERS names '{broker_host}', which is someone else's server")
+    if not 0 < int(broker_port) < 65536:
+        problems.append(f"PAYSTREAM_KAFKA_BROKERS names port {broker_port}, which does not exist")
+    if settings.kafka_security_protocol != "PLAINTEXT":
+        problems.append("PAYSTREAM_KAFKA_SECURITY_PROTOCOL is not PLAINTEXT")
+    if not _is_loopback(settings.clickhouse_host):
+        problems.append(f"PAYSTREAM_CLICKHOUSE_HOST names '{settings.clickhouse_host}', which is someone else's server")
+    if settings.clickhouse_secure:
+        problems.append("PAYSTREAM_CLICKHOUSE_SECURE is on, the local stack speaks plain HTTP")
+    if int(broker_port) == settings.clickhouse_port:
+        problems.append("PAYSTREAM_KAFKA_BROKERS and PAYSTREAM_CLICKHOUSE_PORT name the same port")
+    if problems:
+        raise UsageError(
+            f"Local stack: it runs on this machine's loopback addresses only, but {'; '.join(problems)}. "
+            "Unset them to use the local stack; a server of your own needs no `paystream up`."
+        )
+    return {
+        "broker": (broker_host, int(broker_port)),
+        "clickhouse": (settings.clickhouse_host, settings.clickhouse_port),
+    }
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.IPv4Address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _check_unchanged(running: dict[PartName, Part], addresses: dict[PartName, Address], broker: BrokerChoice) -> None:
+    for part in running.values():
+        host, port = addresses[part.name]
+        if part.address != f"{host}:{port}":
+            raise UsageError(
+                f"{part.label} of the local stack: it is running, but the settings now say '{host}:{port}'. "
+                "Run `paystream down` first."
+            )
+        if part.name == "broker" and broker not in ("auto", part.kind):
+            raise UsageError(
+                f"{part.label}: it is running, but `--broker {broker}` was asked for. Run `paystream down` first."
+            )
+
+
+def _check_port_free(name: PartName, address: Address) -> None:
+    try:
+        socket.create_server(address).close()
+    except OSError as error:
+        label = "Kafka" if name == "broker" else "ClickHouse"
+        raise UsageError(
+            f"{label} '{address[0]}:{address[1]}': port {address[1]} cannot be used: {error.strerror}. "
+            f"Stop what uses it, or set {PORT_SETTINGS[name]} to another one."
+        ) from error
+
+
+def _free_port(host: str) -> int:
+    with socket.create_server((host, 0)) as server:
+        return server.getsockname()[1]
+
+
+# The parts
+
+
+def _choose_broker(broker: BrokerChoice) -> tuple[Literal["kafka", "memory"], str | None]:
+    if broker == "memory":
+        return "memory", f"The in-memory broker stands in for Apache Kafka: {memory_broker.LIMITS}."
+    try:
+        kafka_broker.find_java()
+        kafka_broker.ensure_jars()
+    except PaystreamError as error:
+        if broker == "kafka":
+            raise
+        cause = str(error).partition(". ")[0]
+        return "memory", f"{cause}. The in-memory broker stands in for it: {memory_broker.LIMITS}."
+    return "kafka", None
+
+
+def _start_broker(home: Path, kind: Literal["kafka", "memory"], address: Address) -> subprocess.Popen:
+    host, port = address
+    if kind == "kafka":
+        command = kafka_broker.prepare(home, host, port, controller_port=_free_port(host))
+        return _start(home, "broker", kind, address, command, home / "kafka")
+    command = [sys.executable, "-m", "devstack.memory_broker", "--host", host, "--port", str(port)]
+    return _start(home, "broker", kind, address, command, REPOSITORY)
+
+
+def _start_clickhouse(home: Path, address: Address) -> subprocess.Popen:
+    host, port = address
+    command = [sys.executable, "-m", "devstack.clickhouse_server"]
+    command += ["--host", host, "--port", str(port), "--data", str(home / "clickhouse")]
+    return _start(home, "clickhouse", "clickhouse", address, command, REPOSITORY)
+
+
+def _broker_question(settings: Settings, kind: str) -> Callable[[], str | None]:
+    """Return a function that says what the broker lacks, creating the topic, and returns None once it is ready."""
+    # Reconnecting at once: librdkafka's own pause grows to 10 s, and the broker is about to listen.
+    hasty = {"log_level": 0, "reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": 200}
+    admin = AdminClient(client_config(settings) | hasty)
+
+    def ask() -> str | None:
+        topic = admin.list_topics(timeout=1).topics.get(settings.kafka_topic)
+        if topic is None and kind == "kafka":
+            admin.create_topics([NewTopic(settings.kafka_topic, PARTITIONS, 1)])[settings.kafka_topic].result(5)
+            return "the topic is being created"
+        if topic is None:  # the mock cluster knows no request to create topics: asking for one makes it, with 4
+            admin.list_topics(settings.kafka_topic, timeout=1)
+            return "the topic is being created"
+        leaderless = [number for number, partition in topic.partitions.items() if partition.leader < 0]
+        return f"partitions {leaderless} have no leader" if leaderless else None
+
+    return ask
+
+
+def _clickhouse_question(settings: Settings) -> Callable[[], str | None]:
+    """Return a function that tells what ClickHouse still lacks, and returns None once it serves queries."""
+
+    def ask() -> str | None:
+        connection = http.client.HTTPConnection(settings.clickhouse_host, settings.clickhouse_port, timeout=2)
+        try:
+            connection.request("GET", "/ping")
+            answer = connection.getresponse().read()
+        finally:
+            connection.close()
+        if answer != b"Ok.\n":
+            return f"/ping answered {answer[:100]!r}"
+        with connect(settings, database="", timeout_s=5) as client:
+            client.query("SELECT 1")
+        return None
+
+    return ask
+
+
+# Processes and their records
+
+
+def _start(
+    home: Path, name: PartName, kind: str, address: Address, command: list[str], folder: Path
+) -> subprocess.Popen:
+    logs = home / "logs"
+    for file in (logs / f"{kind}.log", logs / f"{kind}.out"):
+        if file.exists():  # one earlier run is kept, and a message about this run quotes only this run
+            file.replace(f"{file}.1")
+    # Kafka writes and rolls its own log; what the Java machine itself prints goes beside it.
+    output = logs / (f"{kind}.out" if kind == "kafka" else f"{kind}.log")
+    with _signals_held(), output.open("wb") as sink:
+        process = subprocess.Popen(
+            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True
+        )
+        created = psutil.Process(process.pid).create_time()
+        part = Part(name, kind, f"{address[0]}:{address[1]}", process.pid, created, str(logs / f"{kind}.log"))
+        record = home / "run" / f"{name}.json"
+        draft = record.with_suffix(".new")
+        draft.write_text(json.dumps(asdict(part), indent=2) + "\n")
+        draft.replace(record)
+    return process
+
+
+def _wait(home: Path, name: PartName, process: subprocess.Popen | None, ask: Callable[[], str | None]) -> None:
+    """Wait until ``ask`` returns None instead of what is missing. ``process``: the part, if this call started it."""
+    part = next(part for part in _recorded(home) if part.name == name)
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while _process(part):
+        try:
+            missing = ask()
+        except (OSError, http.client.HTTPException, KafkaException, PaystreamError) as error:
+            missing = str(error)
+        if missing is None:
+            return
+        if time.monotonic() > deadline:
+            raise ServiceUnavailable(
+                f"{part.label} is not ready after {START_TIMEOUT_S} s: {missing.rstrip('.')}. Read '{part.log}'."
+            )
+        time.sleep(0.05)
+    wrong_use = process is not None and process.wait(STOP_TIMEOUT_S) == UsageError.exit_code
+    error = UsageError if wrong_use else ServiceUnavailable
+    cause = _last_words(home / "logs", part.kind).rstrip(".")
+    raise error(f"{part.label} did not start: {cause}. Read '{part.log}'.")
+
+
+def _last_words(logs: Path, kind: str) -> str:
+    files = [file for file in (logs / f"{kind}.out", logs / f"{kind}.log") if file.exists()]
+    lines = [line.strip() for file in files for line in file.read_text(errors="replace").splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith(("at ", "..."))]
+    telling = [line for line in lines if re.search(r"error|exception|fatal", line, re.IGNORECASE)]
+    return ["it ended without a word", *lines, *telling][-1].removeprefix("error: ")[:300]
+
+
+def _recorded(home: Path) -> list[Part]:
+    records = (home / "run" / f"{name}.json" for name in ("broker", "clickhouse"))
+    return [Part(**json.loads(record.read_text())) for record in records if record.exists()]
+
+
+def _process(part: Part) -> psutil.Process | None:
+    """Return the part's process if it is alive, never another one that got its pid."""
+    try:
+        process = psutil.Process(part.pid)
+        # Creation times are counted from the boot, and the boot time follows corrections of the clock.
+        same = abs(process.create_time() - part.created) < 2
+        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _end(home: Path, part: Part) -> Literal["stopped", "killed", "dead already"]:
+    how = "dead already"
+    for number, verdict in ((signal.SIGTERM, "stopped"), (signal.SIGKILL, "killed")):
+        process = _process(part)
+        if process is None:
+            break
+        how = verdict
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        while _process(part) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    (home / "run" / f"{part.name}.json").unlink(missing_ok=True)
+    return how
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Let SIGINT, SIGTERM and SIGHUP wait until the block is done: no process without a record, no half a stop."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda number, _frame: arrived.append(number)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in arrived[:1]:
+            signal.raise_signal(number)
+
+
+@contextlib.contextmanager
+def _locked(home: Path) -> Iterator[None]:
+    lock = home / "stack.lock"
+    # The lock is made before any folder and looked for after them, so that a simultaneous first `up` is not mistaken.
+    present = [home / name for name in FOLDERS if (home / name).exists()]
+    if present and not lock.exists():
+        raise UsageError(
+            f"Folder '{present[0]}': it exists, but the local stack did not make it. "
+            "Set PAYSTREAM_HOME to a folder that the stack can have to itself."
+        )
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        file = lock.open("w")
+    except OSError as error:
+        raise UsageError(
+            f"Folder '{home}' cannot be written: {error.strerror}. Set PAYSTREAM_HOME to one that can."
+        ) from error
+    with file:
+        deadline = time.monotonic() + LOCK_TIMEOUT_S
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise UsageError(
+                        f"Local stack '{home}': another `paystream up` or `down` is at work on it. "
+                        "Wait until that has ended, then try again."
+                    ) from None
+                time.sleep(0.1)
+        for name in ("logs", "run"):
+            (home / name).mkdir(exist_ok=True)
+        yield

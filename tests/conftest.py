@@ -1,0 +1,92 @@
+"""What all tests share: free ports, a stack of one's own, and the rules about tests that need Apache Kafka."""
+
+import functools
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from devstack import kafka_broker, stack
+from paystream.settings import Settings
+
+IN_CI = os.environ.get("CI", "").lower() in ("1", "true")
+missing_kafka = functools.cache(kafka_broker.missing)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("kafka") and (reason := missing_kafka()):
+        pytest.skip(f"needs Apache Kafka. {reason}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Iterator[None]:
+    return _no_skip_in_ci((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
+    return _no_skip_in_ci((yield))
+
+
+def _no_skip_in_ci(report: pytest.TestReport | pytest.CollectReport) -> pytest.TestReport | pytest.CollectReport:
+    if IN_CI and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"With CI=true a skipped test is a failure. {report.longrepr[2]}"
+    return report
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """A function that returns a loopback port nobody listens on."""
+    return _free_port
+
+
+@pytest.fixture(scope="session")
+def make_settings() -> Callable[[Path], Settings]:
+    """A function that returns the settings of a stack in a folder, on free ports, whatever the environment says."""
+
+    def make(home: Path) -> Settings:
+        return Settings(
+            _env_file=None,
+            home=home,
+            kafka_brokers=f"127.0.0.1:{_free_port()}",
+            clickhouse_host="127.0.0.1",
+            clickhouse_port=_free_port(),
+        )
+
+    return make
+
+
+@pytest.fixture
+def own_settings(tmp_path: Path, make_settings: Callable[[Path], Settings]) -> Iterator[Settings]:
+    """Settings of a stack of the test's own; whatever the test started there is stopped after it."""
+    settings = make_settings(tmp_path / "home")
+    yield settings
+    stack.stop(settings)
+
+
+@pytest.fixture(scope="session")
+def paystream() -> Callable[..., subprocess.Popen]:
+    """A function that starts the real command line in a process of its own, as a user would off a terminal."""
+
+    def run(settings: Settings, *arguments: str, **environment: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, "-m", "paystream", *arguments],
+            env=os.environ | settings.environment() | environment,
+            cwd=settings.home.parent,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return run
