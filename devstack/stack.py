@@ -5,6 +5,7 @@ Everything lives under ``settings.home``: ``kafka/`` and ``clickhouse/`` hold da
 """
 
 import contextlib
+import errno
 import fcntl
 import http.client
 import ipaddress
@@ -27,6 +28,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from devstack import kafka_broker, memory_broker
+from devstack.ports import free_port
 from paystream.clickhouse import connect
 from paystream.errors import PaystreamError, ServiceUnavailable, UsageError
 from paystream.kafka import client_config
@@ -40,6 +42,7 @@ PARTITIONS = 4
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 20
 LOCK_TIMEOUT_S = 60
+PORT_RELEASE_S = 2
 FOLDERS = ("kafka", "clickhouse", "logs", "run")
 LABELS = {"kafka": "Apache Kafka", "memory": "Memory broker", "clickhouse": "ClickHouse"}
 PORT_SETTINGS = {"broker": "PAYSTREAM_KAFKA_BROKERS", "clickhouse": "PAYSTREAM_CLICKHOUSE_PORT"}
@@ -229,19 +232,21 @@ def _check_unchanged(running: dict[PartName, Part], addresses: dict[PartName, Ad
 
 
 def _check_port_free(name: PartName, address: Address) -> None:
-    try:
-        socket.create_server(address).close()
-    except OSError as error:
-        label = "Kafka" if name == "broker" else "ClickHouse"
-        raise UsageError(
-            f"{label} '{address[0]}:{address[1]}': port {address[1]} cannot be used: {error.strerror}. "
-            f"Stop what uses it, or set {PORT_SETTINGS[name]} to another one."
-        ) from error
-
-
-def _free_port(host: str) -> int:
-    with socket.create_server((host, 0)) as server:
-        return server.getsockname()[1]
+    deadline = time.monotonic() + PORT_RELEASE_S
+    while True:
+        try:
+            socket.create_server(address).close()
+            return
+        except OSError as error:
+            # A part killed a moment ago counts as dead while its last threads still hold its sockets.
+            if error.errno == errno.EADDRINUSE and time.monotonic() < deadline:
+                time.sleep(0.05)
+                continue
+            label = "Kafka" if name == "broker" else "ClickHouse"
+            raise UsageError(
+                f"{label} '{address[0]}:{address[1]}': port {address[1]} cannot be used: {error.strerror}. "
+                f"Stop what uses it, or set {PORT_SETTINGS[name]} to another one."
+            ) from error
 
 
 # The parts
@@ -264,7 +269,7 @@ def _choose_broker(broker: BrokerChoice) -> tuple[Literal["kafka", "memory"], st
 def _start_broker(home: Path, kind: Literal["kafka", "memory"], address: Address) -> subprocess.Popen:
     host, port = address
     if kind == "kafka":
-        command = kafka_broker.prepare(home, host, port, controller_port=_free_port(host))
+        command = kafka_broker.prepare(home, host, port, controller_port=free_port(host))
         return _start(home, "broker", kind, address, command, home / "kafka")
     command = [sys.executable, "-m", "devstack.memory_broker", "--host", host, "--port", str(port)]
     return _start(home, "broker", kind, address, command, REPOSITORY)

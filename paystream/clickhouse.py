@@ -1,5 +1,6 @@
 """The connection to ClickHouse: one code path, whether the other end is the local stack or a server."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,6 +10,10 @@ from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 
 from paystream.errors import ServiceUnavailable, UsageError
 from paystream.settings import Settings
+
+# The driver warns of each failed connection on stderr, beside our one line.
+logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())
+logging.getLogger("urllib3").addHandler(logging.NullHandler())
 
 UNKNOWN_DATABASE = 81
 UNKNOWN_TABLE = 60
@@ -43,7 +48,7 @@ def connect(settings: Settings, *, database: str | None = None, timeout_s: float
         )
     except OperationalError as error:
         raise ServiceUnavailable(
-            f"ClickHouse '{address}' cannot be reached: {_first_line(error)}. "
+            f"ClickHouse '{address}' cannot be reached: {cause_of(error)}. "
             "Start the local stack with `paystream up`, or correct PAYSTREAM_CLICKHOUSE_HOST and _PORT."
         ) from error
     except DatabaseError as error:
@@ -52,7 +57,7 @@ def connect(settings: Settings, *, database: str | None = None, timeout_s: float
                 f"Database '{wanted}' does not exist. Create the schema with `paystream migrate up`."
             ) from error
         raise ServiceUnavailable(
-            f"ClickHouse '{address}' refused the connection: {_first_line(error)}. "
+            f"ClickHouse '{address}' refused the connection: {cause_of(error)}. "
             "Check PAYSTREAM_CLICKHOUSE_USER and _PASSWORD."
         ) from error
     try:
@@ -61,5 +66,10 @@ def connect(settings: Settings, *, database: str | None = None, timeout_s: float
         client.close()
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")[:300]
+def cause_of(error: BaseException) -> str:
+    """Return in one line why ClickHouse failed: its own words, or what the network said below the driver's."""
+    root = error
+    while isinstance(error, OperationalError) and root.__cause__:
+        root = root.__cause__
+    text = getattr(root, "strerror", None) or str(root).strip() or type(root).__name__
+    return text.splitlines()[0].rstrip(".")[:300]

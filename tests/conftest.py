@@ -2,7 +2,6 @@
 
 import functools
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from devstack import kafka_broker, stack
+from devstack.ports import free_port as find_free_port
 from paystream.settings import Settings
 
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true")
@@ -39,15 +39,10 @@ def _no_skip_in_ci(report: pytest.TestReport | pytest.CollectReport) -> pytest.T
     return report
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
-
-
 @pytest.fixture(scope="session")
 def free_port() -> Callable[[], int]:
     """A function that returns a loopback port nobody listens on."""
-    return _free_port
+    return find_free_port
 
 
 @pytest.fixture(scope="session")
@@ -58,9 +53,9 @@ def make_settings() -> Callable[[Path], Settings]:
         return Settings(
             _env_file=None,
             home=home,
-            kafka_brokers=f"127.0.0.1:{_free_port()}",
+            kafka_brokers=f"127.0.0.1:{find_free_port()}",
             clickhouse_host="127.0.0.1",
-            clickhouse_port=_free_port(),
+            clickhouse_port=find_free_port(),
         )
 
     return make

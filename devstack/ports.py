@@ -1,0 +1,24 @@
+"""Free ports for servers."""
+
+import random
+import socket
+
+# Below the range from which Linux takes the ports of outgoing connections (32768 to 60999), as macOS does from 49152:
+# while a server there is down, a client that keeps trying to reach it may be given the server's own port.
+_CANDIDATES = range(20_000, 32_000)
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """Return a port of this address on which nobody listens.
+
+    Raises:
+        OSError: none of a hundred was free.
+    """
+    for port in random.sample(_CANDIDATES, 100):
+        try:
+            socket.create_server((host, port)).close()
+        except OSError as error:
+            failure = error
+        else:
+            return port
+    raise failure
