@@ -14,7 +14,8 @@ CREATE DICTIONARY fx_rates_dict
     snapshot_id        UInt32
 )
 PRIMARY KEY currency
-SOURCE(CLICKHOUSE(TABLE 'fx_rate_periods'))
+-- The user that the tooling has, from a named collection that `paystream migrate up` keeps equal to the settings.
+SOURCE(CLICKHOUSE(NAME paystream_dictionaries TABLE 'fx_rate_periods'))
 LAYOUT(COMPLEX_KEY_RANGE_HASHED())
 RANGE(MIN valid_from MAX valid_to)
 LIFETIME(0)

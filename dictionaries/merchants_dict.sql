@@ -10,6 +10,7 @@ CREATE DICTIONARY merchants_dict
     snapshot_id   UInt32
 )
 PRIMARY KEY merchant_id
-SOURCE(CLICKHOUSE(TABLE 'merchants'))
+-- The user that the tooling has, from a named collection that `paystream migrate up` keeps equal to the settings.
+SOURCE(CLICKHOUSE(NAME paystream_dictionaries TABLE 'merchants'))
 LAYOUT(HASHED())
 LIFETIME(0)

@@ -3,6 +3,7 @@
 -- Guarantee: counts every message read, good or refused, redelivered ones again.
 CREATE MATERIALIZED VIEW ledger_mv TO ingest_ledger AS
 SELECT
+    kafka_topic,
     kafka_partition,
     min(kafka_offset) AS first_offset,
     max(kafka_offset) AS last_offset,
@@ -11,4 +12,4 @@ SELECT
     max(kafka_timestamp) AS last_kafka_timestamp,
     now64(3) AS read_at
 FROM transactions_parsed
-GROUP BY kafka_partition
+GROUP BY kafka_topic, kafka_partition

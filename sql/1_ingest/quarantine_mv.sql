@@ -6,6 +6,7 @@ SELECT
     fault AS reason,
     message AS raw_message,
     kafka_key,
+    kafka_topic,
     kafka_partition,
     kafka_offset,
     kafka_timestamp,

@@ -33,6 +33,7 @@ SELECT
         'ok'
     ) AS enrichment_status,
 
+    kafka_topic,
     kafka_partition,
     kafka_offset,
     kafka_timestamp,

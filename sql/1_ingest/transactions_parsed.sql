@@ -17,6 +17,7 @@ CREATE TABLE transactions_parsed
     -- provenance
     message         String,
     kafka_key       String,
+    kafka_topic     LowCardinality(String),
     kafka_partition UInt32,
     kafka_offset    UInt64,
     kafka_timestamp DateTime64(3, 'UTC')

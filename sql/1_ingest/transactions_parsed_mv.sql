@@ -92,6 +92,7 @@ SELECT
 
     message,
     _key AS kafka_key,
+    _topic AS kafka_topic,
     toUInt32(_partition) AS kafka_partition,
     _offset AS kafka_offset,
     ifNull(_timestamp_ms, toDateTime64(0, 3, 'UTC')) AS kafka_timestamp

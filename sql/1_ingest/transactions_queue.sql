@@ -5,8 +5,8 @@ CREATE TABLE transactions_queue
 (
     message String
 )
--- Broker addresses, credentials, topic and consumer group: the named collection that `paystream migrate up` keeps
--- equal to the settings, so that nothing of one deployment, and no secret, stands in a file.
+-- Broker addresses, credentials, topic, consumer group and librdkafka's own settings: the named collection that
+-- `paystream migrate up` keeps equal to the settings, so that nothing of one deployment, and no secret, stands in a file.
 ENGINE = Kafka(paystream_kafka)
 SETTINGS
     kafka_format = 'RawBLOB',             -- one message is one row whatever its bytes: no parser in between that could stall, skip or coerce

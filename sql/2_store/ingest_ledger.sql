@@ -3,6 +3,7 @@
 -- Guarantee: a row for every block whose offsets were committed; kept for 90 days.
 CREATE TABLE ingest_ledger
 (
+    kafka_topic          LowCardinality(String),
     kafka_partition      UInt32,
     first_offset         UInt64,
     last_offset          UInt64,
@@ -12,5 +13,5 @@ CREATE TABLE ingest_ledger
     read_at              DateTime64(3, 'UTC')
 )
 ENGINE = MergeTree
-ORDER BY (kafka_partition, first_offset)
+ORDER BY (kafka_topic, kafka_partition, first_offset)
 TTL toDateTime(read_at) + INTERVAL 90 DAY

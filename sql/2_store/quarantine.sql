@@ -6,11 +6,13 @@ CREATE TABLE quarantine
     reason          LowCardinality(String),
     raw_message     String CODEC(ZSTD(3)),
     kafka_key       String,
+    kafka_topic     LowCardinality(String),
     kafka_partition UInt32,
     kafka_offset    UInt64,
     kafka_timestamp DateTime64(3, 'UTC'),
     quarantined_at  DateTime64(3, 'UTC')
 )
 ENGINE = ReplacingMergeTree(quarantined_at)
-ORDER BY (kafka_partition, kafka_offset, kafka_timestamp)
+-- The timestamp, since a topic that is deleted and made again begins anew at offset 0.
+ORDER BY (kafka_topic, kafka_partition, kafka_offset, kafka_timestamp)
 TTL toDateTime(quarantined_at) + INTERVAL 90 DAY

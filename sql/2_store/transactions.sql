@@ -37,6 +37,7 @@ CREATE TABLE transactions
     version                UInt64 MATERIALIZED bitOr(bitShiftLeft(toUInt64(toUnixTimestamp64Micro(updated_at)), 12), enrichment_revision) CODEC(Delta, ZSTD(1)),
 
     -- provenance
+    kafka_topic            LowCardinality(String),
     kafka_partition        UInt32,
     kafka_offset           UInt64 CODEC(Delta, ZSTD(1)),
     kafka_timestamp        DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1)),

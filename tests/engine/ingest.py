@@ -3,12 +3,11 @@
 What is inserted into that table runs through the same views as what Kafka delivers.
 """
 
-import json
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,8 @@ OBJECTS = [
 
 QUEUE_STANDIN = """
 CREATE TABLE transactions_queue
-(message String, _key String, _partition UInt64, _offset UInt64, _timestamp_ms Nullable(DateTime64(3, 'UTC')))
+(message String, _key String, _partition UInt64, _offset UInt64, _timestamp_ms Nullable(DateTime64(3, 'UTC')),
+ _topic LowCardinality(String) DEFAULT 'transactions')
 ENGINE = Null
 """
 
@@ -103,6 +103,7 @@ def ingest_schema(settings: Settings) -> Iterator[Ingest]:
     database = f"ingest_{uuid.uuid4().hex[:8]}"
     with connect(settings, database="") as client:
         client.command(f"CREATE DATABASE {database}")
+        client.command("CREATE NAMED COLLECTION IF NOT EXISTS paystream_dictionaries AS user = 'default'")
     try:
         with connect(settings, database=database) as client:
             for path in OBJECTS:
@@ -112,28 +113,3 @@ def ingest_schema(settings: Settings) -> Iterator[Ingest]:
     finally:
         with connect(settings, database="") as client:
             client.command(f"DROP DATABASE {database} SYNC")
-
-
-def rfc3339(when: datetime) -> str:
-    """Spell a moment the way the topic's producers do."""
-    return when.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def payment(**changes: Any) -> dict[str, Any]:
-    """Return a valid message's fields with some of them changed; a change to ``...`` leaves the field out."""
-    now = datetime.now(UTC) - timedelta(seconds=1)
-    fields = {
-        "transaction_id": str(uuid.uuid4()),
-        "merchant_id": 7,
-        "amount": "12.34",
-        "currency": "EUR",
-        "status": "authorized",
-        "created_at": rfc3339(now),
-        "updated_at": rfc3339(now),
-    } | changes
-    return {name: value for name, value in fields.items() if value is not ...}
-
-
-def message(**changes: Any) -> bytes:
-    """Return a valid message with some fields changed."""
-    return json.dumps(payment(**changes)).encode()

@@ -6,7 +6,8 @@ from datetime import date, timedelta
 from decimal import Decimal
 
 import pytest
-from ingest import ingest_schema, message
+from ingest import ingest_schema
+from payments import message
 
 NEWEST_QUOTE = date(2026, 10, 30)
 

@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from ingest import ingest_schema, message, rfc3339
+from ingest import ingest_schema
+from payments import message, rfc3339
 
 CREATED = datetime(2026, 3, 31, 23, 59, 59, 999_000, tzinfo=UTC)
 

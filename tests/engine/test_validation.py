@@ -10,7 +10,8 @@ import pycountry
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ingest import Ingest, ingest_schema, message, payment, rfc3339
+from ingest import Ingest, ingest_schema
+from payments import message, payment, rfc3339
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,6 @@ CASES = {
     "lower-case t and z": (message(created_at="2026-01-02t03:04:05z"), ""),
     "leap second": (message(created_at="2025-06-30T23:59:60Z"), ""),
     "nanoseconds": (message(created_at="2026-01-02T03:04:05.123456789Z"), ""),
-    "clock four minutes ahead": (message(created_at=rfc3339(NOW + timedelta(minutes=4))), ""),
     "currency withdrawn a few years ago": (message(currency="HRK"), ""),
     # not an object
     "white space": (b" ", "not_json"),
@@ -137,7 +137,6 @@ CASES = {
     "year 1": (message(created_at="1001-01-01T00:00:00Z"), "created_at_too_old"),
     "year 1969": (message(created_at="1969-12-31T23:59:59Z"), "created_at_too_old"),
     "year 9999": (message(created_at="9999-12-31T23:59:59Z"), "created_at_in_future"),
-    "clock six minutes ahead": (message(created_at=rfc3339(NOW + timedelta(minutes=6))), "created_at_in_future"),
     "no updated_at": (message(updated_at=...), "updated_at_missing"),
     "updated_at malformed": (message(updated_at="now"), "updated_at_malformed"),
     "updated_at in the future": (message(updated_at="2199-01-01T00:00:00Z"), "updated_at_in_future"),
@@ -148,6 +147,12 @@ CASES = {
 def test_each_bad_message_has_its_reason_and_each_good_one_none(ingest):
     found = dict(zip(CASES, verdicts(ingest, *(raw for raw, _ in CASES.values())), strict=True))
     assert found == {name: reason for name, (_, reason) in CASES.items()}
+
+
+@pytest.mark.parametrize(("minutes", "reason"), [(4, ""), (6, "created_at_in_future")])
+def test_a_clock_may_be_five_minutes_ahead(ingest, minutes, reason):
+    ahead = rfc3339(datetime.now(UTC) + timedelta(minutes=minutes))
+    assert verdicts(ingest, message(created_at=ahead)) == [reason]
 
 
 def test_quarantine_keeps_the_bytes_and_where_they_came_from(ingest):

@@ -1,0 +1,103 @@
+"""The versions as their files state them."""
+
+import glob
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from yoyo import read_migrations
+from yoyo.exceptions import BadMigration
+from yoyo.migrations import Migration, read_sql_migration, topological_sort
+
+from paystream.errors import UsageError
+from paystream.settings import REPOSITORY
+
+VERSIONS = REPOSITORY / "migrations" / "versions"
+
+_OBJECT = re.compile(
+    r"(?:\s|--[^\n]*\n|/\*.*?\*/)*"
+    r"(?P<verb>CREATE(?:\s+OR\s+REPLACE)?|DROP|ALTER|SYSTEM\s+RELOAD)\s+"
+    r"(?:MATERIALIZED\s+)?(?P<kind>TABLE|VIEW|DICTIONARY)\s+(?:IF\s+(?:NOT\s+)?EXISTS\s+)?[`\"]?(?P<name>\w+)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+_HIDDEN = re.compile(
+    r"(?P<comment>--[^\n]*|/\*.*?\*/)|'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`|\"(?:[^\"\\]|\\.)*\"", re.DOTALL
+)
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version. ``rollbacks[n]`` takes ``statements[n]`` back."""
+
+    migration: Migration
+    statements: tuple[str, ...]
+    rollbacks: tuple[str, ...]
+
+    @property
+    def id(self) -> str:
+        return self.migration.id
+
+    def tables_dropped_by_rollback(self) -> list[str]:
+        """Return the names of the tables that taking this version back drops."""
+        found = [_OBJECT.match(statement) for statement in self.rollbacks]
+        return [one["name"] for one in found if one and (one["verb"] + one["kind"]).upper() == "DROPTABLE"]
+
+    def tables_reading(self, collection: str) -> list[str]:
+        """Return the names of the Kafka tables that this version creates over a named collection."""
+        engine = re.compile(rf"\bKafka\s*\(\s*{collection}\b", re.IGNORECASE)
+        return [object_name(statement) for statement in self.statements if engine.search(statement)]
+
+
+def read_history(folder: Path = VERSIONS) -> list[Version]:
+    """Read all versions of a folder, in the order in which they apply.
+
+    Raises:
+        UsageError: a version depends on one that is not there, or its rollback does not pair with its statements.
+    """
+    migrations = list(read_migrations(glob.escape(str(folder))))
+    if not migrations:
+        raise UsageError(f"Versions in '{folder}' cannot be read: there are none. Restore the folder.")
+    for migration in migrations:
+        if not migration.is_raw_sql():
+            raise UsageError(f"Version '{migration.id}' cannot be used: it is Python. Write it as SQL.")
+    try:
+        for migration in migrations:
+            migration.load()
+        ordered = list(topological_sort(migrations))
+    except BadMigration as error:
+        raise UsageError(f"Versions in '{folder}' cannot be ordered: {error}. Correct their `-- depends:`.") from error
+    versions = []
+    for migration in ordered:
+        path = Path(migration.path)
+        statements = read_sql_migration(str(path))[2]
+        rollbacks = read_sql_migration(str(path.with_suffix(".rollback.sql")))[2]
+        for file, found in ((path, statements), (path.with_suffix(".rollback.sql"), rollbacks)):
+            if file.exists() and len(found) != _count_statements(file.read_text(encoding="utf-8")):
+                raise UsageError(
+                    f"Version '{migration.id}' cannot be used: the statements of {file.name} cannot be told apart. "
+                    "Avoid a quoted text that ends with a backslash."
+                )
+        versions.append(Version(migration, tuple(statements), tuple(reversed(rollbacks))))
+    for version in versions:
+        if len(version.statements) != len(version.rollbacks):
+            raise UsageError(
+                f"Version '{version.id}' cannot be used: it has {len(version.statements)} statements and its rollback "
+                f"{len(version.rollbacks)}. Write one rollback statement for each, in reverse order."
+            )
+    return versions
+
+
+def _count_statements(text: str) -> int:
+    # yoyo splits a file with sqlparse, which takes the closing quote after an escaped backslash for an escaped quote.
+    bare = _HIDDEN.sub(lambda found: "" if found["comment"] else "''", text)
+    return sum(1 for part in bare.split(";") if part.strip())
+
+
+def object_name(statement: str) -> str:
+    """Return the name of the table, view or dictionary that a statement is about, else how the statement begins."""
+    found = _OBJECT.match(statement)
+    if found:
+        return found["name"]
+    words = re.sub(r"--[^\n]*\n|/\*.*?\*/", " ", statement, flags=re.DOTALL).split()
+    return " ".join(words)[:60]

@@ -1,0 +1,138 @@
+"""The named collections that the schema takes its connections from, kept equal to the settings.
+
+``paystream_kafka`` is the Kafka table's: brokers, topic, group and credentials. ``paystream_dictionaries`` is how the
+dictionaries log in to read their tables. Both stand there and nowhere else: not in a version, not in ``SHOW CREATE``.
+The engine never shows the values it holds, so what was last written for Kafka is remembered as a salted, slow hash in
+the migrations' log.
+"""
+
+import hashlib
+import hmac
+import json
+import secrets
+
+from clickhouse_connect.driver.binding import format_str
+from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
+
+from migrations.backend import ClickHouseBackend, engine_message
+from paystream.errors import PaystreamError, ServiceUnavailable
+from paystream.settings import Settings
+
+KAFKA = "paystream_kafka"
+DICTIONARIES = "paystream_dictionaries"
+
+# For librdkafka. They stand here, since the engine ignores the <kafka> section of its own configuration for a table
+# that has a named collection.
+_CLIENT = {
+    # The broker answers a fetch after this long even with little data; the default, 500, would be all latency.
+    "kafka.fetch_wait_max_ms": "10",
+    # After a crash the next consumer gets the partitions only when the session ends; the default is 45 s.
+    "kafka.session_timeout_ms": "6000",
+    # Several heartbeats must fit into a session, so that a lost one does not cost it; the default is 3 s.
+    "kafka.heartbeat_interval_ms": "1000",
+    # A broker that is back is found within this time; the default lets the pauses grow to 10 s.
+    "kafka.reconnect_backoff_max_ms": "500",
+}
+_LOG_OPERATION = "named collection"
+
+
+def sync(backend: ClickHouseBackend, settings: Settings, kafka_tables: list[str]) -> bool:
+    """Make the named collections say what the settings say, and return whether Kafka's was changed.
+
+    When it was, those of ``kafka_tables`` that exist are detached and attached, since a Kafka table reads its
+    collection only then; consumption goes on from the committed offsets. A dictionary reads its own at every load. One
+    server has one such pair, shared by all its databases.
+
+    Raises:
+        PaystreamError: the engine refuses it. The message holds no value.
+        ServiceUnavailable: ClickHouse went away meanwhile.
+    """
+    values = _values(settings)
+    try:
+        _write(backend, DICTIONARIES, _dictionary_values(settings))
+        created = _write(backend, KAFKA, values)
+        changed = created or not _matches(backend.newest_comment(_LOG_OPERATION), values)
+        if changed:
+            for table in _existing(backend, kafka_tables):
+                backend.connection.command(f"DETACH TABLE IF EXISTS {backend.quote_identifier(table)} SYNC")
+                backend.connection.command(f"ATTACH TABLE {backend.quote_identifier(table)}")
+            # Last, so that whatever interrupts this, the next run does it again.
+            backend.log(_LOG_OPERATION, KAFKA, _fingerprint(values, secrets.token_hex(16)))
+        return changed
+    except OperationalError as error:
+        raise ServiceUnavailable(
+            "ClickHouse was lost while its named collections were written. Repeat `paystream migrate up`."
+        ) from error
+    except DatabaseError as error:
+        raise PaystreamError(
+            f"Named collections '{KAFKA}' and '{DICTIONARIES}' cannot be written: {engine_message(error)}. "
+            "Allow the ClickHouse user to (named_collection_control in its access settings), then repeat."
+        ) from error
+
+
+def drop_unused(backend: ClickHouseBackend) -> None:
+    """Drop each named collection that no table and no dictionary of any database uses."""
+    for name in (KAFKA, DICTIONARIES):
+        used = backend.connection.query(
+            "SELECT count() FROM system.tables WHERE engine IN ('Kafka', 'Dictionary')"
+            " AND position(create_table_query, {name:String}) > 0",
+            parameters={"name": name},
+        ).first_row[0]
+        if not used:
+            backend.connection.command(f"DROP NAMED COLLECTION IF EXISTS {name}")
+            backend.log(_LOG_OPERATION, name)
+
+
+def _dictionary_values(settings: Settings) -> dict[str, str]:
+    return {"user": settings.clickhouse_user, "password": settings.clickhouse_password.get_secret_value()}
+
+
+def _values(settings: Settings) -> dict[str, str]:
+    password = settings.kafka_sasl_password
+    values = {
+        "kafka_broker_list": settings.clickhouse_kafka_brokers or settings.kafka_brokers,
+        "kafka_topic_list": settings.kafka_topic,
+        "kafka_group_name": settings.kafka_group,
+        "kafka_security_protocol": settings.kafka_security_protocol,
+        "kafka_sasl_mechanism": settings.kafka_sasl_mechanism,
+        "kafka_sasl_username": settings.kafka_sasl_username,
+        "kafka_sasl_password": password.get_secret_value() if password else None,
+    }
+    return _CLIENT | {key: value for key, value in values.items() if value}
+
+
+def _write(backend: ClickHouseBackend, name: str, values: dict[str, str]) -> bool:
+    """Write a collection whatever it holds, and return whether it is new."""
+    assignments = ", ".join(f"`{key}` = {format_str(value)}" for key, value in values.items())
+    found = backend.connection.query(
+        "SELECT mapKeys(collection) FROM system.named_collections WHERE name = {name:String}", parameters={"name": name}
+    ).result_rows
+    if not found:
+        backend.connection.command(f"CREATE NAMED COLLECTION {name} AS {assignments}")
+        return True
+    superfluous = sorted(set(found[0][0]) - set(values))
+    deletion = f" DELETE {', '.join(f'`{key}`' for key in superfluous)}" if superfluous else ""
+    backend.connection.command(f"ALTER NAMED COLLECTION {name} SET {assignments}{deletion}")
+    return False
+
+
+def _existing(backend: ClickHouseBackend, tables: list[str]) -> list[str]:
+    # A table that an earlier run detached and could not attach counts as well.
+    rows = backend.connection.query(
+        "SELECT name FROM system.tables WHERE database = currentDatabase() AND has({tables:Array(String)}, name)"
+        " UNION DISTINCT SELECT table FROM system.detached_tables"
+        " WHERE database = currentDatabase() AND has({tables:Array(String)}, table)",
+        parameters={"tables": tables},
+    ).result_rows
+    return sorted(name for (name,) in rows)
+
+
+def _fingerprint(values: dict[str, str], salt: str) -> str:
+    # scrypt, since the log may be readable to people who could otherwise try passwords against a plain hash.
+    text = json.dumps(values, sort_keys=True).encode()
+    return f"{salt}:{hashlib.scrypt(text, salt=salt.encode(), n=2**14, r=8, p=1).hex()}"
+
+
+def _matches(fingerprint: str, values: dict[str, str]) -> bool:
+    salt, _, _ = fingerprint.partition(":")
+    return bool(salt) and hmac.compare_digest(fingerprint, _fingerprint(values, salt))

@@ -1,0 +1,271 @@
+"""Bring a database to the newest version of the schema, and back."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from clickhouse_connect.driver.binding import quote_identifier
+from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
+from yoyo.exceptions import LockTimeout
+
+from migrations import named_collection
+from migrations.backend import ClickHouseBackend, StatementFailed, UndoFailed, VersionState, engine_message
+from migrations.history import VERSIONS, Version, object_name, read_history
+from paystream.clickhouse import connect
+from paystream.errors import PaystreamError, ServiceUnavailable, UsageError
+from paystream.settings import Settings
+
+LOCK_TIMEOUT_S = 10
+
+
+@dataclass(frozen=True)
+class VersionStatus:
+    """Where a database stands with one version. ``unknown``: applied, but not among the files."""
+
+    version: str
+    state: Literal["applied", "pending", "unfinished", "unknown"]
+    applied_at: datetime | None
+    """UTC; None unless it is applied."""
+
+
+@dataclass(frozen=True)
+class Moved:
+    """One version that was applied or taken back."""
+
+    version: str
+    statements: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Upgrade:
+    """What ``up`` did."""
+
+    applied: tuple[Moved, ...]
+    newest: str
+    """The version that the schema is at."""
+    collection_changed: bool
+    """Whether the Kafka tables now connect with other settings than before."""
+
+
+def status(settings: Settings, folder: Path = VERSIONS) -> list[VersionStatus]:
+    """Return where the database stands with each version, oldest first. Works before the database exists.
+
+    Raises:
+        ServiceUnavailable: ClickHouse cannot be reached.
+        UsageError: the versions cannot be read.
+    """
+    history = read_history(folder)
+    states: dict[str, VersionState] = {}
+    if _database_exists(settings):
+        with _engine_errors(settings), ClickHouseBackend.of(settings) as backend:
+            states = backend.states()
+    known = [version.id for version in history]
+    result = []
+    for name in known + sorted(set(states) - set(known)):
+        state = states[name].state if name in states else "pending"
+        applied_at = states[name].changed_at if state == "applied" else None
+        result.append(VersionStatus(name, state if name in known else "unknown", applied_at))
+    return result
+
+
+def up(
+    settings: Settings,
+    folder: Path = VERSIONS,
+    *,
+    allow_destructive: bool = False,
+    lock_timeout_s: float = LOCK_TIMEOUT_S,
+    on_applied: Callable[[Moved], None] = lambda moved: None,
+) -> Upgrade:
+    """Create the database and the named collection where missing, and apply every pending version in order.
+
+    A version left unfinished is taken back first. When a version fails, its completed steps are taken back, and the
+    versions before it stay.
+
+    Args:
+        settings: the database, and the Kafka connection that the named collection is made equal to.
+        folder: where the versions are.
+        allow_destructive: take an unfinished version back even where that drops a table with rows.
+        lock_timeout_s: seconds to wait for another migrator.
+        on_applied: called after each version.
+
+    Raises:
+        PaystreamError: a version failed, or somebody else is migrating.
+        ServiceUnavailable: ClickHouse cannot be reached, or went away.
+        UsageError: the versions cannot be read, or rows would be lost; nothing was attempted.
+    """
+    history = read_history(folder)
+    if not _database_exists(settings):
+        with _engine_errors(settings), connect(settings, database="") as client:
+            client.command(f"CREATE DATABASE IF NOT EXISTS {quote_identifier(settings.clickhouse_database)}")
+    with _locked(settings, lock_timeout_s) as backend:
+        backend.ensure_internal_schema_updated()
+        states = backend.states()
+        pending = [version for version in history if version.id not in states or states[version.id].state != "applied"]
+        unfinished = [version for version in pending if version.id in states]
+        if not allow_destructive:
+            _refuse_to_lose_rows(backend, unfinished)
+        kafka_tables = [table for version in history for table in version.tables_reading(named_collection.KAFKA)]
+        collection_changed = named_collection.sync(backend, settings, kafka_tables)
+        applied = [_move(backend, version, "apply", on_applied) for version in pending]
+    return Upgrade(tuple(applied), history[-1].id, collection_changed)
+
+
+def down(
+    settings: Settings,
+    folder: Path = VERSIONS,
+    *,
+    to: str | None = None,
+    everything: bool = False,
+    allow_destructive: bool = False,
+    lock_timeout_s: float = LOCK_TIMEOUT_S,
+    on_taken_back: Callable[[Moved], None] = lambda moved: None,
+) -> list[Moved]:
+    """Take back the newest version, and return what was taken back.
+
+    With the last version, the named collection goes too, unless another database uses it; the database stays.
+
+    Args:
+        settings: where the database is.
+        folder: where the versions are.
+        to: take back every version newer than this one instead.
+        everything: take back all versions instead.
+        allow_destructive: do it even where it drops a table with rows.
+        lock_timeout_s: seconds to wait for another migrator.
+        on_taken_back: called after each version.
+
+    Raises:
+        PaystreamError: a step failed, or somebody else is migrating.
+        ServiceUnavailable: ClickHouse cannot be reached, or went away.
+        UsageError: rows would be lost, ``to`` is no version, or the newest version is not among the files; nothing was
+            attempted.
+    """
+    history = read_history(folder)
+    known = [version.id for version in history]
+    if to is not None and to not in known:
+        raise UsageError(f"Version '{to}' does not exist. Choose one of {', '.join(known)}.")
+    with _locked(settings, lock_timeout_s) as backend:
+        states = backend.states()
+        if unknown := sorted(set(states) - set(known)):
+            raise UsageError(
+                f"Version '{unknown[-1]}' cannot be taken back: it is not among the files. "
+                "Use the checkout that it was applied from."
+            )
+        present = [version for version in reversed(history) if version.id in states]
+        if to is not None:
+            chosen = [version for version in present if known.index(version.id) > known.index(to)]
+        else:
+            chosen = present if everything else present[:1]
+        if not allow_destructive:
+            _refuse_to_lose_rows(backend, chosen)
+        taken_back = [_move(backend, version, "rollback", on_taken_back) for version in chosen]
+        if taken_back and chosen == present:
+            named_collection.drop_unused(backend)
+    return taken_back
+
+
+def lock_holder(settings: Settings) -> str | None:
+    """Return who migrates the database at the moment and since when, None when nobody does."""
+    with _engine_errors(settings), ClickHouseBackend.of(settings) as backend:
+        return backend.lock_holder()
+
+
+def break_lock(settings: Settings) -> None:
+    """Remove the lock of a migrator that was killed. One that still runs would no longer be alone."""
+    with _engine_errors(settings), ClickHouseBackend.of(settings) as backend:
+        backend.break_lock()
+
+
+def _database_exists(settings: Settings) -> bool:
+    with _engine_errors(settings), connect(settings, database="") as client:
+        return bool(
+            client.query(
+                "SELECT count() FROM system.databases WHERE name = {name:String}",
+                parameters={"name": settings.clickhouse_database},
+            ).first_row[0]
+        )
+
+
+def _move(
+    backend: ClickHouseBackend,
+    version: Version,
+    direction: Literal["apply", "rollback"],
+    on_moved: Callable[[Moved], None],
+) -> Moved:
+    started = time.monotonic()
+    try:
+        if direction == "apply":
+            backend.apply_one(version.migration)
+        else:
+            backend.rollback_one(version.migration)
+    except (StatementFailed, UndoFailed) as error:
+        raise _failure(version, direction, error) from error
+    moved = Moved(version.id, len(version.statements), time.monotonic() - started)
+    on_moved(moved)
+    return moved
+
+
+def _failure(version: Version, direction: str, error: StatementFailed | UndoFailed) -> PaystreamError:
+    command = "paystream migrate up" if direction == "apply" else "paystream migrate down"
+    at = f" at {object_name(error.statement)}" if isinstance(error, StatementFailed) else ""
+    if isinstance(error.__cause__, OperationalError):
+        return ServiceUnavailable(
+            f"Version '{version.id}' was interrupted{at}: {error}. It is marked unfinished; repeat `{command}`."
+        )
+    if direction == "apply" and isinstance(error, StatementFailed):
+        return PaystreamError(
+            f"Version '{version.id}' failed{at}: {error}. Its completed steps were taken back; "
+            f"correct the cause and repeat `{command}`."
+        )
+    return PaystreamError(
+        f"Version '{version.id}' failed{at}: {error}. "
+        f"It is marked unfinished; correct the cause and repeat `{command}`."
+    )
+
+
+def _refuse_to_lose_rows(backend: ClickHouseBackend, versions: list[Version]) -> None:
+    dropped = {table: version.id for version in versions for table in version.tables_dropped_by_rollback()}
+    rows = backend.connection.query(
+        "SELECT name, total_rows FROM system.tables"
+        " WHERE database = currentDatabase() AND has({tables:Array(String)}, name) AND total_rows > 0 ORDER BY name",
+        parameters={"tables": list(dropped)},
+    ).result_rows
+    if rows:
+        names = ", ".join(dict.fromkeys(dropped[name] for name, _ in rows))
+        counts = ", ".join(f"{name} ({count} {'row' if count == 1 else 'rows'})" for name, count in rows)
+        raise UsageError(
+            f"Version '{names}' cannot be taken back: that would drop {counts}. "
+            "Repeat with --allow-destructive to lose them."
+        )
+
+
+@contextmanager
+def _locked(settings: Settings, timeout_s: float) -> Iterator[ClickHouseBackend]:
+    try:
+        with _engine_errors(settings), ClickHouseBackend.of(settings) as backend, backend.lock(timeout_s):
+            yield backend
+    except LockTimeout as error:
+        raise PaystreamError(
+            f"Database '{settings.clickhouse_database}' is being migrated by somebody else: {error}. "
+            "Wait for it, or if that process is gone, run `paystream migrate break-lock`."
+        ) from None
+
+
+@contextmanager
+def _engine_errors(settings: Settings) -> Iterator[None]:
+    try:
+        yield
+    except OperationalError as error:
+        raise ServiceUnavailable(
+            f"ClickHouse '{settings.clickhouse_host}:{settings.clickhouse_port}' was lost: {engine_message(error)}. "
+            "See whether it runs, then repeat the command."
+        ) from error
+    except DatabaseError as error:
+        raise PaystreamError(
+            f"Migration of database '{settings.clickhouse_database}' failed: {engine_message(error)}. "
+            "Correct the cause, then repeat the command."
+        ) from error

@@ -1,0 +1,3 @@
+DROP TABLE IF EXISTS ingest_ledger SYNC;
+DROP TABLE IF EXISTS quarantine SYNC;
+DROP TABLE IF EXISTS transactions SYNC;

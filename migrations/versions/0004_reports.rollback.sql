@@ -1,0 +1,2 @@
+DROP VIEW IF EXISTS report_merchant_by_day SYNC;
+DROP VIEW IF EXISTS transactions_current SYNC;

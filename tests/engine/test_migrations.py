@@ -1,0 +1,462 @@
+"""`paystream migrate` on the real engine: what it creates, takes back and refuses, and what it leaves when killed."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from clickhouse_connect.driver.exceptions import DatabaseError
+from confluent_kafka import Producer
+from pydantic import SecretStr
+from yoyo import get_backend, read_migrations
+
+from migrations import runner
+from migrations.backend import ClickHouseBackend
+from paystream.clickhouse import connect
+from paystream.errors import PaystreamError, UsageError
+from paystream.settings import REPOSITORY, Settings
+
+WAIT_S = 60
+ALL = ["0001_store", "0002_dimensions", "0003_ingest", "0004_reports"]
+FILES = {path.stem: path for path in [*REPOSITORY.glob("sql/*/*.sql"), *REPOSITORY.glob("dictionaries/*.sql")]}
+
+
+@pytest.fixture
+def new_database(
+    clickhouse_server: Settings, tmp_path: Path, free_port: Callable[[], int]
+) -> Iterator[Callable[..., Settings]]:
+    """A function that names a database of the test's own, which does not exist yet and is dropped after it."""
+    given: list[Settings] = []
+
+    def new(**changes: object) -> Settings:
+        name = f"migrations_{uuid.uuid4().hex[:12]}"
+        defaults = {
+            "home": tmp_path / "home",
+            "clickhouse_database": name,
+            "kafka_brokers": f"127.0.0.1:{free_port()}",  # nobody there: a Kafka table then waits
+            "kafka_group": name,
+        }
+        given.append(clickhouse_server.model_copy(update=defaults | changes))
+        return given[-1]
+
+    yield new
+    for settings in given:
+        with connect(settings, database="") as client:
+            client.command(f"DROP DATABASE IF EXISTS {settings.clickhouse_database} SYNC")
+
+
+@pytest.fixture
+def database(new_database: Callable[..., Settings]) -> Settings:
+    return new_database()
+
+
+@pytest.fixture
+def versions(tmp_path: Path) -> Callable[..., Path]:
+    """A function that writes versions, given as name = (statements, rollback statements), and returns their folder."""
+
+    def write(**contents: tuple[str, str]) -> Path:
+        folder = tmp_path / "versions"
+        folder.mkdir(exist_ok=True)
+        for name, (statements, rollback) in contents.items():
+            (folder / f"{name.lstrip('v')}.sql").write_text(statements)
+            (folder / f"{name.lstrip('v')}.rollback.sql").write_text(rollback)
+        return folder
+
+    return write
+
+
+def objects(settings: Settings) -> dict[str, str]:
+    """Return how the engine itself spells each object of the schema, without the name of its database."""
+    with connect(settings) as client:
+        rows = client.query(
+            "SELECT name, create_table_query FROM system.tables"
+            " WHERE database = currentDatabase() AND name NOT LIKE '\\\\_yoyo%'"
+        ).result_rows
+    return {name: query.replace(f"{settings.clickhouse_database}.", "") for name, query in rows}
+
+
+def rows(settings: Settings, sql: str) -> list[tuple]:
+    with connect(settings) as client:
+        return list(client.query(sql).result_rows)
+
+
+def states(settings: Settings, folder: Path = runner.VERSIONS) -> dict[str, str]:
+    return {one.version: one.state for one in runner.status(settings, folder)}
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {WAIT_S} s"
+        time.sleep(0.05)
+
+
+def finish(process: subprocess.Popen) -> tuple[int, list[str], str]:
+    """Return exit code, the lines of stdout, and stderr."""
+    try:
+        out, err = process.communicate(timeout=WAIT_S)
+    finally:
+        process.kill()
+    return process.returncode, out.splitlines(), err
+
+
+def test_the_versions_give_exactly_what_the_files_say(new_database: Callable[..., Settings]) -> None:
+    migrated, loaded = new_database(), new_database()
+    runner.up(migrated)
+    with connect(loaded, database="") as client:
+        client.command(f"CREATE DATABASE {loaded.clickhouse_database}")
+    # Whatever order the files depend on each other in: those that fail wait for the others.
+    waiting = dict(FILES)
+    with connect(loaded) as client:
+        while waiting:
+            failures = {}
+            for name, path in waiting.items():
+                try:
+                    client.command(path.read_text())
+                except DatabaseError as error:
+                    failures[name] = error
+            assert len(failures) < len(waiting), failures
+            waiting = {name: FILES[name] for name in failures}
+
+    from_versions, from_files = objects(migrated), objects(loaded)
+    assert sorted(from_files) == sorted(FILES), "each file holds one object, named as the file is"
+    assert sorted(from_versions) == sorted(from_files)
+    for name in from_files:
+        assert from_versions[name] == from_files[name], name
+
+
+def test_the_life_of_a_schema_on_the_command_line(
+    database: Settings, paystream: Callable[..., subprocess.Popen]
+) -> None:
+    settings = database
+
+    def migrate(*arguments: str) -> tuple[int, list[str], str]:
+        return finish(paystream(settings, "migrate", *arguments))
+
+    assert migrate("status") == (
+        0,
+        [f"migrate_status version={name} state=pending applied_at=none" for name in ALL],
+        "",
+    )
+    code, _, err = migrate("down")
+    assert code == 2 and "does not exist" in err and "`paystream migrate up`" in err
+
+    code, out, err = migrate("up")
+    assert code == 0
+    assert [re.sub(r"statements=\d+ seconds=\d+\.\d+", "…", line) for line in out] == [
+        *[f"migrate_applied version={name} …" for name in ALL],
+        "migrate_up status=migrated version=0004_reports kafka_settings_changed=true",
+    ]
+    # A broker that cannot be reached is worth a line, and no failure.
+    assert err.count("\n") == 1 and err.startswith(f"note: Kafka '{settings.kafka_brokers}' cannot be reached")
+
+    code, out, _ = migrate("up")
+    assert (code, out) == (0, ['migrate_up status="nothing to do" version=0004_reports kafka_settings_changed=false'])
+
+    code, out, err = migrate("status", "--json")
+    assert (code, err) == (0, "")
+    assert [(one["version"], one["state"]) for one in json.loads("\n".join(out))] == [(name, "applied") for name in ALL]
+
+    everything = set(objects(settings))
+    code, out, _ = migrate("down")
+    assert code == 0 and out[-1] == 'migrate_down status="taken back"'
+    assert everything - set(objects(settings)) == {"transactions_current", "report_merchant_by_day"}
+    assert states(settings) == dict.fromkeys(ALL[:3], "applied") | {"0004_reports": "pending"}
+
+    with connect(settings) as client:
+        client.command("INSERT INTO merchants VALUES (1, 'A', 'DE', '5411', 1), (2, 'B', 'FR', '5412', 1)")
+        client.command("INSERT INTO quarantine (kafka_offset, quarantined_at) SELECT 7, now()")
+    before = objects(settings)
+    code, out, err = migrate("down", "--all")
+    assert (code, out) == (2, []) and err.count("\n") == 1
+    assert "merchants (2 rows), quarantine (1 row)" in err and "--allow-destructive" in err
+    assert objects(settings) == before
+    assert rows(settings, "SELECT count() FROM merchants") == [(2,)]
+
+    code, out, _ = migrate("down", "--all", "--allow-destructive", "--json")
+    assert code == 0
+    assert json.loads("\n".join(out)) == {"status": "taken back", "taken_back": ["0003_ingest", ALL[1], ALL[0]]}
+    assert objects(settings) == {}
+    code, out, _ = migrate("down")
+    assert (code, out) == (0, ['migrate_down status="nothing to do"'])
+
+
+def test_status_creates_nothing(database: Settings) -> None:
+    assert states(database) == dict.fromkeys(ALL, "pending")
+    with pytest.raises(UsageError, match=r"does not exist\. Create the schema with `paystream migrate up`"):
+        rows(database, "SELECT 1")
+
+
+def test_down_to_a_version(database: Settings, versions: Callable[..., Path]) -> None:
+    folder = versions(
+        v0001_a=("CREATE TABLE a (x UInt8) ENGINE = Null;", "DROP TABLE IF EXISTS a SYNC;"),
+        v0002_b=("CREATE TABLE b (x UInt8) ENGINE = Null;", "DROP TABLE IF EXISTS b SYNC;"),
+        v0003_c=("CREATE TABLE c (x UInt8) ENGINE = Null;", "DROP TABLE IF EXISTS c SYNC;"),
+    )
+    runner.up(database, folder)
+    with pytest.raises(UsageError, match="0001_a, 0002_b, 0003_c"):
+        runner.down(database, folder, to="0004_d")
+    assert [one.version for one in runner.down(database, folder, to="0001_a")] == ["0003_c", "0002_b"]
+    assert set(objects(database)) == {"a"}
+    assert runner.down(database, folder, to="0001_a") == []
+    (folder / "0001_a.sql").unlink()
+    (folder / "0001_a.rollback.sql").unlink()
+    assert states(database, folder) == {"0002_b": "pending", "0003_c": "pending", "0001_a": "unknown"}
+    with pytest.raises(UsageError, match="'0001_a' cannot be taken back: it is not among the files"):
+        runner.down(database, folder)
+
+
+def test_statements_are_told_apart_whatever_they_quote(database: Settings, versions: Callable[..., Path]) -> None:
+    folder = versions(
+        v0001_quotes=(
+            "-- one; two\n-- depends:\n\n-- it's; three\n"
+            "CREATE TABLE a (x String DEFAULT ';', y String DEFAULT 'it\\'s; \\\\.', z String DEFAULT '--;')"
+            " ENGINE = Null COMMENT 'a; /* b';\n\n"
+            "/* don't; */ CREATE TABLE b (`c;d` UInt8) -- last; word\nENGINE = Null -- end; of it\n;\n",
+            "DROP TABLE IF EXISTS b SYNC;\nDROP TABLE IF EXISTS a SYNC; -- done; really\n",
+        )
+    )
+    runner.up(database, folder)
+    defaults = rows(
+        database,
+        "SELECT table, name, default_expression FROM system.columns"
+        " WHERE database = currentDatabase() AND table IN ('a', 'b') ORDER BY table, position",
+    )
+    assert defaults == [("a", "x", "';'"), ("a", "y", r"'it\'s; \\.'"), ("a", "z", "'--;'"), ("b", "c;d", "")]
+    runner.down(database, folder)
+    assert objects(database) == {}
+
+
+BROKEN = (
+    "CREATE TABLE b1 (x UInt8) ENGINE = MergeTree ORDER BY x;\n"
+    "-- why\nCREATE TABLE b2 (x UInt8) ENGINE = NoSuchEngine;\n"
+    "CREATE TABLE b3 (x UInt8) ENGINE = MergeTree ORDER BY x;\n"
+)
+DROPS = "DROP TABLE IF EXISTS b3 SYNC;\nDROP TABLE IF EXISTS b2 SYNC;\nDROP TABLE IF EXISTS b1 SYNC;\n"
+
+
+def test_a_failing_version_leaves_nothing_half_done(
+    database: Settings, versions: Callable[..., Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    good = ("CREATE TABLE a (x UInt8) ENGINE = Null;", "DROP TABLE IF EXISTS a SYNC;")
+    folder = versions(v0001_good=good, v0002_broken=(BROKEN, DROPS))
+    with pytest.raises(PaystreamError) as caught:
+        runner.up(database, folder)
+    message = str(caught.value)
+    assert caught.value.exit_code == 1
+    assert message.startswith("Version '0002_broken' failed at b2: Unknown table engine NoSuchEngine")
+    assert "\n" not in message and "http" not in message
+    assert capfd.readouterr() == ("", "")  # yoyo would print a traceback
+    assert set(objects(database)) == {"a"}
+    assert states(database, folder) == {"0001_good": "applied", "0002_broken": "pending"}
+
+    versions(v0002_broken=(BROKEN.replace("NoSuchEngine", "Memory"), DROPS))
+    assert [one.version for one in runner.up(database, folder).applied] == ["0002_broken"]
+    assert set(objects(database)) == {"a", "b1", "b2", "b3"}
+
+    # A rollback that stops half-way says so, and the next one goes on from there.
+    versions(v0002_broken=(BROKEN, DROPS.replace("TABLE IF EXISTS b2", "TABBLE b2")))
+    with pytest.raises(PaystreamError, match="It is marked unfinished"):
+        runner.down(database, folder)
+    assert states(database, folder)["0002_broken"] == "unfinished"
+    assert set(objects(database)) == {"a", "b1", "b2"}
+    versions(v0002_broken=(BROKEN, DROPS))
+    runner.down(database, folder)
+    assert set(objects(database)) == {"a"}
+
+
+def test_a_failing_version_takes_back_only_what_it_did(database: Settings, versions: Callable[..., Path]) -> None:
+    folder = versions(v0001_first=("CREATE TABLE a (x UInt8) ENGINE = Null;", "DROP TABLE IF EXISTS a SYNC;"))
+    runner.up(database, folder)
+    with connect(database) as client:
+        client.command("CREATE TABLE b2 ENGINE = MergeTree ORDER BY x AS SELECT 1 AS x")  # by hand, before the version
+    versions(v0002_second=(BROKEN.replace("NoSuchEngine", "Memory"), DROPS))
+    with pytest.raises(PaystreamError, match=r"'0002_second' failed at b2: .*already exists"):
+        runner.up(database, folder)
+    assert set(objects(database)) == {"a", "b2"}
+    assert rows(database, "SELECT x FROM b2") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    ("statements", "rollback", "complaint"),
+    [
+        ("CREATE TABLE a (x UInt8) ENGINE = Null;", "", "it has 1 statements and its rollback 0"),
+        # yoyo's splitter takes the quote after an escaped backslash for an escaped quote, and sees one statement here.
+        (r"SELECT '\\'; SELECT 'a';", "SELECT 1; SELECT 2;", "told apart"),
+        ("-- depends: 0000_gone\nSELECT 1;", "SELECT 1;", "cannot be ordered"),
+    ],
+)
+def test_versions_that_do_not_fit_are_refused_before_anything_runs(
+    database: Settings, versions: Callable[..., Path], statements: str, rollback: str, complaint: str
+) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        runner.up(database, versions(v0001_wrong=(statements, rollback)))
+    with pytest.raises(UsageError, match="does not exist"):
+        rows(database, "SELECT 1")
+
+
+def test_only_one_migrates_at_a_time(database: Settings, versions: Callable[..., Path]) -> None:
+    one = ("CREATE TABLE a (x UInt8) ENGINE = Null;", "DROP TABLE IF EXISTS a SYNC;")
+    folder = versions(v0001_first=one)
+    with connect(database, database="") as client:
+        client.command(f"CREATE DATABASE {database.clickhouse_database}")
+    with ClickHouseBackend.of(database) as backend, backend.lock():
+        with pytest.raises(PaystreamError) as caught:
+            runner.up(database, folder, lock_timeout_s=0.5)
+        assert caught.value.exit_code == 1
+        for part in (f"process {os.getpid()} ", socket.gethostname(), " UTC", "`paystream migrate break-lock`"):
+            assert part in str(caught.value)
+        assert objects(database) == {}
+    assert runner.lock_holder(database) is None
+    assert len(runner.up(database, folder).applied) == 1
+
+
+def test_two_migrators_at_once_share_the_work(database: Settings, paystream: Callable[..., subprocess.Popen]) -> None:
+    processes = [paystream(database, "migrate", "up") for _ in range(2)]
+    results = [finish(process) for process in processes]
+    assert [code for code, _, _ in results] == [0, 0], results
+    applied = [line.split()[1] for _, out, _ in results for line in out if line.startswith("migrate_applied")]
+    assert sorted(applied) == [f"version={name}" for name in ALL]
+    assert set(objects(database)) == set(FILES)
+
+
+def test_a_killed_migrator_can_be_cleaned_up_after(
+    database: Settings, versions: Callable[..., Path], paystream: Callable[..., subprocess.Popen]
+) -> None:
+    folder = versions(
+        v0001_slow=(
+            "CREATE TABLE first (x UInt8) ENGINE = MergeTree ORDER BY x;\n"
+            "INSERT INTO first VALUES (1);\n"
+            "SELECT sleepEachRow(1) FROM numbers(5) SETTINGS max_block_size = 1;\n"
+            "CREATE TABLE second (x UInt8) ENGINE = MergeTree ORDER BY x;\n",
+            "DROP TABLE IF EXISTS second SYNC;\n"
+            "SELECT 'nothing';\n"
+            "TRUNCATE TABLE IF EXISTS first;\n"
+            "DROP TABLE IF EXISTS first SYNC;\n",
+        )
+    )
+    program = (
+        "import sys; from pathlib import Path; from migrations.runner import up;"
+        " from paystream.settings import load_settings; up(load_settings(), Path(sys.argv[1]))"
+    )
+    migrator = subprocess.Popen(
+        [sys.executable, "-c", program, str(folder)], cwd=REPOSITORY, env=os.environ | database.environment()
+    )
+    try:
+        wait_for(lambda: _count(database, "first") == 1, "the version's second statement")
+    finally:
+        migrator.kill()
+        migrator.wait()
+    assert set(objects(database)) == {"first"}
+    assert states(database, folder) == {"0001_slow": "unfinished"}
+
+    with pytest.raises(PaystreamError, match=f"process {migrator.pid} .*break-lock"):
+        runner.up(database, folder, lock_timeout_s=0.2)
+    code, out, err = finish(paystream(database, "migrate", "break-lock"))
+    assert (code, out) == (2, []) and f"process {migrator.pid} " in err and "--yes" in err
+    code, out, err = finish(paystream(database, "migrate", "break-lock", "--yes"))
+    assert (code, err) == (0, "") and out[0].startswith("migrate_break_lock status=removed")
+
+    with pytest.raises(UsageError, match=r"would drop first \(1 row\)\. Repeat with --allow-destructive"):
+        runner.up(database, folder)
+    runner.up(database, folder, allow_destructive=True)
+    assert states(database, folder) == {"0001_slow": "applied"}
+    assert set(objects(database)) == {"first", "second"}
+    assert rows(database, "SELECT x FROM first") == [(1,)]
+
+
+def _count(settings: Settings, table: str) -> int:
+    try:
+        return rows(settings, f"SELECT count() FROM {table}")[0][0]
+    except (UsageError, DatabaseError):  # not there yet
+        return 0
+
+
+def test_the_kafka_table_follows_the_settings(new_database: Callable[..., Settings]) -> None:
+    # The stand-in broker of the local stack, in this process.
+    producer = Producer({"test.mock.num.brokers": 1, "log_level": 0})
+    broker = next(iter(producer.list_topics(timeout=10).brokers.values()))
+    # Two partitions: quarantine takes one partition, offset and millisecond for one message, whatever the topic.
+    for partition, topic in enumerate(("one", "two")):
+        producer.produce(topic, f"from {topic}".encode(), partition=partition)
+    assert producer.flush(10) == 0
+    settings = new_database(kafka_brokers=f"{broker.host}:{broker.port}", kafka_topic="one")
+
+    def refused() -> list[str]:
+        return sorted(message for (message,) in rows(settings, "SELECT raw_message FROM quarantine FINAL"))
+
+    assert runner.up(settings).collection_changed
+    wait_for(lambda: refused() == ["from one"], "the message of the first topic")
+    assert not runner.up(settings).collection_changed
+    moved = settings.model_copy(update={"kafka_topic": "two"})
+    assert runner.up(moved).collection_changed
+    wait_for(lambda: refused() == ["from one", "from two"], "the message of the second topic")
+    assert not runner.up(moved).collection_changed
+
+
+def test_a_kafka_table_left_detached_is_attached_again(database: Settings) -> None:
+    runner.up(database)
+    with connect(database) as client:
+        client.command("DETACH TABLE transactions_queue SYNC")  # where a kill between DETACH and ATTACH leaves it
+    changed = database.model_copy(update={"kafka_group": "another"})
+    runner.up(changed)
+    assert set(objects(database)) == set(FILES)
+
+
+def test_the_named_collection_goes_with_its_last_table(new_database: Callable[..., Settings]) -> None:
+    one, other = new_database(), new_database()
+    runner.up(one)
+    runner.up(other)
+    find = "SELECT count() FROM system.named_collections WHERE name = 'paystream_kafka'"
+    runner.down(one, everything=True)
+    assert rows(one, find) == [(1,)]
+    runner.down(other, everything=True)
+    assert rows(one, find) == [(0,)]
+
+
+def test_a_password_is_shown_nowhere(
+    new_database: Callable[..., Settings], paystream: Callable[..., subprocess.Popen]
+) -> None:
+    secret = 's3cr3t\'; DROP \\ "x"'
+    settings = new_database(
+        kafka_security_protocol="SASL_PLAINTEXT",
+        kafka_sasl_mechanism="PLAIN",
+        kafka_sasl_username="paystream",
+        kafka_sasl_password=SecretStr(secret),
+    )
+    code, out, err = finish(paystream(settings, "migrate", "up"))
+    assert code == 0
+    shown = [
+        *out,
+        err,
+        rows(settings, "SELECT * FROM system.tables WHERE database = currentDatabase()"),
+        rows(settings, "SHOW CREATE TABLE transactions_queue"),
+        rows(settings, "SELECT * FROM system.named_collections"),
+        rows(settings, "SELECT * FROM _yoyo_log"),
+    ]
+    assert "s3cr3t" not in repr(shown)
+    # It did arrive: with less set, what was set before is deleted.
+    keys = "SELECT mapKeys(collection) FROM system.named_collections WHERE name = 'paystream_kafka'"
+    assert "kafka_sasl_password" in rows(settings, keys)[0][0]
+    plain = {"kafka_security_protocol": "PLAINTEXT", "kafka_sasl_password": None, "kafka_sasl_mechanism": None}
+    assert runner.up(settings.model_copy(update=plain)).collection_changed
+    assert "kafka_sasl_password" not in rows(settings, keys)[0][0]
+
+
+def test_yoyo_itself_understands_the_database(database: Settings, versions: Callable[..., Path]) -> None:
+    folder = versions(v0001_first=("CREATE TABLE a (x UInt8) ENGINE = Null;", "DROP TABLE IF EXISTS a SYNC;"))
+    runner.up(database, folder)
+    uri = f"clickhouse://default@127.0.0.1:{database.clickhouse_port}/{database.clickhouse_database}"
+    with get_backend(uri) as backend:
+        found = read_migrations(str(folder))
+        assert [one.id for one in backend.to_rollback(found)] == ["0001_first"]
+        backend.rollback_migrations(backend.to_rollback(found))
+        assert [one.id for one in backend.to_apply(found)] == ["0001_first"]
+    assert objects(database) == {}
