@@ -1,0 +1,1 @@
+"""Dimensions from files: read, validate, stage, swap, reload the dictionary, verify, record."""
