@@ -1,0 +1,122 @@
+"""From the topic to a reader's rows on Apache Kafka: nothing lost, nothing counted twice, also across crashes."""
+
+import random
+import signal
+import subprocess
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+from confluent_kafka import Producer
+from payments import message
+
+from devstack import stack as local_stack
+from paystream.clickhouse import connect
+from paystream.kafka import client_config
+from paystream.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def pipeline(stack: Settings, paystream: Callable[..., subprocess.Popen]) -> Settings:
+    migrated = paystream(stack, "migrate", "up")
+    _, errors = migrated.communicate(timeout=120)
+    assert migrated.returncode == 0, errors
+    return stack
+
+
+def produce(settings: Settings, values: list[bytes | None], partition: int = -1) -> list[tuple[int, int]]:
+    """Send messages and return the (partition, offset) of each, in the order sent."""
+    places: dict[int, tuple[int, int]] = {}
+    producer = Producer(client_config(settings) | {"log_level": 0, "queue.buffering.max.messages": 1_000_000})
+    for number, value in enumerate(values):
+
+        def confirmed(error, kafka_message, number=number):
+            assert error is None, error
+            places[number] = (kafka_message.partition(), kafka_message.offset())
+
+        producer.produce(settings.kafka_topic, value, f"{number}", partition=partition, on_delivery=confirmed)
+        producer.poll(0)
+    assert producer.flush(60) == 0
+    return [places[number] for number in range(len(values))]
+
+
+def rows(settings: Settings, sql: str, **parameters) -> list[tuple]:
+    with connect(settings) as client:
+        return list(client.query(sql, parameters=parameters).result_rows)
+
+
+def wait_for(settings: Settings, sql: str, expected: int, seconds: float = 60, **parameters) -> None:
+    """Wait until a counting query reaches a number."""
+    deadline = time.monotonic() + seconds
+    while (found := rows(settings, sql, **parameters)[0][0]) < expected:
+        assert time.monotonic() < deadline, f"{found} of {expected} after {seconds} s: {sql}"
+        time.sleep(0.05)
+
+
+def wait_until_read(settings: Settings, places: list[tuple[int, int]]) -> None:
+    """Wait until the last of these messages in each partition is in a block that was stored as a whole."""
+    for partition, offset in {partition: offset for partition, offset in sorted(places)}.items():
+        sql = "SELECT max(last_offset) FROM ingest_ledger WHERE kafka_partition = {p:UInt32}"
+        wait_for(settings, sql, offset, p=partition)
+
+
+def test_bad_messages_between_good_ones_stop_nothing_and_are_all_accounted_for(pipeline: Settings) -> None:
+    good = [str(uuid.uuid4()) for _ in range(50)]
+    bad = [b"\xff\xfe", b"{", b"[]", message(amount="0"), message(currency="EUX"), b" ", b"x" * 900_000]
+    without_row = [b"", None]
+    values = [message(transaction_id=i) for i in good] + bad + without_row
+    random.Random(3).shuffle(values)
+    places = produce(pipeline, values, partition=2)
+    sent = dict(zip(places, values, strict=True))
+
+    window = {"first": places[0][1], "last": places[-1][1]}
+    between = "kafka_partition = 2 AND kafka_offset BETWEEN {first:UInt64} AND {last:UInt64}"
+    wait_for(pipeline, f"SELECT count() FROM transactions_current WHERE {between}", len(good), **window)
+    wait_for(pipeline, f"SELECT count() FROM quarantine FINAL WHERE {between}", len(bad), **window)
+    stored = rows(pipeline, f"SELECT kafka_offset FROM transactions_current WHERE {between}", **window)
+    refused = rows(
+        pipeline, f"SELECT kafka_offset, length(raw_message) FROM quarantine FINAL WHERE {between}", **window
+    )
+    assert {sent[2, offset] for (offset,) in stored} == {value for value in values if value and value not in bad}
+    assert sorted(length for _, length in refused) == sorted(len(value) for value in bad)
+    # Empty messages and tombstones leave no row anywhere; their offsets are the only gap.
+    gap = {offset for _, offset in places} - {row[0] for row in stored} - {row[0] for row in refused}
+    assert sorted(sent[2, offset] or b"" for offset in gap) == [b"", b""]
+
+
+@pytest.mark.parametrize(
+    ("part", "how"),
+    [("clickhouse", signal.SIGKILL), ("clickhouse", signal.SIGTERM), ("broker", signal.SIGKILL)],
+    ids=["ClickHouse killed", "ClickHouse stopped", "broker killed"],
+)
+def test_a_crash_during_ingest_loses_and_doubles_nothing(pipeline: Settings, part: str, how: signal.Signals) -> None:
+    ids = [str(uuid.uuid4()) for _ in range(30_000)]
+    places = produce(pipeline, [message(transaction_id=i) for i in ids[:20_000]])
+    before = rows(pipeline, "SELECT count() FROM transactions")[0][0]
+    # The crash falls into ingest: some of the messages are stored, others not yet.
+    wait_for(pipeline, "SELECT count() FROM transactions", before + 1 if before < 20_000 else before)
+    process = local_stack.pids(pipeline)[part]
+    local_stack.kill(pipeline, part, how)
+    deadline = time.monotonic() + 30
+    while local_stack.pids(pipeline).get(part) == process:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    local_stack.start(pipeline, "kafka")
+    places += produce(pipeline, [message(transaction_id=i) for i in ids[20_000:]])
+
+    wait_until_read(pipeline, places)
+    found = Counter(str(i) for (i,) in rows(pipeline, "SELECT transaction_id FROM transactions_current"))
+    sent = set(ids)
+    assert {i: n for i, n in found.items() if i in sent} == dict.fromkeys(ids, 1)
+
+
+def test_the_same_transaction_on_all_partitions_is_one_row(pipeline: Settings) -> None:
+    transaction_id = str(uuid.uuid4())
+    same = message(transaction_id=transaction_id)
+    for partition in range(4):
+        wait_until_read(pipeline, produce(pipeline, [same] * 5, partition=partition))
+    query = "SELECT count() FROM transactions_current WHERE transaction_id = {i:UUID}"
+    wait_for(pipeline, query, 1, i=transaction_id)
+    assert rows(pipeline, query, i=transaction_id) == [(1,)]
