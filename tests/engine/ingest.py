@@ -14,6 +14,7 @@ from typing import Any
 
 from clickhouse_connect.driver.client import Client
 
+from loadtest.drain import QUEUE_STANDIN
 from paystream.clickhouse import connect
 from paystream.settings import REPOSITORY, Settings
 
@@ -37,14 +38,6 @@ OBJECTS = [
     "sql/4_report/transactions_current.sql",
     "sql/4_report/report_merchant_by_day.sql",
 ]
-
-QUEUE_STANDIN = """
-CREATE TABLE transactions_queue
-(message String, _key String, _partition UInt64, _offset UInt64, _timestamp_ms Nullable(DateTime64(3, 'UTC')),
- _topic LowCardinality(String) DEFAULT 'transactions')
-ENGINE = Null
-"""
-
 
 def kafka_now() -> datetime:
     """Return this moment with the milliseconds that Kafka keeps."""

@@ -1,0 +1,301 @@
+"""The generator: a process of its own that sends message i at its intended time, whatever the pipeline does.
+
+Parent and child speak JSON lines over the child's stdin and stdout:
+request (plan, Kafka settings, topic) → ``{"ready": true}`` → ``{"started_us": …}`` → ``{"sent": …}`` every half second
+→ ``{"sent": …, "result": …}``. The child ends when its stdin closes, so it cannot outlive the parent.
+"""
+
+import contextlib
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+import numpy as np
+import orjson
+from confluent_kafka import KafkaException, Producer
+
+from loadtest.messages import Plan, due, intended_us, render
+from paystream.errors import PaystreamError, ServiceUnavailable
+from paystream.settings import REPOSITORY
+
+READY_TIMEOUT_S = 30
+RENDER_AHEAD_S = 0.25
+GIVE_UP_AFTER_S = 30
+"""How long after the intended end the generator still tries to send what it is behind with."""
+
+DELIVERY_TIMEOUT_S = 30
+REPORT_EVERY_S = 0.5
+SHORTEST_PAUSE_S = 0.005
+"""At high rates, what came due in the meantime is sent in one go; sleeping less would cost more than sending."""
+
+_LATENESS_BINS = 60_001
+"""Lateness is counted in whole milliseconds, rounded up; the last bin holds a minute and more."""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What the generator did. ``sent`` counts messages handed to the producer, in order from number 0.
+
+    ``rejected_keys`` holds one transaction id for each message that the broker did not confirm.
+    """
+
+    sent: int
+    planned: int
+    rejected_keys: list[str]
+    first_error: str
+    queue_full: int
+    lateness_p50_s: float
+    lateness_p99_s: float
+    lateness_max_s: float
+    cpu_s: float
+
+
+# In the child
+
+
+def main() -> None:
+    """Serve one run over stdin and stdout."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent decides
+    request = orjson.loads(sys.stdin.buffer.readline())
+    plan = Plan(**request["plan"])
+    try:
+        producer = _Producer(request["kafka"], request["topic"])
+        render(plan, np.arange(min(plan.messages, 100)))
+        _say({"ready": True})
+        plan = Plan(**request["plan"] | orjson.loads(sys.stdin.buffer.readline()))
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+        result = _send(plan, producer)
+        _say({"sent": result.sent, "result": asdict(result)})
+    except KafkaException as error:
+        _say({"error": error.args[0].str()})
+
+
+class _Producer:
+    """A Kafka producer that keeps the keys of messages that were not confirmed."""
+
+    def __init__(self, config: dict[str, str], topic: str) -> None:
+        self.topic = topic
+        self.rejected: list[str] = []
+        self.first_error = ""
+        self.kafka = Producer(
+            config
+            | {
+                "acks": "all",
+                "enable.idempotence": True,
+                "linger.ms": 5,
+                "compression.type": "lz4",
+                "delivery.timeout.ms": DELIVERY_TIMEOUT_S * 1000,
+                "queue.buffering.max.messages": 500_000,
+                # Silence means confirmed. A callback for each message would cost more than sending it.
+                "delivery.report.only.error": True,
+                "on_delivery": self._not_delivered,
+                "log_level": 0,
+            }
+        )
+        self.kafka.list_topics(timeout=READY_TIMEOUT_S / 2)
+
+    def _not_delivered(self, error: Any, message: Any) -> None:
+        self.first_error = self.first_error or error.str()
+        self.rejected.append(message.key().decode())
+
+    def finish(self) -> None:
+        """Wait until every message is confirmed or given up, both bounded by the delivery timeout."""
+        if self.kafka.flush(DELIVERY_TIMEOUT_S + 5):
+            self.kafka.purge()
+            self.kafka.flush(5)
+
+
+@dataclass
+class _Lateness:
+    """How late messages were handed to the producer, in bounded memory."""
+
+    bins: np.ndarray = field(default_factory=lambda: np.zeros(_LATENESS_BINS, dtype=np.int64))
+    longest_us: int = 0
+
+    def add(self, late_us: np.ndarray) -> None:
+        self.longest_us = max(self.longest_us, int(late_us.max()))
+        milliseconds = np.clip(-(-late_us // 1000), 0, _LATENESS_BINS - 1)
+        counts = np.bincount(milliseconds)
+        self.bins[: len(counts)] += counts
+
+    def percentile_s(self, percent: float) -> float:
+        total = self.bins.sum()
+        if not total:
+            return 0.0
+        return float(np.searchsorted(np.cumsum(self.bins), total * percent / 100)) / 1000
+
+
+def _send(plan: Plan, producer: _Producer) -> Sent:
+    lateness = _Lateness()
+    # The wall clock is read once: a clock that is set during the run neither stops nor floods it.
+    offset_us = time.time_ns() // 1000 - time.monotonic_ns() // 1000
+    chunk = max(1, min(5000, int(plan.rate_per_second * RENDER_AHEAD_S / 5)))
+    most_ahead = max(chunk, int(plan.rate_per_second * RENDER_AHEAD_S))
+    keys: list[bytes] = []
+    values: list[bytes] = []
+    sent = base = queue_full = 0
+    give_up_us = int(intended_us(plan, np.array([plan.messages]))[0]) + GIVE_UP_AFTER_S * 1_000_000
+    reported = time.monotonic()
+    cpu_before_s = time.process_time()
+
+    while sent < plan.messages:
+        now_us = time.monotonic_ns() // 1000 + offset_us
+        if now_us > give_up_us:
+            break
+        ready = min(due(plan, now_us), base + len(keys), sent + chunk)
+        if ready > sent:
+            accepted = sent
+            try:
+                for place in range(sent - base, ready - base):
+                    producer.kafka.produce(producer.topic, values[place], keys[place])
+                    accepted += 1
+            except BufferError:
+                queue_full += 1
+                producer.kafka.poll(0.01)
+            if accepted > sent:
+                now_us = time.monotonic_ns() // 1000 + offset_us
+                lateness.add(now_us - intended_us(plan, np.arange(sent, accepted)))
+                sent = accepted
+        producer.kafka.poll(0)
+
+        if time.monotonic() - reported > REPORT_EVERY_S:
+            reported = time.monotonic()
+            _say({"sent": sent})
+        rendered = base + len(keys)
+        if rendered - sent < most_ahead and rendered < plan.messages:
+            more_keys, more_values = render(plan, np.arange(rendered, min(rendered + chunk, plan.messages)))
+            keys, values, base = keys[sent - base :] + more_keys, values[sent - base :] + more_values, sent
+        elif sent < plan.messages:
+            next_us = int(intended_us(plan, np.array([sent]))[0])
+            pause_s = (next_us - time.monotonic_ns() // 1000 - offset_us) / 1e6
+            if pause_s > 0:
+                time.sleep(min(max(pause_s, SHORTEST_PAUSE_S), 0.1))
+    producer.finish()
+    return Sent(
+        sent=sent,
+        planned=plan.messages,
+        rejected_keys=producer.rejected,
+        first_error=producer.first_error,
+        queue_full=queue_full,
+        lateness_p50_s=lateness.percentile_s(50),
+        lateness_p99_s=lateness.percentile_s(99),
+        lateness_max_s=lateness.longest_us / 1e6,
+        cpu_s=time.process_time() - cpu_before_s,
+    )
+
+
+def _end_with_parent() -> None:
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    os._exit(1)
+
+
+def _say(message: dict[str, Any]) -> None:
+    sys.stdout.buffer.write(orjson.dumps(message) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+# In the parent
+
+
+class Generator:
+    """The generator's process, seen from the one that started it. Leaving the ``with`` block ends it."""
+
+    def __init__(self, plan: Plan, kafka: dict[str, str], topic: str) -> None:
+        self.sent = 0
+        self.result: Sent | None = None
+        self._replies: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        # A session of its own, so that Ctrl-C reaches it only through us.
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "loadtest.generator"],
+            cwd=REPOSITORY,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        threading.Thread(target=self._listen, daemon=True).start()
+        self._tell({"plan": plan.as_dict(), "kafka": kafka, "topic": topic})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    @property
+    def pid(self) -> int:
+        """Return the process id."""
+        return self._process.pid
+
+    def wait_ready(self) -> None:
+        """Wait until it has reached the broker.
+
+        Raises:
+            ServiceUnavailable: it did not within half a minute.
+        """
+        if not self._take(READY_TIMEOUT_S):
+            raise ServiceUnavailable(
+                f"Load generator: the broker did not answer it within {READY_TIMEOUT_S} s. "
+                "Check that the brokers' advertised addresses can be reached from here."
+            )
+
+    def start(self, started_us: int) -> None:
+        """Let it send message 0 at this time, in microseconds since 1970, and the others after it."""
+        self._tell({"started_us": started_us})
+
+    def wait(self, timeout_s: float) -> None:
+        """Take in ``sent`` and ``result`` what it reports within this time; return at once after the result.
+
+        Raises:
+            ServiceUnavailable: Kafka failed in a way that no retry mends.
+            PaystreamError: the generator's process ended without a result.
+        """
+        deadline = time.monotonic() + timeout_s
+        while self.result is None and (left_s := deadline - time.monotonic()) > 0:
+            self._take(left_s)
+
+    def _take(self, timeout_s: float) -> bool:
+        try:
+            reply = self._replies.get(timeout=timeout_s)
+        except queue.Empty:
+            return False
+        if reply is None:
+            raise PaystreamError(
+                f"Load generator: its process ended with code {self._process.wait()} in the middle of the run. "
+                "Read what it printed above."
+            )
+        if "error" in reply:
+            raise ServiceUnavailable(
+                f"Load generator: Kafka failed for good: {reply['error']}. Check the broker, then run again."
+            )
+        self.sent = reply.get("sent", self.sent)
+        if "result" in reply:
+            self.result = Sent(**reply["result"])
+        return True
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        # A child that has died is reported by the next wait.
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(orjson.dumps(message) + b"\n")
+            self._process.stdin.flush()
+
+    def _listen(self) -> None:
+        for line in self._process.stdout:
+            self._replies.put(orjson.loads(line))
+        self._replies.put(None)
+
+
+if __name__ == "__main__":
+    main()

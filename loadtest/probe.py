@@ -1,0 +1,155 @@
+"""The probe: a reader that asks for the canaries until it sees them, and notes when.
+
+A canary's latency runs from its intended send time to the moment at which the answer that contains it has arrived
+here, both on this machine's clock. It is therefore late by up to one round of asking, never early.
+"""
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Self
+from uuid import UUID
+
+import numpy as np
+from clickhouse_connect.driver.client import Client
+
+from loadtest.messages import Plan, id_of, ids, intended_us, is_canary
+from paystream.clickhouse import connect
+from paystream.settings import Settings
+
+ASK_EVERY_S = 0.04
+"""Each answer costs the engine about 10 ms of a processor: asking twice as often loads it more than it tells."""
+MOST_IDS = 200
+"""Ids in one query. When more are pending, they take turns."""
+
+RETRY_AFTER_S = 0.5
+
+QUERY = """
+SELECT transaction_id
+FROM transactions_current
+WHERE toDate(created_at) IN {days:Array(Date)}
+  AND merchant_id = {merchant_id:UInt32}
+  AND transaction_id IN {pending:Array(UUID)}
+"""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the probe saw. Latencies are in seconds; those of canaries that never showed are infinite."""
+
+    latencies_s: list[float]
+    never_seen: int
+    query_p95_s: float
+    queries: int
+    failed_queries: int
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """Return the smallest value that at least ``percent`` % of the values do not exceed (nearest rank); NaN of none."""
+    if not values:
+        return math.nan
+    return sorted(values)[max(0, math.ceil(len(values) * percent / 100) - 1)]
+
+
+def canaries(plan: Plan) -> list[tuple[UUID, int]]:
+    """Return the canaries' ids with their intended send times in microseconds since 1970, in that order."""
+    found = []
+    for first in range(0, plan.messages, 1_000_000):
+        numbers = np.arange(first, min(first + 1_000_000, plan.messages))
+        numbers = numbers[is_canary(plan, numbers)]
+        upper, lower = ids(plan, numbers)
+        times = intended_us(plan, numbers).tolist()
+        found += [(id_of(*halves), at) for halves, at in zip(zip(upper, lower, strict=True), times, strict=True)]
+    return found
+
+
+class Probe:
+    """A thread that watches for a run's canaries, on a connection of its own, between ``start`` and ``finish``."""
+
+    def __init__(self, settings: Settings, plan: Plan) -> None:
+        self.plan = plan
+        self._settings = settings
+        self._merchant_id = plan.canary_merchant
+        self._coming = deque(canaries(plan))
+        self._pending: deque[tuple[UUID, int]] = deque()
+        self._latencies: list[float] = []
+        self._query_seconds: list[float] = []
+        self._failures = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="visibility probe", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(10)
+
+    @property
+    def latencies_s(self) -> list[float]:
+        """Return the latencies so far, in seconds."""
+        return list(self._latencies)
+
+    def finish(self, wait_s: float, sent_until_us: int) -> Seen:
+        """Wait up to ``wait_s`` for the canaries that are still to come, then stop.
+
+        Canaries intended after ``sent_until_us`` were not sent and are not counted.
+        """
+        deadline = time.monotonic() + wait_s
+        while self._thread.is_alive() and time.monotonic() < deadline and self._awaits(sent_until_us):
+            time.sleep(ASK_EVERY_S)
+        self._stop.set()
+        self._thread.join(10)
+        missing = sum(at <= sent_until_us for _, at in [*self._pending, *self._coming])
+        return Seen(
+            latencies_s=self._latencies + [math.inf] * missing,
+            never_seen=missing,
+            query_p95_s=percentile(self._query_seconds, 95),
+            queries=len(self._query_seconds),
+            failed_queries=self._failures,
+        )
+
+    def _awaits(self, sent_until_us: int) -> bool:
+        return bool(self._pending) or bool(self._coming and self._coming[0][1] <= sent_until_us)
+
+    def _watch(self) -> None:
+        offset_us = time.time_ns() // 1000 - time.monotonic_ns() // 1000
+        while not self._stop.is_set():
+            try:
+                with connect(self._settings, timeout_s=10) as client:
+                    while not self._stop.is_set():
+                        self._ask(client, offset_us)
+            except Exception:  # what is tested may break; then canaries are seen late or never, and that is the result
+                self._failures += 1
+                self._stop.wait(RETRY_AFTER_S)
+
+    def _ask(self, client: Client, offset_us: int) -> None:
+        asked_us = time.monotonic_ns() // 1000 + offset_us
+        while self._coming and self._coming[0][1] <= asked_us:
+            self._pending.append(self._coming.popleft())
+        wanted = {
+            self._pending[place][0]: self._pending[place][1] for place in range(min(MOST_IDS, len(self._pending)))
+        }
+        if wanted:
+            parameters = {
+                "days": sorted({datetime.fromtimestamp(at / 1e6, UTC).date() for at in wanted.values()}),
+                "merchant_id": self._merchant_id,
+                "pending": list(wanted),
+            }
+            rows = client.query(QUERY, parameters=parameters).result_rows
+            answered_us = time.monotonic_ns() // 1000 + offset_us
+            self._query_seconds.append((answered_us - asked_us) / 1e6)
+            found = {transaction_id for (transaction_id,) in rows}
+            for _ in range(len(wanted)):
+                canary = self._pending.popleft()
+                if canary[0] in found:
+                    self._latencies.append((answered_us - canary[1]) / 1e6)
+                else:
+                    self._pending.append(canary)
+        spent_s = (time.monotonic_ns() // 1000 + offset_us - asked_us) / 1e6
+        self._stop.wait(max(0.0, ASK_EVERY_S - spent_s))

@@ -1,0 +1,269 @@
+"""One run: look whether the pipeline is ready, send, watch, wait until all is read, check."""
+
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Literal
+
+import numpy as np
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from loadtest.checker import Found, Window, check
+from loadtest.generator import DELIVERY_TIMEOUT_S, GIVE_UP_AFTER_S, Generator, Sent
+from loadtest.messages import Plan, intended_us
+from loadtest.probe import Probe, Seen, percentile
+from loadtest.topic import Topic, open_topic
+from loadtest.usage import Meter, Usage
+from loadtest.workload import Workload
+from paystream.clickhouse import connect
+from paystream.errors import CheckFailed, PaystreamError, ServiceUnavailable, UsageError
+from paystream.kafka import client_config
+from paystream.settings import Settings
+
+NEEDED = ("transactions_queue", "transactions", "transactions_current", "quarantine", "merchants", "fx_rate_periods")
+QUIET_TIMEOUT_S = 60
+LEAD_S = 0.5
+"""From the order to start until message 0: the producer's first connections are not part of any latency."""
+
+LOOK_EVERY_S = 0.5
+DRAIN_LOOK_EVERY_S = 0.1
+LAST_ANSWERS_S = 5
+
+_ASSIGNED = """
+SELECT sum(length(assignments.partition_id))
+FROM system.kafka_consumers
+WHERE database = currentDatabase() AND table = 'transactions_queue'
+"""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is. ``p95_s`` is that of the canaries seen so far, NaN before the first."""
+
+    phase: Literal["waiting", "sending", "draining", "checking"]
+    elapsed_s: float
+    sent: int
+    planned: int
+    seen: int
+    p95_s: float
+    lag: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """All that a run measured, before anyone judges it. ``drain_s`` is None when not all was read in time."""
+
+    started_at: datetime
+    seed: int
+    sent: Sent
+    seen: Seen
+    found: Found
+    drain_s: float | None
+    peak_lag: int
+    usage: Usage
+
+
+def run(settings: Settings, workload: Workload, report: Callable[[Progress], None]) -> Result:
+    """Run a workload against the configured pipeline. Sends real messages, which stay stored.
+
+    Whatever ends it, Ctrl-C included, the generator's process has ended on return.
+
+    Args:
+        settings: the pipeline.
+        workload: what to send.
+        report: called about twice a second.
+
+    Raises:
+        ServiceUnavailable: Kafka or ClickHouse cannot be reached, or a service vanished during the run.
+        UsageError: the topic, the schema or the dimensions are not there yet.
+        CheckFailed: the topic does not come to rest, or nothing reads it.
+    """
+    with open_topic(settings) as topic:
+        with _answering(settings) as client:
+            plan = make_plan(client, workload)
+        with Generator(plan, client_config(settings), settings.kafka_topic) as generator:
+            generator.wait_ready()
+            with _answering(settings) as client:
+                wait_until_quiet(settings, topic, client, plan, report)
+            meter = Meter(settings, generator.pid)
+            first = topic.ends()
+            plan = replace(plan, started_us=int((time.time() + LEAD_S) * 1e6))
+            with Probe(settings, plan) as probe:
+                generator.start(plan.started_us)
+                peak_lag = _watch(workload, topic, generator, probe, meter, report)
+                sent = generator.result
+                end = topic.ends()
+                drain_s = _drain(workload, topic, end, generator, probe, meter, report)
+                # What is committed is stored and can be seen: one more answer is enough, and late ones take a second.
+                seen = probe.finish(0 if drain_s is None else LAST_ANSWERS_S, _last_us(plan, sent))
+            usage = meter.usage()
+        report(_progress("checking", generator, probe, 0))
+        started_at = datetime.fromtimestamp(plan.started_us / 1e6, UTC)
+        with _answering(settings) as client:
+            found = check(client, plan, Window(first, end, started_at), sent.sent, sent.rejected_keys)
+    return Result(started_at, plan.seed, sent, seen, found, drain_s, peak_lag, usage)
+
+
+@contextmanager
+def _answering(settings: Settings) -> Iterator[Client]:
+    try:
+        with connect(settings) as client:
+            yield client
+    except ClickHouseError as error:
+        cause = " ".join(str(error).split())[:300].rstrip(".")
+        raise ServiceUnavailable(
+            f"ClickHouse '{settings.clickhouse_host}:{settings.clickhouse_port}' did not answer a query of the load "
+            f"test: {cause}. Look into its log, then run again."
+        ) from error
+
+
+def make_plan(client: Client, workload: Workload) -> Plan:
+    """Return what a run of the workload sends, drawn anew, with the merchants that are loaded.
+
+    Raises:
+        UsageError: the schema or the dimensions are not there yet.
+        CheckFailed: the pipeline is stopped.
+    """
+    tables = client.query("SELECT name FROM system.tables WHERE database = currentDatabase()").result_rows
+    missing = [name for name in NEEDED if (name,) not in tables]
+    detached = client.query("SELECT table FROM system.detached_tables WHERE database = currentDatabase()").result_rows
+    if any((name,) in detached for name in missing):
+        raise CheckFailed(
+            f"Table '{', '.join(missing)}': it is detached, so the pipeline is stopped. "
+            "Start it with `ATTACH TABLE`, then run again."
+        )
+    if missing:
+        raise UsageError(
+            f"Schema '{client.database}': {', '.join(missing)} missing. Create it with `paystream migrate up`."
+        )
+    merchants = client.query("SELECT merchant_id FROM merchants ORDER BY merchant_id").result_columns
+    if not merchants:
+        raise UsageError(
+            "Merchants: none are loaded, so no payment could be enriched. "
+            "Load them with `paystream dims refresh merchants --from FILE`."
+        )
+    quoted = {
+        currency for (currency,) in client.query("SELECT currency FROM fx_rate_periods WHERE is_latest").result_rows
+    }
+    unknown = sorted(set(workload.currencies) - quoted)
+    if not quoted:
+        raise UsageError(
+            "Exchange rates: none are loaded, so no payment could be converted. "
+            "Load them with `paystream dims refresh fx --from FILE`."
+        )
+    if unknown:
+        raise UsageError(
+            f"Exchange rates: {', '.join(unknown)} of the workload have no current rate. "
+            "Load them with `paystream dims refresh fx --from FILE`, or take them out of the workload."
+        )
+    ids = [int(merchant_id) for merchant_id in merchants[0]]
+    return Plan(
+        seed=secrets.randbits(63),
+        rate_per_second=workload.rate_per_second,
+        messages=workload.messages,
+        duplicate_share=workload.duplicate_share,
+        canaries_per_second=workload.canaries_per_second,
+        merchants=ids,
+        canary_merchant=secrets.choice(ids),
+        currencies=dict(workload.currencies),
+        statuses=dict(workload.statuses),
+    )
+
+
+def wait_until_quiet(
+    settings: Settings, topic: Topic, client: Client, plan: Plan, report: Callable[[Progress], None]
+) -> None:
+    """Wait until the table reads all partitions and has read all there is, so that only this run is measured.
+
+    Raises:
+        CheckFailed: it does not come to rest within a minute.
+    """
+    began = time.monotonic()
+    ends_before = topic.ends()
+    while True:
+        lag = topic.lag()
+        assigned = client.query(_ASSIGNED).result_rows[0][0]
+        if lag == 0 and assigned >= topic.partition_count:
+            return
+        elapsed_s = time.monotonic() - began
+        if elapsed_s > QUIET_TIMEOUT_S:
+            break
+        report(Progress("waiting", elapsed_s, 0, plan.messages, 0, float("nan"), lag))
+        time.sleep(0.2)
+    name = settings.kafka_topic
+    if topic.ends() != ends_before:
+        raise CheckFailed(
+            f"Topic '{name}': other producers are sending to it, so losses could not be told from their messages. "
+            "Stop them, or use a topic and a database of its own for load tests."
+        )
+    if assigned == 0:
+        raise CheckFailed(
+            f"Table 'transactions_queue': no partition of topic '{name}' has come to it in {QUIET_TIMEOUT_S} s. "
+            "Look at system.kafka_consumers for its exceptions."
+        )
+    if lag:
+        raise CheckFailed(
+            f"Topic '{name}': {lag:,} messages of before are still unread after {QUIET_TIMEOUT_S} s. "
+            "Wait until they are read, or look at system.kafka_consumers for what stops them."
+        )
+
+
+def _watch(
+    workload: Workload,
+    topic: Topic,
+    generator: Generator,
+    probe: Probe,
+    meter: Meter,
+    report: Callable[[Progress], None],
+) -> int:
+    """Wait for the end of sending; return the highest lag seen."""
+    longest_s = LEAD_S + workload.duration_seconds + GIVE_UP_AFTER_S + DELIVERY_TIMEOUT_S + 30
+    began = time.monotonic()
+    peak_lag = 0
+    while generator.result is None:
+        if time.monotonic() - began > longest_s:
+            raise PaystreamError(
+                f"Load generator: no result after {longest_s:.0f} s. Check the load of the machine, then run again."
+            )
+        generator.wait(LOOK_EVERY_S)
+        meter.sample()
+        lag = topic.lag()
+        peak_lag = max(peak_lag, lag)
+        report(_progress("sending", generator, probe, lag))
+    return peak_lag
+
+
+def _drain(
+    workload: Workload,
+    topic: Topic,
+    end: list[int],
+    generator: Generator,
+    probe: Probe,
+    meter: Meter,
+    report: Callable[[Progress], None],
+) -> float | None:
+    """Wait until all is read; return how long it took, None when it took longer than the workload allows."""
+    began = time.monotonic()
+    while not topic.has_read_to(end):
+        if time.monotonic() - began > workload.drain_timeout_seconds:
+            return None
+        meter.sample()
+        report(_progress("draining", generator, probe, topic.lag()))
+        time.sleep(DRAIN_LOOK_EVERY_S)
+    return time.monotonic() - began
+
+
+def _progress(
+    phase: Literal["sending", "draining", "checking"], generator: Generator, probe: Probe, lag: int
+) -> Progress:
+    seen = probe.latencies_s
+    elapsed_s = max(0.0, time.time() - probe.plan.started_us / 1e6)
+    return Progress(phase, elapsed_s, generator.sent, probe.plan.messages, len(seen), percentile(seen, 95), lag)
+
+
+def _last_us(plan: Plan, sent: Sent) -> int:
+    return int(intended_us(plan, np.array([sent.sent - 1]))[0])

@@ -1,0 +1,99 @@
+"""Memory and processor time: of the local stack, where the run goes against it, and of everything else here."""
+
+import json
+import time
+from dataclasses import dataclass
+
+import psutil
+
+from paystream.settings import Settings
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What was used during the run. Memory is resident, and its sum is that of one moment.
+
+    Attributes:
+        peak_memory_bytes: of the stack's processes together; 0 when it does not run here.
+        cpu_s: by process; "generator" and "load test" are this program's own.
+        others_share: of all processor time of this machine, what went to programs that have no part in the run.
+        busy_share: of all processor time of this machine, what was used at all.
+    """
+
+    peak_memory_bytes: int
+    peak_memory_bytes_by_process: dict[str, int]
+    cpu_s: dict[str, float]
+    others_share: float
+    busy_share: float
+
+
+class Meter:
+    """Measures from its creation until ``usage``. Knows the stack's processes from the records of `paystream up`."""
+
+    def __init__(self, settings: Settings, generator_pid: int) -> None:
+        stack = {
+            "broker": _recorded(settings, "broker", settings.kafka_brokers),
+            "clickhouse": _recorded(settings, "clickhouse", f"{settings.clickhouse_host}:{settings.clickhouse_port}"),
+        }
+        self._stack = {name: process for name, process in stack.items() if process}
+        self._processes = self._stack | {"generator": psutil.Process(generator_pid), "load test": psutil.Process()}
+        self._began = time.monotonic()
+        self._busy_before = _machine_busy_s()
+        self._before = {name: _cpu_s(process) for name, process in self._processes.items()}
+        self._cpu_s = dict.fromkeys(self._processes, 0.0)
+        self._peak: dict[str, int] = {}
+        self._peak_sum = 0
+
+    def sample(self) -> None:
+        """Take this moment in. A process that has ended keeps what it had at the sample before."""
+        for name, process in self._processes.items():
+            self._cpu_s[name] = max(self._cpu_s[name], _cpu_s(process) - self._before[name])
+        now = {name: _memory_bytes(process) for name, process in self._stack.items()}
+        self._peak = {name: max(size, self._peak.get(name, 0)) for name, size in now.items()}
+        self._peak_sum = max(self._peak_sum, sum(now.values()))
+
+    def usage(self) -> Usage:
+        """Return what was used since the beginning."""
+        self.sample()
+        available_s = (time.monotonic() - self._began) * psutil.cpu_count()
+        busy_s = _machine_busy_s() - self._busy_before
+        return Usage(
+            peak_memory_bytes=self._peak_sum,
+            peak_memory_bytes_by_process=self._peak,
+            cpu_s={name: round(seconds, 1) for name, seconds in self._cpu_s.items()},
+            others_share=round(max(0.0, busy_s - sum(self._cpu_s.values())) / available_s, 2),
+            busy_share=round(busy_s / available_s, 2),
+        )
+
+
+def _recorded(settings: Settings, name: str, address: str) -> psutil.Process | None:
+    try:
+        record = json.loads((settings.home / "run" / f"{name}.json").read_text())
+        process = psutil.Process(record["pid"])
+        # A pid is given again; a creation time follows corrections of the clock.
+        same = record["address"] == address and abs(process.create_time() - record["created"]) < 2
+        return process if same else None
+    except (OSError, ValueError, KeyError, psutil.Error):
+        return None
+
+
+def _machine_busy_s() -> float:
+    times = psutil.cpu_times()
+    return (
+        times.user + times.system + getattr(times, "nice", 0) + getattr(times, "irq", 0) + getattr(times, "softirq", 0)
+    )
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    try:
+        times = process.cpu_times()
+    except psutil.Error:
+        return 0.0
+    return times.user + times.system
+
+
+def _memory_bytes(process: psutil.Process) -> int:
+    try:
+        return process.memory_info().rss
+    except psutil.Error:
+        return 0

@@ -1,0 +1,237 @@
+"""The load test's checker on the real tables: it passes what is right, and counts exactly what was tampered with."""
+
+import os
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import numpy as np
+import orjson
+import pytest
+from ingest import ingest_schema
+
+from loadtest.checker import Window, check
+from loadtest.messages import Plan, render
+from loadtest.probe import QUERY
+
+MERCHANTS = list(range(100, 140))
+PARTITIONS = 3
+BEFORE = 1_000
+"""Offset at which the run begins in each partition."""
+
+
+@pytest.fixture(scope="module")
+def ingest(clickhouse_server):
+    with ingest_schema(clickhouse_server) as ingest:
+        ingest.load_merchants(*((number, f"Merchant {number}", "DE", "5411") for number in MERCHANTS))
+        today = datetime.now(UTC).date().isoformat()
+        ingest.load_rates(("EUR", today, "1.1"), ("USD", today, "1"))
+        yield ingest
+
+
+class StoredRun:
+    """A run whose messages went through the real views, and what a reader of the JSON alone expects of it."""
+
+    def __init__(self, ingest, messages=4_000):
+        self.client = ingest.client
+        for table in ("transactions", "quarantine"):
+            self.client.command(f"TRUNCATE TABLE {table}")
+        self.plan = Plan(
+            seed=int.from_bytes(os.urandom(7)),
+            rate_per_second=2_000,
+            messages=messages,
+            duplicate_share=0.05,
+            canaries_per_second=20,
+            merchants=MERCHANTS,
+            canary_merchant=MERCHANTS[0],
+            currencies={"EUR": 2, "USD": 1},
+            statuses={"captured": 1},
+            started_us=int(datetime.now(UTC).timestamp() * 1e6),
+        )
+        self.keys, self.values = render(self.plan, np.arange(messages))
+        self.distinct = {key.decode(): orjson.loads(value) for key, value in zip(self.keys, self.values, strict=True)}
+        self.ends = [BEFORE] * PARTITIONS
+        for first in range(0, messages, 700):
+            self.deliver(self.keys[first : first + 700], self.values[first : first + 700])
+
+    def deliver(self, keys, values):
+        now = datetime.now(UTC)
+        rows = []
+        for key, value in zip(keys, values, strict=True):
+            partition = key[0] % PARTITIONS
+            rows.append([value, key, partition, self.ends[partition], now])
+            self.ends[partition] += 1
+        columns = ["message", "_key", "_partition", "_offset", "_timestamp_ms"]
+        self.client.insert("transactions_queue", rows, column_names=columns)
+
+    def check(self, rejected_keys=(), sent=None):
+        window = Window([BEFORE] * PARTITIONS, self.ends, datetime.fromtimestamp(self.plan.started_us / 1e6, UTC))
+        sent = self.plan.messages if sent is None else sent
+        return check(self.client, self.plan, window, sent, list(rejected_keys))
+
+    def delete(self, ids):
+        listed = ", ".join(f"'{one}'" for one in ids)
+        self.client.command(f"DELETE FROM transactions WHERE transaction_id IN ({listed})")
+
+    def copy(self, original, /, **columns):
+        changes = ", ".join(f"{value} AS {name}" for name, value in columns.items())
+        # The inner query, since a column of the WHERE clause would mean the changed one.
+        summary = self.client.command(
+            f"INSERT INTO transactions SELECT * REPLACE ({changes}) FROM"
+            f" (SELECT * FROM transactions_current WHERE transaction_id = '{original}')"
+        )
+        assert summary.written_rows == 1, "nothing was tampered with"
+
+    def sums(self):
+        totals: dict[str, Decimal] = {}
+        for message in self.distinct.values():
+            totals[message["currency"]] = totals.get(message["currency"], Decimal(0)) + Decimal(message["amount"])
+        return totals
+
+
+@pytest.fixture
+def run(ingest):
+    return StoredRun(ingest)
+
+
+def faults(found):
+    names = ("lost", "duplicated", "unexpected", "altered", "quarantined")
+    return {name: count for name in names if (count := getattr(found, name))} | (
+        {"wrong_sums": found.wrong_sums} if found.wrong_sums else {}
+    )
+
+
+def test_an_untouched_run_has_no_fault_and_exact_sums(run):
+    found = run.check()
+    assert faults(found) == {}
+    assert found.accepted == found.stored == len(run.distinct)
+    assert found.duplicate_messages == run.plan.messages - len(run.distinct) > 0
+    assert found.money == {
+        currency: (int(total * 10_000), int(total * 10_000)) for currency, total in run.sums().items()
+    }
+    assert found.enrichment == {"ok": len(run.distinct)}
+    assert found.foreign_messages == 0
+
+
+def test_duplicates_that_no_merge_has_removed_yet_are_in_the_table_and_not_visible(ingest):
+    ingest.client.command("SYSTEM STOP MERGES transactions")
+    try:
+        run = StoredRun(ingest)
+        found = run.check()
+    finally:
+        ingest.client.command("SYSTEM START MERGES transactions")
+    with_copies = run.client.query("SELECT count() FROM transactions").result_rows[0][0]
+    assert found.rows_before_final == with_copies > len(run.distinct)
+    assert found.duplicate_rows_before_final == with_copies - len(run.distinct)
+    assert (found.stored, found.duplicated) == (len(run.distinct), 0)
+
+
+def test_missing_rows_are_lost_and_their_money_is_missed(run):
+    gone = list(run.distinct)[10:17]
+    run.delete(gone)
+    found = run.check()
+    assert found.lost == 7
+    missing = {currency: Decimal(0) for currency in run.sums()}
+    for transaction_id in gone:
+        missing[run.distinct[transaction_id]["currency"]] += Decimal(run.distinct[transaction_id]["amount"])
+    for currency, (sent, stored) in found.money.items():
+        assert sent - stored == missing[currency] * 10_000
+    assert faults(found) == {"lost": 7, "wrong_sums": [c for c in sorted(missing) if missing[c]]}
+
+
+def test_a_run_of_which_nothing_arrived_is_lost_altogether(run):
+    run.client.command("TRUNCATE TABLE transactions")
+    found = run.check()
+    assert (found.lost, found.stored) == (len(run.distinct), 0)
+
+
+def test_a_transaction_that_final_does_not_unite_is_counted_twice(run):
+    # The same transaction under another merchant has another sorting key.
+    ids = list(run.distinct)[:3]
+    for transaction_id in ids:
+        run.copy(transaction_id, merchant_id="toUInt32(999)")
+    found = run.check()
+    assert (found.duplicated, found.altered, found.lost, found.unexpected) == (3, 3, 0, 0)
+    assert found.stored == len(run.distinct) + 3
+
+
+def test_a_row_that_nobody_sent_is_unexpected(run):
+    some = next(iter(run.distinct))
+    run.copy(some, transaction_id="generateUUIDv4()")
+    run.copy(some, transaction_id="generateUUIDv4()", created_at="created_at - INTERVAL 40 DAY")
+    found = run.check()
+    assert (found.unexpected, found.lost, found.duplicated, found.altered) == (2, 0, 0, 0)
+
+
+def test_rows_of_other_offsets_or_earlier_topics_are_none_of_this_run(run):
+    some = next(iter(run.distinct))
+    run.copy(some, transaction_id="generateUUIDv4()", kafka_offset=f"toUInt64({BEFORE - 1})")
+    run.copy(some, transaction_id="generateUUIDv4()", kafka_offset=f"toUInt64({max(run.ends)})")
+    run.copy(some, transaction_id="generateUUIDv4()", kafka_timestamp="kafka_timestamp - INTERVAL 1 HOUR")
+    run.copy(some, transaction_id="generateUUIDv4()", kafka_partition=f"toUInt32({PARTITIONS})")
+    assert faults(run.check()) == {}
+
+
+@pytest.mark.parametrize("amount", ["amount + toDecimal64('0.0001', 4)", "amount * 2"])
+def test_wrong_money_is_seen_in_the_row_and_in_the_sum(run, amount):
+    some, message = next(iter(run.distinct.items()))
+    run.copy(some, amount=f"toDecimal64({amount}, 4)", enrichment_revision="toUInt16(1)")
+    found = run.check()
+    assert faults(found) == {"altered": 1, "wrong_sums": [message["currency"]]}
+
+
+def test_amounts_swapped_between_two_transactions_are_seen_though_the_sum_is_right(run):
+    one, other = [key for key, message in run.distinct.items() if message["currency"] == "EUR"][:2]
+    assert run.distinct[one]["amount"] != run.distinct[other]["amount"]
+    run.copy(one, amount=f"toDecimal64('{run.distinct[other]['amount']}', 4)", enrichment_revision="toUInt16(1)")
+    run.copy(other, amount=f"toDecimal64('{run.distinct[one]['amount']}', 4)", enrichment_revision="toUInt16(1)")
+    assert faults(run.check()) == {"altered": 2}
+
+
+def test_a_refused_message_is_quarantined_and_not_lost(run):
+    some, message = next(iter(run.distinct.items()))
+    run.delete([some])
+    run.deliver([some.encode()], [orjson.dumps(message | {"currency": "???"})])
+    found = run.check()
+    assert (found.lost, found.quarantined, found.quarantine_reasons) == (0, 1, {"currency_unknown": 1})
+    assert found.wrong_sums == [message["currency"]]
+    assert found.foreign_messages == 1
+
+
+def test_what_the_broker_did_not_confirm_is_not_lost_unless_another_sending_was_confirmed(run):
+    sendings = {key: run.keys.count(key.encode()) for key in list(run.distinct)[:2_000]}
+    once = [key for key, count in sendings.items() if count == 1][:4]
+    [twice] = [key for key, count in sendings.items() if count == 2][:1]
+    run.delete([*once[:3], twice])
+    # once[3] was not confirmed, and came through all the same.
+    found = run.check(rejected_keys=[*once, twice])
+    assert found.accepted == len(run.distinct) - 4
+    assert found.lost == 1, "one of the two sendings was confirmed"
+    assert found.unexpected == 0
+    found = run.check(rejected_keys=[*once, twice, twice])
+    assert (found.accepted, found.lost) == (len(run.distinct) - 5, 0)
+    assert found.wrong_sums == []
+
+
+def test_of_a_run_cut_short_only_what_was_sent_counts(run):
+    sent = 2_500
+    never_sent = {key.decode() for key in run.keys[sent:]} - {key.decode() for key in run.keys[:sent]}
+    run.delete(never_sent)
+    found = run.check(sent=sent)
+    assert found.lost == 0
+    assert found.accepted == found.stored == len(run.distinct) - len(never_sent)
+    assert run.check().lost == len(never_sent)
+
+
+def test_the_probe_reads_by_the_sorting_key(run):
+    plan = run.client.query(
+        f"EXPLAIN indexes = 1 {QUERY}",
+        parameters={
+            "days": [datetime.now(UTC).date()],
+            "merchant_id": MERCHANTS[0],
+            "pending": list(run.distinct)[:5],
+        },
+    ).result_rows
+    text = "\n".join(line for (line,) in plan)
+    primary_key = text[text.index("PrimaryKey") :]
+    assert "toDate(created_at)" in primary_key
+    assert "merchant_id in [100, 100]" in primary_key

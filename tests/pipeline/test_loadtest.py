@@ -1,0 +1,282 @@
+"""`paystream loadtest run` on Apache Kafka and ClickHouse: a sound pipeline passes, a broken one fails with counts."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+
+import psutil
+import pytest
+from confluent_kafka import Producer
+
+import loadtest.run as loadtest_run
+from loadtest.generator import Generator
+from loadtest.messages import Plan
+from loadtest.topic import open_topic
+from loadtest.workload import load
+from paystream.clickhouse import connect
+from paystream.errors import CheckFailed
+from paystream.kafka import client_config
+from paystream.settings import Settings
+
+Paystream = Callable[..., subprocess.Popen]
+MERCHANTS = 500
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A pipeline ready for load, and what the load test said at each step on the way there."""
+
+    settings: Settings
+    refusals: dict[str, tuple[int, str, list[str]]]
+
+
+def finish(process: subprocess.Popen) -> tuple[int, str, list[str]]:
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err.splitlines()
+
+
+def one(settings: Settings, sql: str) -> object:
+    with connect(settings) as client:
+        return client.query(sql).result_rows[0][0]
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition was not met in time"
+        time.sleep(0.02)
+
+
+def generators() -> set[int]:
+    found = set()
+    for process in psutil.process_iter(["cmdline", "status"]):
+        if "loadtest.generator" in (process.info["cmdline"] or []) and process.info["status"] != psutil.STATUS_ZOMBIE:
+            found.add(process.pid)
+    return found
+
+
+def wait_for_line(process: subprocess.Popen, text: str) -> str:
+    for line in process.stdout:
+        if text in line:
+            return line
+    raise AssertionError(f"ended without a line with {text!r}: {process.stderr.read()}")
+
+
+@pytest.fixture(scope="module")
+def pipeline(stack: Settings, paystream: Paystream, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    folder = tmp_path_factory.mktemp("dimensions")
+    merchants, rates = str(folder / "merchants.csv"), str(folder / "rates.zip")
+    refusals = {"no schema": finish(paystream(stack, "loadtest", "run", "smoke"))}
+    steps = [
+        ("no merchants", ["migrate", "up"]),
+        ("", ["dims", "sample", "merchants", "--to", merchants, "--count", str(MERCHANTS)]),
+        ("no rates", ["dims", "refresh", "merchants", "--from", merchants]),
+        ("", ["dims", "sample", "fx", "--to", rates]),
+        ("", ["dims", "refresh", "fx", "--from", rates]),
+    ]
+    for refusal, arguments in steps:
+        code, _, errors = finish(paystream(stack, *arguments))
+        assert code == 0, errors
+        if refusal:
+            refusals[refusal] = finish(paystream(stack, "loadtest", "run", "smoke"))
+    return Pipeline(stack, refusals)
+
+
+@pytest.fixture
+def workload(tmp_path):
+    def write(rate: int, seconds: int, duplicate_share: float = 0.0, drain_seconds: int = 60) -> str:
+        file = tmp_path / "mine.yaml"
+        file.write_text(
+            f"description: of a test\nrate_per_second: {rate}\nduration_seconds: {seconds}\n"
+            f"duplicate_share: {duplicate_share}\ndrain_timeout_seconds: {drain_seconds}\n"
+            # This machine may be busy, and speeds are for benchmarks.
+            "thresholds: {p95_seconds: 60, generator_lateness_p99_seconds: 60}\n"
+        )
+        return str(file)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        ("no schema", "Create the schema with `paystream migrate up`."),
+        ("no merchants", "Load them with `paystream dims refresh merchants"),
+        ("no rates", "Load them with `paystream dims refresh fx"),
+    ],
+)
+def test_what_is_missing_is_said_in_one_line_with_the_command_that_brings_it(
+    pipeline: Pipeline, step: str, said: str
+) -> None:
+    code, out, err = pipeline.refusals[step]
+    assert (code, out, len(err)) == (2, "", 1), err
+    assert said in err[0]
+
+
+def test_an_absent_topic_is_not_created(pipeline: Pipeline, paystream: Paystream) -> None:
+    for _ in range(2):
+        process = paystream(pipeline.settings, "loadtest", "run", "smoke", PAYSTREAM_KAFKA_TOPIC="absent")
+        code, out, err = finish(process)
+        assert (code, out, len(err)) == (2, "", 1), err
+        assert "Topic 'absent' does not exist" in err[0]
+
+
+def test_a_sound_pipeline_passes_and_the_result_agrees_with_the_stored_rows(
+    pipeline: Pipeline, paystream: Paystream, workload, tmp_path
+) -> None:
+    settings = pipeline.settings
+    with open_topic(settings) as topic:
+        before = topic.ends()
+    rows_before = one(settings, "SELECT count() FROM transactions_current")
+    result = tmp_path / "result.json"
+    process = paystream(settings, "loadtest", "run", workload(400, 5, 0.1), "--json", str(result))
+    code, out, err = finish(process)
+    assert (code, err) == (0, []), out
+    last = out.splitlines()[-1]
+    assert last.startswith("loadtest workload=mine verdict=pass ")
+    assert " lost=0 duplicated=0 unexpected=0 altered=0 " in last
+
+    document = json.loads(result.read_text())
+    found = document["transactions"]
+    assert document["verdict"] == "pass"
+    assert all(threshold["held"] for threshold in document["thresholds"])
+    with open_topic(settings) as topic:
+        assert sum(topic.ends()) - sum(before) == document["generator"]["sent"] == 2_000
+    stored = one(settings, "SELECT count() FROM transactions_current") - rows_before
+    assert stored == found["stored"] == found["accepted"] == 2_000 - found["duplicate_messages"]
+    assert 100 < found["duplicate_messages"] < 300
+    started = document["started_at"][:26]
+    with connect(settings) as client:
+        sums = client.query(
+            f"SELECT currency, sum(amount) FROM transactions_current WHERE created_at >= '{started}' GROUP BY currency"
+        ).result_rows
+    assert {currency: total for currency, total in sums} == {
+        currency: Decimal(amounts["sent"].replace(",", "")) for currency, amounts in found["money"].items()
+    }
+    assert document["visibility"]["canaries"] == 100
+    assert document["visibility"]["never_seen"] == 0
+    assert 0 < document["visibility"]["p50_s"] <= document["visibility"]["p95_s"] <= document["visibility"]["max_s"]
+    assert document["usage"]["peak_memory_bytes_by_process"].keys() == {"broker", "clickhouse"}
+
+
+def test_what_never_reaches_the_table_is_lost_and_fails_the_run(
+    pipeline: Pipeline, paystream: Paystream, workload, tmp_path
+) -> None:
+    settings = pipeline.settings
+    rows_before = one(settings, "SELECT count() FROM transactions_current")
+    result = tmp_path / "result.json"
+    process = paystream(settings, "loadtest", "run", workload(300, 4, drain_seconds=2), "--json", str(result))
+    wait_for_line(process, "phase=sending")
+    wait_until(lambda: one(settings, "SELECT count() FROM transactions_current") > rows_before)
+    with connect(settings) as client:
+        client.command("DETACH TABLE transactions_queue")
+    try:
+        code, out, err = finish(process)
+        stored = one(settings, "SELECT count() FROM transactions_current") - rows_before
+    finally:
+        with connect(settings) as client:
+            client.command("ATTACH TABLE transactions_queue")
+    assert (code, err) == (1, []), out
+    found = json.loads(result.read_text())["transactions"]
+    assert 0 < stored < 1_200
+    assert found["lost"] == 1_200 - stored
+    assert "verdict=fail" in out
+    assert f" lost={1_200 - stored} " in out
+    assert "broken=p95_seconds,lost,wrong_sums" in out
+    assert " p95_seconds=never " in out
+
+
+def test_ctrl_c_ends_everything_with_one_line(pipeline: Pipeline, paystream: Paystream, workload) -> None:
+    others = generators()
+    process = paystream(pipeline.settings, "loadtest", "run", workload(200, 60))
+    wait_for_line(process, "phase=sending")
+    assert generators() - others
+    process.send_signal(signal.SIGINT)
+    code, _, err = finish(process)
+    assert (code, len(err)) == (130, 1), err
+    assert "was interrupted" in err[0]
+    assert not generators() - others
+
+
+def test_the_generator_does_not_outlive_a_killed_load_test(pipeline: Pipeline, paystream: Paystream, workload) -> None:
+    others = generators()
+    process = paystream(pipeline.settings, "loadtest", "run", workload(200, 60))
+    wait_for_line(process, "phase=sending")
+    assert generators() - others
+    process.kill()
+    process.communicate()
+    wait_until(lambda: not generators() - others, 20)
+
+
+def test_a_generator_that_was_held_up_says_how_late_it_was(pipeline: Pipeline) -> None:
+    plan = Plan(
+        seed=int.from_bytes(os.urandom(7)),
+        rate_per_second=500,
+        messages=1_000,
+        duplicate_share=0.0,
+        canaries_per_second=1,
+        merchants=[1],
+        canary_merchant=1,
+        currencies={"EUR": 1},
+        statuses={"captured": 1},
+    )
+    with Generator(plan, client_config(pipeline.settings), pipeline.settings.kafka_topic) as generator:
+        generator.wait_ready()
+        generator.start(int(time.time() * 1e6))
+        while generator.sent == 0:
+            generator.wait(0.1)
+        os.kill(generator.pid, signal.SIGSTOP)
+        stopped = time.monotonic()
+        while time.monotonic() - stopped < 0.6:
+            generator.wait(0.1)
+        os.kill(generator.pid, signal.SIGCONT)
+        generator.wait(60)
+        pid = generator.pid
+    # It did not skip, and it did not pretend: all were sent, a good part of them late.
+    assert generator.result.sent == 1_000
+    assert generator.result.rejected_keys == []
+    assert generator.result.lateness_p99_s > 0.3
+    assert generator.result.lateness_max_s > 0.5
+    assert not psutil.pid_exists(pid)
+
+
+def test_a_run_does_not_begin_while_the_pipeline_is_detached(pipeline: Pipeline) -> None:
+    with connect(pipeline.settings) as client:
+        client.command("DETACH TABLE transactions_queue")
+        try:
+            with pytest.raises(CheckFailed, match="Table 'transactions_queue': it is detached"):
+                loadtest_run.run(pipeline.settings, load("smoke"), lambda progress: None)
+        finally:
+            client.command("ATTACH TABLE transactions_queue")
+
+
+def test_a_run_does_not_begin_before_what_was_sent_earlier_is_read(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = pipeline.settings
+    monkeypatch.setattr(loadtest_run, "QUIET_TIMEOUT_S", 1)
+    producer = Producer(client_config(settings) | {"log_level": 0})
+    with open_topic(settings) as topic, connect(settings) as client:
+
+        def stalled() -> bool:
+            if topic.lag() == 0:  # the block that was open when the table went still passed
+                producer.produce(settings.kafka_topic, b"not a payment", b"key")
+                assert producer.flush(20) == 0
+            failures = "SELECT countIf(arrayExists(text -> text LIKE '%ingest_ledger%', exceptions.text))"
+            return client.query(f"{failures} FROM system.kafka_consumers").result_rows[0][0] > 0
+
+        client.command("DETACH TABLE ingest_ledger")  # a view without its target stops them all
+        try:
+            wait_until(stalled)
+            before = topic.ends()
+            with pytest.raises(CheckFailed, match="1 messages of before are still unread"):
+                loadtest_run.run(settings, load("smoke"), lambda progress: None)
+            assert topic.ends() == before
+        finally:
+            client.command("ATTACH TABLE ingest_ledger")
+        wait_until(lambda: topic.lag() == 0)
