@@ -99,7 +99,7 @@ def drain(settings: Settings, messages: int, timeout_s: float = 300) -> Drain:
 
 @contextmanager
 def _ingest_stopped(client: Client) -> Iterator[None]:
-    client.command("DETACH TABLE transactions_queue")
+    client.command("DETACH TABLE transactions_queue SYNC")
     try:
         yield
     finally:

@@ -39,6 +39,7 @@ OBJECTS = [
     "sql/4_report/report_merchant_by_day.sql",
 ]
 
+
 def kafka_now() -> datetime:
     """Return this moment with the milliseconds that Kafka keeps."""
     now = datetime.now(UTC)

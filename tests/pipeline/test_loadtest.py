@@ -264,13 +264,15 @@ def test_a_run_does_not_begin_before_what_was_sent_earlier_is_read(
     with open_topic(settings) as topic, connect(settings) as client:
 
         def stalled() -> bool:
-            if topic.lag() == 0:  # the block that was open when the table went still passed
+            # Blocks that were open when the table went still pass; a consumer that has failed has none open.
+            failures = "SELECT min(arrayExists(text -> text LIKE '%ingest_ledger%', exceptions.text))"
+            all_failed = client.query(f"{failures} FROM system.kafka_consumers").result_rows[0][0]
+            if all_failed and topic.lag() == 0:
                 producer.produce(settings.kafka_topic, b"not a payment", b"key")
                 assert producer.flush(20) == 0
-            failures = "SELECT countIf(arrayExists(text -> text LIKE '%ingest_ledger%', exceptions.text))"
-            return client.query(f"{failures} FROM system.kafka_consumers").result_rows[0][0] > 0
+            return all_failed and topic.lag() > 0
 
-        client.command("DETACH TABLE ingest_ledger")  # a view without its target stops them all
+        client.command("DETACH TABLE ingest_ledger SYNC")  # a view without its target stops them all
         try:
             wait_until(stalled)
             before = topic.ends()
@@ -280,3 +282,31 @@ def test_a_run_does_not_begin_before_what_was_sent_earlier_is_read(
         finally:
             client.command("ATTACH TABLE ingest_ledger")
         wait_until(lambda: topic.lag() == 0)
+
+
+def test_a_backlog_is_drained_and_ingest_goes_on(pipeline: Pipeline, paystream: Paystream) -> None:
+    drained = paystream(
+        pipeline.settings,
+        "loadtest",
+        "drain",
+        "--messages",
+        "20000",
+        "--at-least",
+        "1",
+        "--share-of-file",
+        "0",
+        "--json",
+    )
+    code, out, err = finish(drained)
+    assert (code, err) == (0, [])
+    document = json.loads(out)
+    assert document["visible"] == document["messages"] == 20_000
+    assert document["kafka_rows_per_second"] > 0 and document["file_rows_per_second"] > 0
+    left = "SELECT count() FROM system.databases WHERE name LIKE '%drain%'"
+    assert one(pipeline.settings, left) == 0
+    with open_topic(pipeline.settings) as topic:
+        wait_until(lambda: topic.lag() == 0)
+
+    too_slow = paystream(pipeline.settings, "loadtest", "drain", "--messages", "1000", "--at-least", "1e12")
+    code, out, err = finish(too_slow)
+    assert (code, err) == (1, []) and "verdict=fail" in out
