@@ -3,7 +3,7 @@
 import itertools
 import uuid
 from datetime import date, timedelta
-from decimal import Decimal
+from decimal import Context, Decimal
 
 import pytest
 from ingest import ingest_schema
@@ -23,6 +23,7 @@ def ingest(clickhouse_server):
             ("EUR", NEWEST_QUOTE.isoformat(), "1.4"),  # 25 days later: a gap
             ("HRK", "2022-12-30", "0.14"),  # withdrawn
             ("IDR", "2026-10-30", "0.000062114285"),
+            ("KWD", "2026-10-30", "99999999.999999999999"),  # the largest rate that a refresh accepts
             snapshot_id=5,
         )
         yield ingest
@@ -105,6 +106,20 @@ def test_small_rates_are_exact_to_the_rounding_rule(ingest, amount, expected):
     product = (Decimal(amount) * Decimal("0.000062114285")).quantize(Decimal("0.0001"), rounding="ROUND_HALF_UP")
     assert product == Decimal(expected)
     row = stored(ingest, "amount_reporting", currency="IDR", amount=amount, created_at="2026-10-30T12:00:00Z")
+    assert row == (product,)
+
+
+def test_the_largest_amount_at_the_largest_rate_does_not_overflow(ingest):
+    product = (Decimal("99999999999999.9999") * Decimal("99999999.999999999999")).quantize(
+        Decimal("0.0001"), rounding="ROUND_HALF_UP", context=Context(prec=60)
+    )
+    row = stored(
+        ingest,
+        "amount_reporting",
+        currency="KWD",
+        amount="99999999999999.9999",
+        created_at="2026-10-30T12:00:00Z",
+    )
     assert row == (product,)
 
 
