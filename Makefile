@@ -4,14 +4,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 demo: setup
-	PATH="$(CURDIR)/$(BIN):$$PATH" bash devstack/demo.sh
+	@PATH="$(CURDIR)/$(BIN):$$PATH" bash devstack/demo.sh
 
 test: setup
 	$(BIN)/pytest
 
 # The figures of docs/performance.md, measured on this machine. Ten minutes; not part of the tests.
 bench: setup
-	PATH="$(CURDIR)/$(BIN):$$PATH" bash devstack/bench.sh
+	@PATH="$(CURDIR)/$(BIN):$$PATH" bash devstack/bench.sh
 
 lint: setup
 	$(BIN)/ruff check .
@@ -20,13 +20,14 @@ lint: setup
 setup: .venv/.ready
 
 .venv/.ready: requirements.lock pyproject.toml devstack/pom.xml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Paystream needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another one with make PYTHON=python3.12.")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
-	# Without Java or Maven the broker in memory stands in; the line says so, and setup goes on.
-	$(BIN)/python -m devstack.kafka_broker fetch || true
-	touch $@
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Paystream needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another one with make PYTHON=python3.12.")'
+	@echo "Setting up .venv and the broker (a minute, the first time)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@# Without Java or Maven the broker in memory stands in: the line says so, and setup goes on.
+	@$(BIN)/python -m devstack.kafka_broker fetch || true
+	@touch $@
 
 # After editing the dependencies in pyproject.toml; needs uv.
 .PHONY: lock

@@ -8,10 +8,10 @@ run() {
   "$@"
 }
 
-data=$(mktemp -d)
+data=${PAYSTREAM_HOME:-.paystream}/sample
+mkdir -p "$data"
 stop=yes
 finish() {
-  rm -rf "$data"
   [ -z "$stop" ] || run paystream down
 }
 trap finish EXIT
@@ -28,10 +28,13 @@ run paystream dims refresh fx --from "$data/eurofxref-hist.zip"
 verdict=0
 run paystream loadtest run demo || verdict=$?
 
-# What finance would open: today's largest merchants. Any client of ClickHouse does; curl is one.
+# What finance would open. Any client of ClickHouse does; curl is one.
+report="SELECT merchant_name, sum(transactions) AS transactions, sum(amount_reporting) AS amount, reporting_currency
+FROM report_merchant_by_day WHERE day = today()
+GROUP BY ALL ORDER BY amount DESC LIMIT 5 FORMAT PrettyCompactMonoBlock"
 if command -v curl >/dev/null; then
-  run curl --silent --show-error "http://127.0.0.1:${PAYSTREAM_CLICKHOUSE_PORT:-18123}/?database=${PAYSTREAM_CLICKHOUSE_DATABASE:-paystream}" --data-binary \
-    "SELECT merchant_name, currency, status, transactions, amount, amount_reporting, reporting_currency
-     FROM report_merchant_by_day WHERE day = today() ORDER BY amount_reporting DESC LIMIT 5 FORMAT PrettyCompactMonoBlock"
+  url="http://127.0.0.1:${PAYSTREAM_CLICKHOUSE_PORT:-18123}/?database=${PAYSTREAM_CLICKHOUSE_DATABASE:-paystream}"
+  printf "\n\033[1m$ curl '%s' --data-binary \"%s\"\033[0m\n" "$url" "$report"
+  curl --silent --show-error "$url" --data-binary "$report"
 fi
 exit "$verdict"

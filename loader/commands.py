@@ -87,15 +87,18 @@ def _refresh(
     with errors.status(f"Refreshing {dimension.name}"):
         source = read_source(kind, path)
         require_schema(settings, dimension)
-        done = refresh(settings, dimension, source, read(source, settings))
-    fields = asdict(done) | {"seconds": round(time.monotonic() - started, 2)}
+        columns = read(source, settings)
+        done = refresh(settings, dimension, source, columns)
+    # How old the newest quote is decides what payments are converted with, so it is said each time.
+    newest = {"newest_quote": max(columns["rate_date"]).isoformat()} if "rate_date" in columns else {}
+    fields = asdict(done) | newest | {"seconds": round(time.monotonic() - started, 2)}
     if as_json:
         print_json(fields)
     elif is_terminal():
         what = "loaded" if done.result == "loaded" else "unchanged, this very file serves already:"
         console.print(
             f"{dimension.name}: {what} snapshot {done.snapshot_id}, {done.rows:,} rows, {fields['seconds']} s, "
-            f"SHA-256 {done.checksum[:12]}...",
+            f"SHA-256 {done.checksum[:12]}..." + "".join(f", newest quote {day}" for day in newest.values()),
             soft_wrap=True,
             markup=False,
             highlight=False,

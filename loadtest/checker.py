@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -12,15 +12,13 @@ from loadtest.messages import Plan, contents, halves, is_duplicate, numbers_of, 
 
 CHUNK = 1_000_000
 
-CLOCK_SLACK = timedelta(minutes=1)
-
 # The rows that came from this run's messages. An offset alone is not enough: a topic that was deleted and created
-# again counts from 0 once more. The slack is for brokers that stamp messages by their own clock.
-_WINDOW = """
+# again counts from 0 once more, as a broker in memory does at every start.
+_OFFSETS = """
 kafka_offset >= {first:Array(UInt64)}[kafka_partition + 1]
 AND kafka_offset < {end:Array(UInt64)}[kafka_partition + 1]
-AND kafka_timestamp >= {started:DateTime64(3, 'UTC')}
 """
+_WINDOW = f"{_OFFSETS} AND ingested_at >= {{started:DateTime64(3, 'UTC')}}"
 _DAYS = f"SELECT DISTINCT toDate(created_at) AS day FROM transactions WHERE {_WINDOW} ORDER BY day"
 _CURRENT = f"FROM transactions_current WHERE toDate(created_at) IN {{days:Array(Date)}} AND {_WINDOW}"
 _ROWS = f"""
@@ -38,13 +36,17 @@ SELECT currency, enrichment_status, count(), sum(amount)
 {_CURRENT}
 GROUP BY currency, enrichment_status
 """
-_QUARANTINE = f"SELECT kafka_key, reason FROM quarantine FINAL WHERE {_WINDOW}"
+_QUARANTINE = f"""
+SELECT kafka_key, reason
+FROM quarantine FINAL
+WHERE {_OFFSETS} AND quarantined_at >= {{started:DateTime64(3, 'UTC')}}
+"""
 _BEFORE_FINAL = f"SELECT count(), uniqExact(transaction_id) FROM transactions WHERE {_WINDOW}"
 
 
 @dataclass(frozen=True)
 class Window:
-    """The offsets that the topic had before and after the run, by partition, and the time at which it began."""
+    """The offsets that the topic had before and after the run, by partition, and its start by ClickHouse's clock."""
 
     first: list[int]
     end: list[int]
@@ -116,7 +118,7 @@ def check(client: Client, plan: Plan, window: Window, sent: int, rejected_keys: 
     parameters: dict[str, Any] = {
         "first": window.first,
         "end": window.end,
-        "started": window.started_at - CLOCK_SLACK,
+        "started": window.started_at,
         "currencies": list(plan.currencies),
     }
     parameters["days"] = [day for (day,) in client.query(_DAYS, parameters=parameters).result_rows]

@@ -89,6 +89,7 @@ def run(settings: Settings, workload: Workload, report: Callable[[Progress], Non
             generator.wait_ready()
             with _answering(settings) as client:
                 wait_until_quiet(settings, topic, client, plan, report)
+                [[began_at]] = client.query("SELECT now64(3, 'UTC')").result_rows
             meter = Meter(settings, generator.pid)
             first = topic.ends()
             plan = replace(plan, started_us=int((time.time() + LEAD_S) * 1e6))
@@ -104,7 +105,7 @@ def run(settings: Settings, workload: Workload, report: Callable[[Progress], Non
         report(_progress("checking", generator, probe, 0))
         started_at = datetime.fromtimestamp(plan.started_us / 1e6, UTC)
         with _answering(settings) as client:
-            found = check(client, plan, Window(first, end, started_at), sent.sent, sent.rejected_keys)
+            found = check(client, plan, Window(first, end, began_at), sent.sent, sent.rejected_keys)
     return Result(started_at, plan.seed, sent, seen, found, drain_s, peak_lag, usage)
 
 

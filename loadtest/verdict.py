@@ -117,7 +117,7 @@ def as_dict(name: str, workload: Workload, result: Result, verdict: Verdict) -> 
         "transactions": asdict(result.found)
         | {
             "money": {
-                currency: {"sent": _money(amounts[0]), "stored": _money(amounts[1])}
+                currency: {"sent": _decimal(amounts[0]), "stored": _decimal(amounts[1])}
                 for currency, amounts in result.found.money.items()
             }
         },
@@ -227,6 +227,10 @@ def _shown(value: float, unit: str) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.3f}" if math.isfinite(value) else "never"
+
+
+def _decimal(units: int) -> str:
+    return f"{units // 10_000}.{units % 10_000:04d}"
 
 
 def _money(units: int) -> str:

@@ -235,8 +235,8 @@ def _refuse_to_lose_rows(backend: ClickHouseBackend, versions: list[Version]) ->
         parameters={"tables": list(dropped)},
     ).result_rows
     if rows:
-        names = ", ".join(dict.fromkeys(dropped[name] for name, _ in rows))
-        counts = ", ".join(f"{name} ({count} {'row' if count == 1 else 'rows'})" for name, count in rows)
+        names = "', '".join(dict.fromkeys(dropped[name] for name, _ in rows))
+        counts = ", ".join(f"{name} ({count:,} {'row' if count == 1 else 'rows'})" for name, count in rows)
         raise UsageError(
             f"Version '{names}' cannot be taken back: that would drop {counts}. "
             "Repeat with --allow-destructive to lose them."

@@ -1,5 +1,6 @@
 """The ``paystream`` command: puts the commands of each part together and turns errors into one line."""
 
+import importlib.metadata
 import sys
 
 import typer
@@ -11,14 +12,22 @@ app = typer.Typer(
     name="paystream",
     help="Kafka payments to deduplicated, enriched rows in ClickHouse, in under a second.",
     no_args_is_help=True,
+    invoke_without_command=True,
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     add_completion=False,
 )
 
 
 @app.callback()
-def _options(debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error.")) -> None:
+def _options(
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
+    version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+) -> None:
     """Kafka payments to deduplicated, enriched rows in ClickHouse, in under a second."""
+    if version:
+        typer.echo(f"paystream {importlib.metadata.version('paystream')}")
+        raise typer.Exit
 
 
 def _assemble() -> None:

@@ -1,5 +1,6 @@
 """The one place that reads the environment."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -31,7 +32,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="PAYSTREAM_", env_file=".env", extra="ignore")
 
-    home: Path = Field(Path(".paystream"), description="data and logs of the local stack")
+    home: Path = Field(REPOSITORY / ".paystream", description="data and logs of the local stack")
 
     kafka_brokers: str = Field(
         "127.0.0.1:19092", pattern=r"^[^\s:,]+:\d+(,[^\s:,]+:\d+)*$", description="host:port[,host:port...]"
@@ -76,11 +77,16 @@ def load_settings() -> Settings:
     Raises:
         UsageError: naming every setting that is missing or malformed, never showing a value.
     """
+    known = {f"PAYSTREAM_{name.upper()}" for name in Settings.model_fields}
+    unknown = sorted({name for name in os.environ if name.upper().startswith("PAYSTREAM_")} - known)
+    if unknown:
+        raise UsageError(f"Settings are wrong: {', '.join(unknown)}: no such setting. See docs/settings.md for all.")
     try:
         return Settings()
     except ValidationError as error:
         problems = "; ".join(
-            f"PAYSTREAM_{'_'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
+            f"PAYSTREAM_{'_'.join(str(part) for part in problem['loc']).upper()}: "
+            f"{problem['msg'].removeprefix('Value error, ')}"
             for problem in error.errors(include_input=False, include_url=False)
         )
         raise UsageError(f"Settings are wrong: {problems}. Correct them in the environment or in .env.") from None

@@ -1,7 +1,7 @@
 -- One row: one quote of one currency and the days it holds for, from its own day until the day before the next quote.
 -- Written by: nobody (a view). Read by: fx_rates_dict, which holds it in memory.
--- Guarantee: the periods of a currency never overlap. The last quote of a currency still quoted holds without end and
--- is marked is_latest; a gap or a withdrawal ends a quote after 10 days (the longest gap of the European Central
+-- Guarantee: the periods of a currency never overlap. The last quote of a currency still quoted holds without end
+-- and is marked is_latest; a gap or a withdrawal ends a quote after 10 days (the longest gap of the European Central
 -- Bank's calendar is 5, over Easter or Christmas), so that no rate is silently years old.
 CREATE VIEW fx_rate_periods AS
 SELECT
@@ -14,7 +14,8 @@ SELECT
     ) AS valid_to,
     rate,
     rate_date,
-    next_rate_date <= rate_date AND rate_date + 10 >= newest_rate_date AS is_latest,
+    -- The reporting currency in itself is 1 on every day: nothing about it is provisional.
+    next_rate_date <= rate_date AND rate_date + 10 >= newest_rate_date AND currency != reporting_currency AS is_latest,
     reporting_currency,
     snapshot_id
 FROM

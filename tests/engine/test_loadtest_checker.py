@@ -166,7 +166,7 @@ def test_rows_of_other_offsets_or_earlier_topics_are_none_of_this_run(run):
     some = next(iter(run.distinct))
     run.copy(some, transaction_id="generateUUIDv4()", kafka_offset=f"toUInt64({BEFORE - 1})")
     run.copy(some, transaction_id="generateUUIDv4()", kafka_offset=f"toUInt64({max(run.ends)})")
-    run.copy(some, transaction_id="generateUUIDv4()", kafka_timestamp="kafka_timestamp - INTERVAL 1 HOUR")
+    run.copy(some, transaction_id="generateUUIDv4()", ingested_at="ingested_at - INTERVAL 1 HOUR")
     run.copy(some, transaction_id="generateUUIDv4()", kafka_partition=f"toUInt32({PARTITIONS})")
     assert faults(run.check()) == {}
 

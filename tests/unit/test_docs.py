@@ -41,7 +41,7 @@ def test_every_command_in_the_readme_exists():
 
 def test_every_setting_is_in_the_table_with_its_default():
     table = dict(re.findall(r"^\| `(PAYSTREAM_[A-Z_]+)` \| (?:`([^`]*)`)? ?\|", settings_page(), re.MULTILINE))
-    plain = {"clickhouse_password": "", "clickhouse_secure": "false"}
+    plain = {"home": ".paystream", "clickhouse_password": "", "clickhouse_secure": "false"}
     expected = {
         f"PAYSTREAM_{name.upper()}": plain.get(name, "" if field.default is None else str(field.default))
         for name, field in Settings.model_fields.items()
