@@ -515,6 +515,8 @@ def _start(host: str, port: int, data: Path, config: Path) -> tuple[Endpoint, Bi
         reason = error.strerror if isinstance(error, OSError) else "not a port"
         raise UsageError(f"ClickHouse port '{host}:{port}': {reason}. Stop what uses it or choose another.") from error
     try:
+        # The engine keeps the credentials of named collections as plain text in this folder.
+        os.umask(0o077)
         lock = _lock(data)
         # The engine takes its time zone from the process; times in the schema are UTC.
         os.environ["TZ"] = "UTC"

@@ -62,13 +62,19 @@ class Sent:
 def main() -> None:
     """Serve one run over stdin and stdout."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent decides
-    request = orjson.loads(sys.stdin.buffer.readline())
+    line = sys.stdin.buffer.readline()
+    if not line:
+        return  # the parent has gone before it said what to send
+    request = orjson.loads(line)
     plan = Plan(**request["plan"])
     try:
         producer = _Producer(request["kafka"], request["topic"])
         render(plan, np.arange(min(plan.messages, 100)))
         _say({"ready": True})
-        plan = Plan(**request["plan"] | orjson.loads(sys.stdin.buffer.readline()))
+        line = sys.stdin.buffer.readline()
+        if not line:
+            return
+        plan = Plan(**request["plan"] | orjson.loads(line))
         threading.Thread(target=_end_with_parent, daemon=True).start()
         result = _send(plan, producer)
         _say({"sent": result.sent, "result": asdict(result)})

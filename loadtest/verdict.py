@@ -91,6 +91,8 @@ def judge(workload: Workload, result: Result) -> Verdict:
         invalid.append(f"the producer's queue was full {sent.queue_full:,} times, since the broker took no more")
     if sent.sent < sent.planned:
         invalid.append(f"only {sent.sent:,} of {sent.planned:,} messages could be sent")
+    if found.foreign_messages:
+        invalid.append(f"{found.foreign_messages:,} messages of other producers came between this run's")
     return Verdict(thresholds, invalid)
 
 

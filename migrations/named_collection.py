@@ -32,6 +32,8 @@ _CLIENT = {
     "kafka.heartbeat_interval_ms": "1000",
     # A broker that is back is found within this time; the default lets the pauses grow to 10 s.
     "kafka.reconnect_backoff_max_ms": "500",
+    # What one batch may come to when it is decompressed; a larger one stops its partition for good. Default: 100 MB.
+    "kafka.receive_message_max_bytes": "268435456",
 }
 _LOG_OPERATION = "named collection"
 

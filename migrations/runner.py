@@ -251,7 +251,7 @@ def _locked(settings: Settings, timeout_s: float) -> Iterator[ClickHouseBackend]
     except LockTimeout as error:
         raise PaystreamError(
             f"Database '{settings.clickhouse_database}' is being migrated by somebody else: {error}. "
-            "Wait for it, or if that process is gone, run `paystream migrate break-lock`."
+            "Wait for it, or if that process is gone, run `paystream migrate break-lock --yes`."
         ) from None
 
 

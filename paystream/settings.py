@@ -18,7 +18,7 @@ Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
 def _is_currency(code: str) -> str:
-    if pycountry.currencies.get(alpha_3=code) is None:
+    if code not in {currency.alpha_3 for currency in pycountry.currencies}:
         raise ValueError("not an ISO 4217 currency code, such as USD")
     return code
 
@@ -43,7 +43,7 @@ class Settings(BaseSettings):
         description="the brokers as ClickHouse reaches them, where that differs from kafka_brokers (another network)",
     )
     kafka_topic: str = Field("transactions", pattern=r"^[A-Za-z0-9._-]{1,249}$")
-    kafka_group: str = Field("paystream", min_length=1, description="consumer group of the ClickHouse Kafka table")
+    kafka_group: str = Field("paystream", pattern=r"^\S+$", description="consumer group of the ClickHouse Kafka table")
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
     kafka_sasl_username: str | None = None

@@ -11,16 +11,20 @@ WITH
     JSONExtractKeys(message) AS keys,
 
     -- An amount written as a JSON number has been through a binary double, which holds 15 digits of the 18 allowed:
-    -- take its own text, provided that it is the number the parser saw (and not one from a nested object).
-    extract(message, '"amount"\\s*:\\s*([0-9][0-9.eE+-]*)') AS amount_literal,
+    -- take its own text, if it is the number the parser saw and if it alone can be meant. A nested object may have an
+    -- amount too, and an escape in a name may hide one.
+    arrayDistinct(extractAll(message, '"amount"\\s*:\\s*([0-9][0-9.eE+-]*)')) AS amount_literals,
     multiIf(
         JSONType(message, 'amount') = 'String', field.amount,
-        toFloat64OrNull(amount_literal) = toFloat64OrNull(field.amount), amount_literal,
+        length(amount_literals) = 1
+            AND toFloat64OrNull(amount_literals[1]) = toFloat64OrNull(field.amount)
+            AND NOT match(message, '\\\\u[^"]*"\\s*:'), amount_literals[1],
         ''
     ) AS amount_text,
 
-    -- The best-effort parser alone takes year 0 for this year, 24:00 for tomorrow and any offset.
-    '^[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}[T ]([01][0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9]|60)([.][0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$' AS rfc3339,
+    -- The best-effort parser alone takes year 0 for this year, month 0 for January, 24:00 for tomorrow and any offset. A
+    -- leap second ends an hour, or half of one where the offset is such; it is stored as the second after it.
+    '^[1-9][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[T ]([01][0-9]|2[0-3]):([0-5][0-9]:[0-5][0-9]|[25]9:60)([.][0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$' AS rfc3339,
     upper(field.created_at) AS created_at_text,
     upper(field.updated_at) AS updated_at_text,
 

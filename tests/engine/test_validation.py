@@ -49,6 +49,8 @@ CASES = {
     "space for T": (message(created_at="2026-01-02 03:04:05Z"), ""),
     "lower-case t and z": (message(created_at="2026-01-02t03:04:05z"), ""),
     "leap second": (message(created_at="2025-06-30T23:59:60Z"), ""),
+    "leap second in Kolkata": (message(created_at="2025-07-01T05:29:60.5+05:30"), ""),
+    "the same amount again in a nested object": (message(amount=12.34, tax={"amount": 12.34}), ""),
     "nanoseconds": (message(created_at="2026-01-02T03:04:05.123456789Z"), ""),
     "currency withdrawn a few years ago": (message(currency="HRK"), ""),
     # not an object
@@ -114,6 +116,17 @@ CASES = {
         (DIGITS_IN_NESTED_OBJECT + ', "\\u0061mount": 10000000000000.0001}').encode(),
         "amount_malformed",
     ),
+    "two amounts that one double holds": (
+        message().replace(b'"12.34"', b'12345678901234.1235, "x": {"amount": 12345678901234.1234}'),
+        "amount_malformed",
+    ),
+    "an amount hidden by an escape": (
+        (
+            json.dumps(payment(amount=...))[:-1]
+            + ', "x": {"amount": 10000000000000}, "\\u0061mount": 10000000000000.0001}'
+        ).encode(),
+        "amount_malformed",
+    ),
     # currency, status
     "no currency": (message(currency=...), "currency_missing"),
     "currency unknown": (message(currency="EUX"), "currency_unknown"),
@@ -131,6 +144,10 @@ CASES = {
     "30 February": (message(created_at="2026-02-30T00:00:00Z"), "created_at_malformed"),
     "24:00": (message(created_at="2026-01-02T24:00:00Z"), "created_at_malformed"),
     "year 0": (message(created_at="0000-01-01T00:00:00Z"), "created_at_malformed"),
+    "month 0": (message(created_at="2026-00-10T00:00:00Z"), "created_at_malformed"),
+    "day 0": (message(created_at="2026-10-00T00:00:00Z"), "created_at_malformed"),
+    "31 November": (message(created_at="2025-11-31T00:00:00Z"), "created_at_malformed"),
+    "second 60 at noon": (message(created_at="2026-01-02T12:34:60Z"), "created_at_malformed"),
     "month 13": (message(created_at="2026-13-01T00:00:00Z"), "created_at_malformed"),
     "offset of a day": (message(created_at="2026-01-02T03:04:05+24:00"), "created_at_malformed"),
     "month's name": (message(created_at="02 Jan 2026 03:04:05 UTC"), "created_at_malformed"),
@@ -287,7 +304,7 @@ def obeys_the_contract(raw: bytes) -> bool:
     def moment(value: str) -> datetime | None:
         if not re.fullmatch(r"[0-9-]{10}[Tt ][0-9:]{8}([.][0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})", value, re.ASCII):
             return None
-        leap = value[17:19] == "60"
+        leap = value[14:19] in ("59:60", "29:60")
         try:
             base = datetime.fromisoformat(value[:10] + "T" + value[11:17] + ("59" if leap else value[17:19]))
             zone = value.upper().replace("Z", "+00:00")[-6:]
