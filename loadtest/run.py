@@ -148,7 +148,7 @@ def make_plan(client: Client, workload: Workload) -> Plan:
             "Load them with `paystream dims refresh merchants --from FILE`."
         )
     quoted = {
-        currency for (currency,) in client.query("SELECT currency FROM fx_rate_periods WHERE is_latest").result_rows
+        currency for (currency,) in client.query("SELECT currency FROM fx_rate_periods WHERE valid_to >= today()").result_rows
     }
     unknown = sorted(set(workload.currencies) - quoted)
     if not quoted:

@@ -311,7 +311,7 @@ def test_only_one_migrates_at_a_time(database: Settings, versions: Callable[...,
         with pytest.raises(PaystreamError) as caught:
             runner.up(database, folder, lock_timeout_s=0.5)
         assert caught.value.exit_code == 1
-        for part in (f"process {os.getpid()} ", socket.gethostname(), " UTC", "`paystream migrate break-lock`"):
+        for part in (f"process {os.getpid()} ", socket.gethostname(), " UTC", "`paystream migrate break-lock --yes`"):
             assert part in str(caught.value)
         assert objects(database) == {}
     assert runner.lock_holder(database) is None
