@@ -147,9 +147,8 @@ def make_plan(client: Client, workload: Workload) -> Plan:
             "Merchants: none are loaded, so no payment could be enriched. "
             "Load them with `paystream dims refresh merchants --from FILE`."
         )
-    quoted = {
-        currency for (currency,) in client.query("SELECT currency FROM fx_rate_periods WHERE valid_to >= today()").result_rows
-    }
+    current = client.query("SELECT DISTINCT currency FROM fx_rate_periods WHERE valid_to >= today()").result_rows
+    quoted = {currency for (currency,) in current}
     unknown = sorted(set(workload.currencies) - quoted)
     if not quoted:
         raise UsageError(
