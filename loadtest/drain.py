@@ -126,18 +126,18 @@ def _produce(settings: Settings, plan: Plan, copy: Path) -> None:
 
 
 def _watch(client: Client, messages: int, began: datetime, timeout_s: float) -> tuple[tuple, tuple]:
-    """Return (time, rows) of the first look that found rows and of the first that found all."""
-    first = None
+    """Return (time, rows) of the last look that found none and of the first that found all."""
+    empty = (time.monotonic(), 0)
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         rows = client.query(
             "SELECT count() FROM transactions WHERE ingested_at >= {began:DateTime64(3)}", parameters={"began": began}
         ).result_rows[0][0]
         now = time.monotonic()
-        if rows and first is None:
-            first = (now, rows)
+        if rows == 0:
+            empty = (now, 0)
         if rows >= messages:
-            return first, (now, rows)
+            return empty, (now, rows)
         time.sleep(POLL_S)
     raise CheckFailed(
         f"Backlog of {messages} messages: {rows} were stored after {timeout_s:.0f} s. "
