@@ -35,12 +35,16 @@ def _assemble() -> None:
     from loader.commands import app as dims
     from loadtest.commands import app as loadtest
     from migrations.commands import app as migrate
+    from paystream.audit_command import audit
+    from paystream.quarantine_commands import app as quarantine
 
     app.command()(up)
     app.command()(down)
     app.add_typer(migrate, name="migrate")
     app.add_typer(dims, name="dims")
     app.add_typer(loadtest, name="loadtest")
+    app.command()(audit)
+    app.add_typer(quarantine, name="quarantine")
 
 
 def main() -> None:

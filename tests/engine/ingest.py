@@ -28,6 +28,7 @@ OBJECTS = [
     "dictionaries/fx_rates_dict.sql",
     "sql/2_store/transactions.sql",
     "sql/2_store/quarantine.sql",
+    "sql/2_store/quarantine_replays.sql",
     "sql/2_store/ingest_ledger.sql",
     "sql/1_ingest/transactions_parsed.sql",
     "sql/1_ingest/transactions_mv.sql",

@@ -24,7 +24,7 @@ from paystream.errors import PaystreamError, UsageError
 from paystream.settings import REPOSITORY, Settings
 
 WAIT_S = 60
-ALL = ["0001_store", "0002_dimensions", "0003_ingest", "0004_reports"]
+ALL = ["0001_store", "0002_dimensions", "0003_ingest", "0004_reports", "0005_quarantine_replays"]
 FILES = {path.stem: path for path in [*REPOSITORY.glob("sql/*/*.sql"), *REPOSITORY.glob("dictionaries/*.sql")]}
 
 
@@ -152,13 +152,16 @@ def test_the_life_of_a_schema_on_the_command_line(
     assert code == 0
     assert [re.sub(r"statements=\d+ seconds=\d+\.\d+", "…", line) for line in out] == [
         *[f"migrate_applied version={name} …" for name in ALL],
-        "migrate_up status=migrated version=0004_reports kafka_settings_changed=true",
+        "migrate_up status=migrated version=0005_quarantine_replays kafka_settings_changed=true",
     ]
     # A broker that cannot be reached is worth a line, and no failure.
     assert err.count("\n") == 1 and err.startswith(f"note: Kafka '{settings.kafka_brokers}' cannot be reached")
 
     code, out, _ = migrate("up")
-    assert (code, out) == (0, ['migrate_up status="nothing to do" version=0004_reports kafka_settings_changed=false'])
+    assert (code, out) == (
+        0,
+        ['migrate_up status="nothing to do" version=0005_quarantine_replays kafka_settings_changed=false'],
+    )
 
     code, out, err = migrate("status", "--json")
     assert (code, err) == (0, "")
@@ -167,8 +170,8 @@ def test_the_life_of_a_schema_on_the_command_line(
     everything = set(objects(settings))
     code, out, _ = migrate("down")
     assert code == 0 and out[-1] == 'migrate_down status="taken back"'
-    assert everything - set(objects(settings)) == {"transactions_current", "report_merchant_by_day"}
-    assert states(settings) == dict.fromkeys(ALL[:3], "applied") | {"0004_reports": "pending"}
+    assert everything - set(objects(settings)) == {"quarantine_replays"}
+    assert states(settings) == dict.fromkeys(ALL[:-1], "applied") | {ALL[-1]: "pending"}
 
     with connect(settings) as client:
         client.command("INSERT INTO merchants VALUES (1, 'A', 'DE', '5411', 1), (2, 'B', 'FR', '5412', 1)")
@@ -182,7 +185,7 @@ def test_the_life_of_a_schema_on_the_command_line(
 
     code, out, _ = migrate("down", "--all", "--allow-destructive", "--json")
     assert code == 0
-    assert json.loads("\n".join(out)) == {"status": "taken back", "taken_back": ["0003_ingest", ALL[1], ALL[0]]}
+    assert json.loads("\n".join(out)) == {"status": "taken back", "taken_back": ALL[-2::-1]}
     assert objects(settings) == {}
     code, out, _ = migrate("down")
     assert (code, out) == (0, ['migrate_down status="nothing to do"'])

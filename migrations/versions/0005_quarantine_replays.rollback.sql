@@ -1,0 +1,1 @@
+DROP TABLE IF EXISTS quarantine_replays SYNC;

@@ -1,0 +1,170 @@
+"""``paystream audit``."""
+
+import re
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from paystream.audit import Audit, Holes, PartitionAudit
+from paystream.audit import audit as run_audit
+from paystream.errors import UsageError
+from paystream.output import console, errors, is_terminal, print_fields, print_json
+from paystream.settings import load_settings
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def audit(
+    since: Annotated[
+        str, typer.Option(help="How far back, such as 10m, 1h or 90d (as long as the ledger goes).")
+    ] = "1h",
+    deep: Annotated[bool, typer.Option("--deep", help="Also compare with the stored rows themselves. Slow.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Check that everything the consumer group has read from the topic was stored: exit code 1 when it was not.
+
+    Compares the broker's offsets with the ledger, and looks every hole up in the broker: tombstone or empty message,
+    transaction marker or compacted, expired before it was read, or lost. Reads only, and takes nothing from the group.
+    Exit code 1 on lost or expired messages, a topic made anew, or holes too many to look up.
+
+    Example: paystream audit --since 24h
+    """
+    settings = load_settings()
+    window = _duration(since)
+    with errors.status(f"Auditing topic {settings.kafka_topic}"):
+        found = run_audit(settings, window, deep)
+    if as_json:
+        print_json(_document(found))
+    elif is_terminal():
+        _show(found)
+    else:
+        print_fields("audit", _fields(found))
+    advice = _advice(found)
+    if not as_json:
+        for line in advice:
+            errors.print(line, soft_wrap=True, markup=False, highlight=False)
+    if found.verdict != "complete":
+        raise typer.Exit(1)
+
+
+def _duration(text: str) -> timedelta:
+    match = re.fullmatch(r"([1-9][0-9]{0,5})([smhd])", text)
+    window = timedelta(**{_UNITS[match[2]]: int(match[1])}) if match else timedelta(0)
+    if not timedelta(0) < window <= timedelta(days=90):
+        raise UsageError(f"Window '{text}': not a duration up to 90d. Name one such as --since 10m, 1h or 7d.")
+    return window
+
+
+def _total(found: Audit, name: str) -> int | None:
+    values = [getattr(one, name) for one in found.partitions if getattr(one, name) is not None]
+    return sum(values) if values else None
+
+
+def _least(found: Audit, name: str) -> float | None:
+    return min((value for one in found.partitions if (value := getattr(one, name)) is not None), default=None)
+
+
+def _fields(found: Audit) -> dict[str, Any]:
+    headroom, from_oldest = _least(found, "headroom_hours"), _least(found, "hours_from_oldest")
+    fields: dict[str, Any] = {
+        "topic": found.topic,
+        "verdict": found.verdict,
+        "read": _total(found, "stored"),
+        "refused": _total(found, "refused"),
+        **asdict(found.holes),
+        "redelivered": _total(found, "redelivered"),
+        "in_flight": _total(found, "in_flight"),
+        "in_several_partitions": found.in_several_partitions,
+        "changed_keys": found.changed_keys,
+        "hours_from_oldest": "none" if from_oldest is None else f"{from_oldest:.2f}",
+        "headroom_hours": "unlimited" if headroom is None else f"{headroom:.2f}",
+    }
+    for name in ("absent_rows", "superseded_rows"):
+        if (count := _total(found, name)) is not None:
+            fields[name] = count
+    return fields
+
+
+def _document(found: Audit) -> dict[str, Any]:
+    return {
+        "verdict": found.verdict,
+        "topic": found.topic,
+        "since": found.since,
+        "retention_hours": found.retention_hours,
+        "holes": asdict(found.holes),
+        "in_several_partitions": found.in_several_partitions,
+        "changed_keys": found.changed_keys,
+        "changed_key_example": found.example or None,
+        "partitions": [asdict(one) for one in found.partitions],
+        "advice": _advice(found),
+    }
+
+
+def _show(found: Audit) -> None:
+    holes = list(Holes.__dataclass_fields__)
+    table = Table("partition", "from", "to", "read", *holes, "redelivered", "in flight", "headroom")
+    for one in found.partitions:
+        counts = asdict(one.holes)
+        headroom = "-" if one.headroom_hours is None else f"{one.headroom_hours:,.1f} h"
+        table.add_row(
+            str(one.partition),
+            f"{one.start:,}",
+            "recreated" if one.recreated else "-" if one.committed is None else f"{one.committed:,}",
+            f"{one.stored:,}",
+            *(f"[red]{counts[name]:,}[/]" if counts[name] and name in _BAD else f"{counts[name]:,}" for name in holes),
+            f"{one.redelivered:,}",
+            f"{one.in_flight:,}",
+            headroom,
+        )
+    console.print(table)
+    fields = _fields(found)
+    rest = ["in_several_partitions", "changed_keys", "hours_from_oldest", "absent_rows", "superseded_rows"]
+    console.print(f"verdict {found.verdict}", *(f"{name} {fields[name]}" for name in rest if name in fields), sep="   ")
+
+
+_BAD = ("expired", "lost", "unchecked")
+
+
+def _advice(found: Audit) -> list[str]:
+    holes = found.holes
+    lines = []
+    for one in found.partitions:
+        if one.recreated:
+            lines.append(
+                f"Partition {one.partition} of topic '{found.topic}': the ledger knows offsets beyond its end,"
+                f" {one.high}; the topic was recreated or cut. Audit what came after with a shorter --since."
+            )
+        lines += _lost(found, one)
+    if holes.expired:
+        lines.append(
+            f"{holes.expired} messages of topic '{found.topic}' expired before they were read."
+            " Send them again from their source, and see 'Audit says lost' in docs/runbook.md."
+        )
+    if holes.unchecked:
+        lines.append(
+            f"{holes.unchecked} offsets were not looked up, there are too many. Repeat with a shorter --since."
+        )
+    if found.changed_keys:
+        lines.append(
+            f"{found.changed_keys} transactions were sent with different created_at or merchant_id, such as"
+            f" {found.example}: readers count them more than once. Have the producer corrected."
+        )
+    return lines
+
+
+def _lost(found: Audit, one: PartitionAudit) -> list[str]:
+    lines = []
+    for what, count, examples in (
+        ("are lost", one.holes.lost, one.lost_examples),
+        ("have no row", one.absent_rows, one.absent_examples),
+    ):
+        if count:
+            places = ", ".join(f"{offset} of {moment:%Y-%m-%d %H:%M:%S} UTC" for offset, moment in examples)
+            lines.append(
+                f"{count} messages of partition {one.partition} of topic '{found.topic}' {what}"
+                f"{f' (offsets {places})' if places else ''}. See 'Audit says lost' in docs/runbook.md."
+            )
+    return lines

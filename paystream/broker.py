@@ -1,0 +1,204 @@
+"""What the broker knows of the topic: watermarks, committed offsets, retention, and the messages at given offsets."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+
+from paystream.errors import ServiceUnavailable, UsageError
+from paystream.kafka import client_config, topic_partitions
+from paystream.settings import Settings
+
+TIMEOUT_S = 10
+BATCH = 5_000
+
+_READER = {
+    "enable.auto.commit": False,
+    "enable.partition.eof": True,
+    # As the Kafka engine reads, so that an aborted transaction's messages are absent here as they are there.
+    "isolation.level": "read_committed",
+    "auto.offset.reset": "earliest",
+    "check.crcs": False,
+    "fetch.wait.max.ms": 10,
+    # Enough ahead to keep a scan going, and not the default of 64 MB before each look at a single offset.
+    "queued.min.messages": 20_000,
+    "queued.max.messages.kbytes": 16_384,
+    "log_level": 0,
+}
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where one partition begins and ends, and how far the consumer group has come.
+
+    Attributes:
+        low: the oldest offset that is retained.
+        high: the offset after the last message that a reader may see.
+        committed: the next offset the group will read, or None where it has committed nothing.
+        oldest_at: when the oldest retained message was produced; None when the partition is empty.
+        unread_at: when the oldest message that the group has not read was produced; None when it has read all.
+    """
+
+    partition: int
+    low: int
+    high: int
+    committed: int | None
+    oldest_at: datetime | None
+    unread_at: datetime | None
+
+    @property
+    def reader(self) -> int:
+        """Return the next offset that the group will get: what retention removed is nobody's to read."""
+        return max(self.low, self.committed or 0)
+
+
+class Broker:
+    """The configured topic, read only: it joins no group, commits nothing and takes no message from anyone."""
+
+    def __init__(self, settings: Settings, partitions: list[int], consumer: Consumer) -> None:
+        self._settings = settings
+        self._consumer = consumer
+        self.partitions = partitions
+
+    def position(self, partition: int) -> Position:
+        """Return where a partition begins and ends and how far the group has come.
+
+        Raises:
+            ServiceUnavailable: the broker does not answer.
+        """
+        with self._answering():
+            # First, so that low and high are never older than what was read.
+            [found] = self._consumer.committed([self._place(partition)], timeout=TIMEOUT_S)
+        low, high = self.watermarks(partition)
+        committed = found.offset if found.offset >= 0 else None
+        return Position(
+            partition,
+            low,
+            high,
+            committed,
+            oldest_at=self._produced_at(partition, low, high),
+            unread_at=self._produced_at(partition, max(low, committed or 0), high),
+        )
+
+    def watermarks(self, partition: int) -> tuple[int, int]:
+        """Return the oldest retained offset and the one after the last message.
+
+        Raises:
+            ServiceUnavailable: the broker does not answer.
+        """
+        with self._answering():
+            return self._consumer.get_watermark_offsets(self._place(partition), timeout=TIMEOUT_S)
+
+    def first_offset_since(self, partition: int, moment: datetime) -> int:
+        """Return the first offset whose message was produced at or after a moment; the end when there is none.
+
+        Raises:
+            ServiceUnavailable: the broker does not answer.
+        """
+        with self._answering():
+            wanted = self._place(partition, int(moment.timestamp() * 1000))
+            [found] = self._consumer.offsets_for_times([wanted], timeout=TIMEOUT_S)
+        return found.offset if found.offset >= 0 else self.watermarks(partition)[1]
+
+    def retention_ms(self) -> int | None:
+        """Return how long the topic keeps a message; None when for ever, or when the broker does not tell.
+
+        A topic that is compacted and not also deleted from keeps its messages for ever.
+        """
+        admin = AdminClient(client_config(self._settings) | {"log_level": 0})
+        resource = ConfigResource(ResourceType.TOPIC, self._settings.kafka_topic)
+        try:
+            config = admin.describe_configs([resource], request_timeout=TIMEOUT_S)[resource].result(TIMEOUT_S + 1)
+        except (KafkaException, TimeoutError):
+            return None
+        milliseconds = int(config["retention.ms"].value) if "retention.ms" in config else -1
+        deletes = "cleanup.policy" not in config or "delete" in config["cleanup.policy"].value
+        return milliseconds if deletes and milliseconds >= 0 else None
+
+    def read(self, partition: int, first: int, last: int, batch_size: int = BATCH) -> Iterator[list[Message]]:
+        """Read the messages with offsets from ``first`` to ``last``, in batches, in order.
+
+        Ends when it has passed ``last`` or reached the partition's end. Offsets that never come are not in the log:
+        transaction markers, messages of aborted transactions, and what compaction or retention has removed.
+
+        Raises:
+            ServiceUnavailable: the broker sent nothing for ``TIMEOUT_S`` seconds.
+        """
+        with self._answering():
+            self._consumer.assign([self._place(partition, first)])
+            heard = time.monotonic()
+            while True:
+                # No more than there can be, since the call waits for as many as it is asked for.
+                batch = self._consumer.consume(min(batch_size, last - first + 2), timeout=0.2)
+                wanted = []
+                for message in batch:
+                    if error := message.error():
+                        if error.code() == KafkaError._PARTITION_EOF:
+                            if wanted:
+                                yield wanted
+                            return
+                        if error.fatal() or not error.retriable():
+                            raise KafkaException(error)
+                        continue
+                    if message.offset() > last:
+                        if wanted:
+                            yield wanted
+                        return
+                    wanted.append(message)
+                if wanted:
+                    heard = time.monotonic()
+                    yield wanted
+                    if wanted[-1].offset() == last:
+                        return
+                elif time.monotonic() - heard > TIMEOUT_S:
+                    raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"no message for {TIMEOUT_S} s"))
+
+    def _produced_at(self, partition: int, offset: int, high: int) -> datetime | None:
+        if offset >= high:
+            return None
+        for batch in self.read(partition, offset, high - 1, batch_size=1):
+            return produced_at(batch[0])
+        return None
+
+    def _place(self, partition: int, offset: int = 0) -> TopicPartition:
+        return TopicPartition(self._settings.kafka_topic, partition, offset)
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        try:
+            yield
+        except KafkaException as error:
+            raise ServiceUnavailable(
+                f"Kafka '{self._settings.kafka_brokers}' stopped answering: {error.args[0].str()}. "
+                "Check the broker, then run again."
+            ) from error
+
+
+def produced_at(message: Message) -> datetime:
+    """Return a message's Kafka timestamp."""
+    return datetime.fromtimestamp(max(0, message.timestamp()[1]) / 1000, UTC)
+
+
+@contextmanager
+def open_broker(settings: Settings) -> Iterator[Broker]:
+    """Connect to the configured topic.
+
+    Raises:
+        ServiceUnavailable: no broker answers.
+        UsageError: the topic does not exist.
+    """
+    partitions = topic_partitions(settings)
+    if not partitions:
+        raise UsageError(
+            f"Topic '{settings.kafka_topic}' does not exist on '{settings.kafka_brokers}'. "
+            "Start the local stack with `paystream up`, or create the topic on your broker (4 partitions)."
+        )
+    consumer = Consumer(client_config(settings) | {"group.id": settings.kafka_group} | _READER)
+    try:
+        yield Broker(settings, partitions, consumer)
+    finally:
+        consumer.close()

@@ -1,0 +1,354 @@
+"""Refused messages: which there are, which were sent again, and what became of them.
+
+A message is one message however often it was sent again: its replays that were refused stand in quarantine as rows of
+their own, but are told from it by where the replay put them, and are never counted or chosen by themselves. It counts
+under the reason and the time of its newest replay's refusal, else of its own.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError, OperationalError
+
+from paystream.clickhouse import UNKNOWN_TABLE, cause_of, connect
+from paystream.errors import PaystreamError, ServiceUnavailable, UsageError
+from paystream.settings import Settings
+
+EXAMPLE_CHARACTERS = 100
+
+MESSAGES = """
+WITH
+attempts AS
+(
+    SELECT *
+    FROM quarantine_replays FINAL
+    WHERE kafka_topic = {topic:String} AND state != 'not_sent'
+),
+newest AS
+(
+    SELECT
+        kafka_partition, kafka_offset, kafka_timestamp,
+        count() AS replays,
+        argMax((state, new_partition, new_offset, new_timestamp), replayed_at) AS place
+    FROM attempts
+    GROUP BY kafka_partition, kafka_offset, kafka_timestamp
+),
+-- The views of one block commit one after the other: what was read a moment ago may not be in quarantine yet.
+read AS
+(
+    SELECT kafka_partition, max(last_offset) + 1 AS next_offset
+    FROM ingest_ledger
+    WHERE kafka_topic = {topic:String}
+      AND read_at >= (SELECT min(replayed_at) FROM attempts)
+      AND read_at < now64(3) - INTERVAL 2 SECOND
+    GROUP BY kafka_partition
+),
+refused AS
+(
+    SELECT reason, kafka_partition, kafka_offset, kafka_timestamp, quarantined_at
+    FROM quarantine FINAL
+    WHERE kafka_topic = {topic:String}
+),
+messages AS
+(
+    SELECT
+        original.kafka_partition AS kafka_partition,
+        original.kafka_offset AS kafka_offset,
+        original.kafka_timestamp AS kafka_timestamp,
+        if(again.reason != '', again.reason, original.reason) AS reason,
+        if(again.reason != '', again.quarantined_at, original.quarantined_at) AS refused_at,
+        newest.replays AS replays,
+        newest.place.2 AS new_partition,
+        newest.place.3 AS new_offset,
+        multiIf(
+            newest.replays = 0, 'never_replayed',
+            again.reason != '', 'refused_again',
+            newest.place.1 = 'sent' AND read.next_offset > newest.place.3, 'stored',
+            'in_flight'
+        ) AS outcome
+    FROM refused AS original
+    LEFT JOIN newest
+        ON original.kafka_partition = newest.kafka_partition
+        AND original.kafka_offset = newest.kafka_offset
+        AND original.kafka_timestamp = newest.kafka_timestamp
+    LEFT JOIN refused AS again
+        ON newest.place.2 = again.kafka_partition
+        AND newest.place.3 = again.kafka_offset
+        AND newest.place.4 = again.kafka_timestamp
+    LEFT JOIN read ON newest.place.2 = read.kafka_partition
+    WHERE (original.kafka_partition, original.kafka_offset, original.kafka_timestamp)
+        NOT IN (SELECT new_partition, new_offset, new_timestamp FROM attempts WHERE state = 'sent')
+)
+"""
+"""One row a message of the topic: whether it was replayed, and what became of the newest replay.
+
+A replay that was read and not refused is ``stored``. The ledger says so and not a row of transactions with its offset:
+that row is merged away once a later state of the transaction, or the same one, is there too."""
+
+_GROUPS = (
+    MESSAGES
+    + """
+SELECT
+    reason,
+    count() AS messages,
+    min(refused_at) AS first,
+    max(refused_at) AS last,
+    arraySort(groupUniqArray(kafka_partition)) AS partitions,
+    countIf(replays > 0) AS replayed,
+    countIf(outcome = 'stored') AS stored,
+    countIf(outcome = 'refused_again') AS refused_again,
+    countIf(outcome = 'in_flight') AS in_flight,
+    -- An example that still is a problem, where there is one, and of those the newest.
+    argMax(
+        (kafka_partition, kafka_offset, toUnixTimestamp64Milli(kafka_timestamp), outcome, new_partition, new_offset),
+        (outcome != 'stored', refused_at, kafka_partition, kafka_offset)
+    ) AS example
+FROM messages
+WHERE {condition}
+GROUP BY reason
+ORDER BY messages DESC, reason
+"""
+)
+
+_REASONS = MESSAGES + "SELECT DISTINCT reason FROM messages ORDER BY reason"
+
+_CONTENT = """
+SELECT kafka_offset, toUnixTimestamp64Milli(kafka_timestamp), kafka_key, {columns}
+FROM quarantine FINAL
+WHERE kafka_topic = {{topic:String}}
+  AND kafka_partition = {{partition:UInt32}}
+  AND kafka_offset IN {{offsets:Array(UInt64)}}
+"""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a message stands in the topic. The timestamp (milliseconds since 1970) tells a topic that was deleted and
+    made again, whose offsets begin anew."""
+
+    partition: int
+    offset: int
+    timestamp_ms: int
+
+    @property
+    def time(self) -> datetime:
+        """Return the timestamp, exactly."""
+        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=self.timestamp_ms)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One message to look at. ``text`` is safe to print whatever the bytes are, and shortened; ``size`` in bytes."""
+
+    partition: int
+    offset: int
+    kafka_timestamp: datetime
+    key: str
+    text: str
+    size: int
+    outcome: str = ""
+    refused_again_at: tuple[int, int] | None = None
+    """Partition and offset of the replay that was refused, where one was."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The messages refused for one reason, and what became of those that were replayed."""
+
+    reason: str
+    messages: int
+    first: datetime
+    last: datetime
+    partitions: list[int]
+    replayed: int
+    stored: int
+    refused_again: int
+    in_flight: int
+    example: Example | None
+    """None if its bytes went by age while this was asked."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which messages are meant; all conditions hold together. Times are those of the refusal, from ``since`` on and
+    before ``until``; a partition and offset is the message's own or its refused replay's."""
+
+    reason: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    partition: int | None = None
+    offset: int | None = None
+
+    @property
+    def is_everything(self) -> bool:
+        """Return whether there is no condition."""
+        return self == Selection()
+
+    def condition(self) -> tuple[str, dict[str, Any]]:
+        """Return the condition on ``messages`` in SQL, with its parameters."""
+        parts = {
+            "reason": "reason = {reason:String}",
+            "since": "refused_at >= {since:DateTime64(6, 'UTC')}",
+            "until": "refused_at < {until:DateTime64(6, 'UTC')}",
+            "partition": "(kafka_partition = {partition:UInt32}"
+            " OR outcome = 'refused_again' AND new_partition = {partition:UInt32})",
+            "offset": "(kafka_offset = {offset:UInt64} OR outcome = 'refused_again' AND new_offset = {offset:UInt64})",
+        }
+        given = {name: getattr(self, name) for name in parts if getattr(self, name) is not None}
+        return " AND ".join(parts[name] for name in given) or "1", given
+
+
+def groups(settings: Settings, selection: Selection) -> list[Group]:
+    """Return the refused messages of the configured topic by reason, the largest group first.
+
+    Raises:
+        ServiceUnavailable: ClickHouse cannot be reached.
+        UsageError: the schema does not exist yet, or nothing was ever refused for the reason.
+    """
+    with connected(settings) as client:
+        require_known(client, settings, selection)
+        condition, parameters = selection.condition()
+        rows = client.query(
+            _GROUPS.replace("{condition}", condition),
+            parameters=parameters | {"topic": settings.kafka_topic},
+            tz_mode="aware",
+        ).result_rows
+        return [Group(*row[:-1], example=_example(client, settings, row[-1])) for row in rows]
+
+
+def require_known(client: Client, settings: Settings, selection: Selection) -> None:
+    """Refuse a reason that no refused message has, unless there are no refused messages at all.
+
+    Raises:
+        UsageError: naming the reasons that there are.
+    """
+    if selection.reason is None:
+        return
+    rows = client.query(_REASONS, parameters={"topic": settings.kafka_topic}).result_rows
+    reasons = [reason for (reason,) in rows]
+    if reasons and selection.reason not in reasons:
+        raise UsageError(
+            f"Reason '{printable(selection.reason.encode(errors='replace'))}': no refused message has it. "
+            f"Choose one of {', '.join(reasons)}."
+        )
+
+
+def contents(client: Client, settings: Settings, places: list[Place]) -> dict[Place, tuple[bytes, bytes]]:
+    """Return key and bytes of messages in one partition. Those that went by age meanwhile are missing."""
+    rows = _content(client, settings, places, "raw_message")
+    return {place: (key, message) for place, (key, message) in rows.items() if place in places}
+
+
+def example(client: Client, settings: Settings, place: Place) -> Example | None:
+    """Return a message shortened to look at, None if it went by age meanwhile."""
+    columns = f"substring(raw_message, 1, {4 * EXAMPLE_CHARACTERS}), length(raw_message)"
+    found = _content(client, settings, [place], columns).get(place)
+    if found is None:
+        return None
+    key, start, size = found
+    return Example(place.partition, place.offset, place.time, printable(key), printable(start, size=size), size)
+
+
+def printable(value: bytes, *, size: int | None = None, characters: int = EXAMPLE_CHARACTERS) -> str:
+    """Return bytes as text of one line that does nothing to a terminal, at most so many characters and an ellipsis.
+
+    Whatever is not printable Unicode is escaped as in Python: control characters, invisible and direction-changing
+    ones, invalid UTF-8. A backslash is doubled, so that no text looks like an escape.
+
+    Args:
+        value: the bytes, or how they begin.
+        size: how many bytes there are altogether, where ``value`` is only their beginning.
+        characters: the longest result without the ellipsis.
+    """
+    text = ""
+    for character in value.decode(errors="surrogateescape"):
+        if "\udc80" <= character <= "\udcff":
+            shown = f"\\x{ord(character) - 0xDC00:02x}"
+        elif character == "\\":
+            shown = "\\\\"
+        else:
+            shown = character if character.isprintable() else character.encode("unicode_escape").decode()
+        if len(text) + len(shown) > characters:
+            return text + "…"
+        text += shown
+    return text if size is None or size <= len(value) else text + "…"
+
+
+def parse_time(text: str, now: datetime) -> datetime:
+    """Return the moment that a text names: ISO 8601, UTC where it says nothing else, or an age such as ``90m``.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    try:
+        age = re.fullmatch(r"(\d{1,9})([smhd])", text, re.ASCII)
+        if age:
+            unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[age[2]]
+            return now - timedelta(**{unit: int(age[1])})
+        moment = datetime.fromisoformat(text)
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        # Outside of these years ClickHouse's type has no such moment.
+        if not 1970 <= moment.astimezone(UTC).year <= 2200:
+            raise ValueError
+        return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise UsageError(
+            f"Time '{printable(text.encode(errors='replace'))}' is not understood. "
+            "Write it as 2026-05-31T14:00, which is UTC, or as an age: 90m, 2h, 7d."
+        ) from None
+
+
+@contextmanager
+def connected(settings: Settings) -> Iterator[Client]:
+    """Open a client whose failures are errors that a user can act upon.
+
+    Raises:
+        ServiceUnavailable: ClickHouse cannot be reached, or was lost on the way.
+        UsageError: the schema does not exist yet.
+        PaystreamError: ClickHouse refused a statement.
+    """
+    with connect(settings) as client:
+        try:
+            yield client
+        except OperationalError as error:
+            raise ServiceUnavailable(
+                f"Quarantine of '{settings.clickhouse_database}': ClickHouse was lost on the way: {cause_of(error)}. "
+                "Run it again when ClickHouse is back."
+            ) from error
+        except ClickHouseError as error:
+            if isinstance(error, DatabaseError) and f"Code: {UNKNOWN_TABLE}." in str(error):
+                raise UsageError(
+                    f"Quarantine of '{settings.clickhouse_database}': its tables do not exist. "
+                    "Create the schema with `paystream migrate up`."
+                ) from error
+            raise PaystreamError(
+                f"Quarantine of '{settings.clickhouse_database}': ClickHouse refused a statement: {cause_of(error)}. "
+                "Correct the cause, then run it again."
+            ) from error
+
+
+def _example(client: Client, settings: Settings, row: tuple[Any, ...]) -> Example | None:
+    partition, offset, timestamp_ms, outcome, new_partition, new_offset = row
+    found = example(client, settings, Place(partition, offset, timestamp_ms))
+    again = (new_partition, new_offset) if outcome == "refused_again" else None
+    return found and Example(**(vars(found) | {"outcome": outcome, "refused_again_at": again}))
+
+
+def _content(client: Client, settings: Settings, places: list[Place], columns: str) -> dict[Place, tuple[Any, ...]]:
+    [partition] = {place.partition for place in places}
+    rows = client.query(
+        _CONTENT.format(columns=columns),
+        parameters={
+            "topic": settings.kafka_topic,
+            "partition": partition,
+            "offsets": [place.offset for place in places],
+        },
+        # Otherwise the driver would give bytes that are not UTF-8 as hexadecimal text.
+        query_formats={"String": "bytes"},
+    ).result_rows
+    return {Place(partition, offset, timestamp_ms): tuple(rest) for offset, timestamp_ms, *rest in rows}

@@ -1,0 +1,141 @@
+"""The audit: its union of ledger intervals against offsets counted one by one, and what it calls a hole."""
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from ingest import ingest_schema
+
+from paystream.audit import CONTENT, EMPTY, TOMBSTONE, Gap, classify, intervals
+
+# Not a fixed day: the ledger forgets what is older than 90 days.
+NOW = datetime.now(UTC).replace(microsecond=0)
+SCOPE = {"topic": "transactions", "partition": 0, "low": 0, "born": datetime(1970, 1, 1, tzinfo=UTC)}
+
+
+@pytest.fixture(scope="module")
+def ingest(clickhouse_server):
+    with ingest_schema(clickhouse_server) as ingest:
+        yield ingest
+
+
+def write(ingest, blocks, partition=0, topic="transactions", read_at=NOW) -> None:
+    ingest.client.insert(
+        "ingest_ledger",
+        [[topic, partition, first, last, messages, 0, read_at, read_at] for first, last, messages in blocks],
+    )
+
+
+def start_again(ingest) -> None:
+    ingest.client.command("TRUNCATE TABLE ingest_ledger")
+
+
+@st.composite
+def ledgers(draw):
+    """Blocks in any order, overlapping, repeated, with holes between and within."""
+    blocks = []
+    for _ in range(draw(st.integers(0, 12))):
+        first = draw(st.integers(0, 120))
+        span = draw(st.integers(1, 40))
+        blocks.append((first, first + span - 1, draw(st.integers(1, span))))
+    return blocks
+
+
+@given(ledgers(), st.integers(0, 60), st.integers(0, 200))
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_union_of_blocks_is_what_counting_offsets_one_by_one_gives(ingest, blocks, start, end):
+    start_again(ingest)
+    if blocks:
+        write(ingest, blocks)
+        # Neither another partition nor another topic fills a hole.
+        write(ingest, [(0, 300, 301)], partition=1)
+        write(ingest, [(0, 300, 301)], topic="other")
+    found = intervals(ingest.client, start, 0, end, SCOPE)
+
+    counted = [block for block in blocks if block[0] < end]
+    times = np.zeros(400, dtype=int)
+    for first, last, _ in counted:
+        times[first : last + 1] += 1
+    times[:start] += 1  # what lies before the start was read earlier
+    between = [gap for gap in found.gaps if gap.rows == 0]
+    within = [gap for gap in found.gaps if gap.rows]
+    holes = [offset for gap in between for offset in range(gap.first, gap.last + 1)]
+    assert sorted(holes) == [offset for offset in range(start, end) if not times[offset]]
+    assert found.redelivered == sum(n - 1 for n in times if n > 1)
+    assert found.messages == sum(messages for _, _, messages in counted)
+    assert found.blocks == len(counted)
+    assert sorted((gap.first, gap.last, gap.rows) for gap in within) == sorted(
+        block for block in counted if block[2] < block[1] - block[0] + 1 and block[1] < end
+    )
+
+
+def test_a_hole_carries_the_time_at_which_the_reader_passed_it(ingest):
+    start_again(ingest)
+    write(ingest, [(0, 9, 10)], read_at=NOW)
+    write(ingest, [(15, 19, 5)], read_at=NOW + timedelta(seconds=3))
+    found = intervals(ingest.client, 0, 0, 25, SCOPE)
+    assert [(gap.first, gap.last, gap.passed_at) for gap in found.gaps] == [
+        (10, 14, NOW + timedelta(seconds=3)),
+        (20, 24, None),
+    ]
+
+
+def test_rows_of_a_deleted_topic_of_the_same_name_fill_no_hole(ingest):
+    start_again(ingest)
+    write(ingest, [(0, 99, 100)], read_at=NOW - timedelta(days=3))
+    write(ingest, [(0, 9, 10)], read_at=NOW)
+    scope = SCOPE | {"born": NOW - timedelta(days=1)}
+    found = intervals(ingest.client, 0, 0, 20, scope)
+    assert [(gap.first, gap.last) for gap in found.gaps] == [(10, 19)]
+    # Read before the oldest retained message was produced, and that is right below the low watermark.
+    found = intervals(ingest.client, 0, 0, 120, scope | {"low": 100})
+    assert [(gap.first, gap.last) for gap in found.gaps] == [(100, 119)]
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None)
+def test_every_missing_offset_is_classified_once(data):
+    """A log is made up offset by offset, some of it stored and some of it expired; the truth is known for each."""
+    count = data.draw(st.integers(1, 30))
+    truth = data.draw(
+        st.lists(st.sampled_from(["content", "tombstone", "empty", "marker"]), min_size=count, max_size=count)
+    )
+    low = data.draw(st.integers(0, 35))
+    kinds = {"content": CONTENT, "tombstone": TOMBSTONE, "empty": EMPTY}
+    first = 1_000
+    kept = [at for at in range(count) if truth[at] != "marker" and at >= low]
+    offsets = np.array([first + at for at in kept], dtype=np.int64)
+    found = classify(
+        Gap(0, first, first + count - 1, 0, None),
+        offsets,
+        np.array([kinds[truth[at]] for at in kept], dtype=np.int8),
+        first + low,
+        gone=False,
+    )
+    retained = truth[low:]
+    assert found.lost == retained.count("content")
+    assert found.tombstone == retained.count("tombstone")
+    assert found.empty == retained.count("empty")
+    assert found.marker == retained.count("marker")
+    assert found.expired == min(low, count)
+    assert found.gone == found.unchecked == 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "content", "tombstones", "lost", "marker"),
+    [(8, 8, 0, 0, 2), (8, 8, 1, 0, 1), (7, 9, 0, 2, 1), (9, 5, 0, 0, 1)],
+    ids=["markers", "a tombstone", "two lost", "compacted since"],
+)
+def test_within_a_block_only_the_count_of_rows_is_known(rows, content, tombstones, lost, marker):
+    kinds = np.array([CONTENT] * content + [TOMBSTONE] * tombstones, dtype=np.int8)
+    offsets = np.arange(len(kinds), dtype=np.int64)
+    found = classify(Gap(0, 0, 9, rows, None), offsets, kinds, 0, gone=False)
+    assert (found.lost, found.tombstone, found.marker, found.expired) == (lost, tombstones, marker, 0)
+
+
+def test_what_was_passed_longer_ago_than_anything_is_kept_nobody_can_tell():
+    nothing = np.array([], dtype=np.int64)
+    found = classify(Gap(0, 0, 9, 0, NOW), nothing, nothing.astype(np.int8), 50, gone=True)
+    assert (found.gone, found.expired, found.lost) == (10, 0, 0)

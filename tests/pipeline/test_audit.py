@@ -1,0 +1,296 @@
+"""`paystream audit` on Apache Kafka: each kind of hole is told from the others, and a loss is counted exactly."""
+
+import dataclasses
+import json
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+from payments import message, rfc3339
+
+from paystream.clickhouse import connect
+from paystream.kafka import client_config
+from paystream.settings import Settings
+
+PARTITIONS = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Pipeline:
+    """A topic, a group and a database of one test's own."""
+
+    settings: Settings
+    admin: AdminClient
+    paystream: Callable[..., subprocess.Popen]
+
+    def produce(self, *values: bytes | None, partition: int = 0) -> None:
+        producer = Producer(client_config(self.settings) | {"log_level": 0})
+        for value in values:
+            producer.produce(self.settings.kafka_topic, value, b"key", partition=partition)
+        assert producer.flush(30) == 0
+
+    def transaction(self, *values: bytes, commit: bool, partition: int = 0) -> None:
+        producer = Producer(client_config(self.settings) | {"log_level": 0, "transactional.id": str(uuid.uuid4())})
+        producer.init_transactions(30)
+        producer.begin_transaction()
+        for value in values:
+            producer.produce(self.settings.kafka_topic, value, b"key", partition=partition)
+        assert producer.flush(30) == 0
+        if commit:
+            producer.commit_transaction(30)
+        else:
+            producer.abort_transaction(30)
+
+    def committed(self, partition: int = 0) -> int:
+        wanted = ConsumerGroupTopicPartitions(
+            self.settings.kafka_group, [TopicPartition(self.settings.kafka_topic, partition)]
+        )
+        [future] = self.admin.list_consumer_group_offsets([wanted]).values()
+        return future.result(10).topic_partitions[0].offset
+
+    def move(self, offset: int, partition: int = 0) -> None:
+        """Set the group's offset; it must have no member."""
+        place = TopicPartition(self.settings.kafka_topic, partition, offset)
+        wanted = ConsumerGroupTopicPartitions(self.settings.kafka_group, [place])
+
+        def moved() -> bool:
+            [future] = self.admin.alter_consumer_group_offsets([wanted]).values()
+            try:
+                return future.result(10).topic_partitions[0].error is None
+            except Exception as error:
+                assert "UNKNOWN_MEMBER_ID" in str(error) or "active members" in str(error).lower(), error
+                return False
+
+        wait_until(moved)
+
+    def read_to(self, offset: int, partition: int = 0) -> None:
+        wait_until(lambda: self.committed(partition) >= offset)
+
+    @contextmanager
+    def detached(self) -> Iterator[None]:
+        with connect(self.settings) as client:
+            client.command("DETACH TABLE transactions_queue SYNC")
+            try:
+                yield
+            finally:
+                client.command("ATTACH TABLE transactions_queue")
+
+    def rows(self, sql: str) -> list[tuple]:
+        with connect(self.settings) as client:
+            return list(client.query(sql).result_rows)
+
+    def audit(self, *arguments: str) -> tuple[int, dict]:
+        process = self.paystream(self.settings, "audit", "--json", *arguments)
+        out, err = process.communicate(timeout=120)
+        assert out, err
+        return process.returncode, json.loads(out)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition was not met in time"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def pipeline(stack: Settings, paystream: Callable[..., subprocess.Popen]) -> Iterator[Pipeline]:
+    name = f"audit_{uuid.uuid4().hex[:8]}"
+    settings = stack.model_copy(update={"kafka_topic": name, "kafka_group": name, "clickhouse_database": name})
+    admin = AdminClient(client_config(settings) | {"log_level": 0})
+    create(admin, name)
+    migrated = paystream(settings, "migrate", "up")
+    _, errors = migrated.communicate(timeout=120)
+    assert migrated.returncode == 0, errors
+    yield Pipeline(settings, admin, paystream)
+    with connect(settings, database="") as client:
+        client.command(f"DROP DATABASE {name} SYNC")
+
+
+def create(admin: AdminClient, topic: str) -> None:
+    [future] = admin.create_topics([NewTopic(topic, PARTITIONS, 1)]).values()
+    future.result(30)
+
+
+def holes(**counts: int) -> dict[str, int]:
+    names = ("tombstone", "empty", "marker", "expired", "gone", "lost", "unchecked")
+    return dict.fromkeys(names, 0) | counts
+
+
+def test_what_leaves_no_row_is_told_apart_and_is_no_loss(pipeline: Pipeline) -> None:
+    pipeline.produce(*[message() for _ in range(20)], None, b"", None, message(), b"{", partition=0)
+    pipeline.transaction(*[message() for _ in range(5)], commit=True, partition=1)
+    pipeline.transaction(*[message() for _ in range(7)], commit=False, partition=1)
+    pipeline.produce(message(), partition=1)
+    pipeline.read_to(25, partition=0)
+    pipeline.read_to(15, partition=1)
+    code, found = pipeline.audit("--deep")
+    # A marker ends each transaction, and an aborted one's messages are not for readers.
+    assert (code, found["verdict"], found["holes"]) == (0, "complete", holes(tombstone=2, empty=1, marker=1 + 7 + 1))
+    assert [one["stored"] for one in found["partitions"]] == [22, 6]
+    assert [one["refused"] for one in found["partitions"]] == [1, 0]
+    assert [one["redelivered"] for one in found["partitions"]] == [0, 0]
+    assert [one["absent_rows"] for one in found["partitions"]] == [0, 0]
+    # Independently: the aborted messages are stored nowhere.
+    assert pipeline.rows("SELECT count() FROM transactions") == [(27,)]
+
+
+def test_off_a_terminal_it_is_one_line(pipeline: Pipeline) -> None:
+    pipeline.produce(message(), None, message())
+    pipeline.read_to(3)
+    process = pipeline.paystream(pipeline.settings, "audit")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err, len(out.splitlines())) == (0, "", 1)
+    assert f"audit topic={pipeline.settings.kafka_topic} verdict=complete read=2 refused=0 tombstone=1 " in out
+    assert " lost=0 " in out and " in_flight=0 " in out
+
+
+def test_skipped_messages_are_lost_and_counted_exactly(pipeline: Pipeline) -> None:
+    pipeline.produce(*[message() for _ in range(10)])
+    pipeline.read_to(10)
+    with pipeline.detached():
+        pipeline.produce(*[message() for _ in range(37)], None, b"", b"not a payment", *[message() for _ in range(10)])
+        pipeline.move(50)
+    pipeline.produce(message())
+    pipeline.read_to(61)
+    code, found = pipeline.audit()
+    assert (code, found["verdict"], found["holes"]) == (1, "loss", holes(lost=38, tombstone=1, empty=1))
+    assert found["partitions"][0]["lost_examples"][0][0] == 10
+    assert "38 messages of partition 0" in found["advice"][0]
+
+    # Reading them after all is what heals it.
+    with pipeline.detached():
+        pipeline.move(5)
+    pipeline.read_to(61)
+    code, found = pipeline.audit("--deep")
+    assert (code, found["verdict"], found["holes"]) == (0, "complete", holes(tombstone=1, empty=1))
+    assert found["partitions"][0]["redelivered"] == 5 + 11
+
+
+def test_a_loss_at_the_very_start_and_one_at_the_end_are_found(pipeline: Pipeline) -> None:
+    with pipeline.detached():
+        pipeline.produce(*[message() for _ in range(30)])
+        pipeline.move(12)
+    pipeline.read_to(30)
+    assert pipeline.audit()[1]["holes"] == holes(lost=12)
+    with pipeline.detached():
+        pipeline.produce(*[message() for _ in range(5)])
+        pipeline.move(34)
+        # The group is at 34, and nothing says that it has read 30 to 33.
+        code, found = pipeline.audit()
+        assert (code, found["holes"], found["partitions"][0]["in_flight"]) == (1, holes(lost=16), 1)
+
+
+def test_what_expired_before_it_was_read_is_named_so(pipeline: Pipeline) -> None:
+    pipeline.produce(*[message() for _ in range(10)])
+    pipeline.read_to(10)
+    with pipeline.detached():
+        pipeline.produce(*[message() for _ in range(25)])
+        place = TopicPartition(pipeline.settings.kafka_topic, 0, 30)
+        [future] = pipeline.admin.delete_records([place]).values()
+        assert future.result(30).low_watermark == 30
+        unread, found = pipeline.audit()
+        assert (unread, found["holes"]) == (1, holes(expired=20))
+    pipeline.read_to(35)
+    code, found = pipeline.audit()
+    assert (code, found["verdict"], found["holes"]) == (1, "loss", holes(expired=20))
+    # What was read in time and has expired since is nobody's loss.
+    place = TopicPartition(pipeline.settings.kafka_topic, 0, 34)
+    [future] = pipeline.admin.delete_records([place]).values()
+    future.result(30)
+    assert pipeline.audit()[1]["holes"] == holes(expired=20)
+
+
+def test_messages_in_flight_are_nobodys_loss(pipeline: Pipeline) -> None:
+    pipeline.produce(message())
+    pipeline.read_to(1)
+    with pipeline.detached():
+        pipeline.produce(*[message() for _ in range(9)])
+        code, found = pipeline.audit()
+        [one, _] = found["partitions"]
+        assert (code, found["verdict"], one["in_flight"]) == (0, "complete", 9)
+        # The local broker keeps messages for 24 hours.
+        assert 23.9 < one["headroom_hours"] < 24
+        assert 0 <= one["hours_from_oldest"] < 0.1
+
+
+def test_deep_finds_rows_that_are_gone_and_excuses_those_that_a_later_state_replaced(pipeline: Pipeline) -> None:
+    created = datetime.now(UTC) - timedelta(hours=1)
+    ids = [str(uuid.uuid4()) for _ in range(40)]
+
+    def states(step: int) -> list[bytes]:
+        updated = rfc3339(created + timedelta(seconds=step))
+        return [message(transaction_id=i, created_at=rfc3339(created), updated_at=updated) for i in ids]
+
+    pipeline.produce(*states(2), *states(1), *states(3))
+    pipeline.read_to(120)
+    with connect(pipeline.settings) as client:
+        client.command("OPTIMIZE TABLE transactions FINAL")
+        assert client.query("SELECT count() FROM transactions").result_rows == [(40,)]
+    code, found = pipeline.audit("--deep")
+    assert (code, found["partitions"][0]["superseded_rows"], found["partitions"][0]["absent_rows"]) == (0, 80, 0)
+
+    with connect(pipeline.settings) as client:
+        client.command(f"DELETE FROM transactions WHERE transaction_id IN ('{ids[0]}', '{ids[1]}')")
+        client.command("DELETE FROM quarantine WHERE 1")
+    code, found = pipeline.audit("--deep")
+    # All three states of two transactions are nowhere; the ledger alone cannot know that.
+    assert (code, found["verdict"], found["partitions"][0]["absent_rows"]) == (1, "loss", 6)
+    assert [offset for offset, _ in found["partitions"][0]["absent_examples"]] == [0, 1, 40, 41, 80]
+    assert pipeline.audit()[0] == 0
+
+
+def test_a_transaction_that_changes_its_key_is_reported(pipeline: Pipeline) -> None:
+    now = datetime.now(UTC) - timedelta(minutes=1)
+    moved, remade = str(uuid.uuid4()), str(uuid.uuid4())
+    pipeline.produce(
+        message(transaction_id=moved, created_at=rfc3339(now)),
+        message(transaction_id=moved, created_at=rfc3339(now - timedelta(days=40))),
+        message(transaction_id=remade, merchant_id=7),
+        message(transaction_id=remade, merchant_id=8),
+    )
+    pipeline.read_to(4)
+    code, found = pipeline.audit("--deep")
+    # The merchants' messages differ in created_at by microseconds as well, which changes nothing about the count.
+    assert (code, found["in_several_partitions"], found["changed_keys"]) == (0, 1, 2)
+    assert found["changed_key_example"] in (moved, remade)
+    code, found = pipeline.audit()
+    assert (code, found["changed_keys"]) == (0, 1)
+
+
+def test_a_topic_made_anew_is_said_to_be_so(pipeline: Pipeline) -> None:
+    pipeline.produce(*[message() for _ in range(50)])
+    pipeline.read_to(50)
+    with pipeline.detached():
+        topic = pipeline.settings.kafka_topic
+        [future] = pipeline.admin.delete_topics([topic]).values()
+        future.result(30)
+        wait_until(lambda: topic not in pipeline.admin.list_topics(timeout=10).topics)
+        create(pipeline.admin, topic)
+        wait_until(lambda: topic in pipeline.admin.list_topics(timeout=10).topics)
+        code, found = pipeline.audit()
+        assert (code, found["verdict"], found["holes"]) == (1, "recreated", holes())
+        assert "the topic was recreated or cut" in found["advice"][0]
+
+
+def test_the_audit_takes_nothing_from_the_group(pipeline: Pipeline) -> None:
+    with pipeline.detached():
+        pipeline.produce(*[message() for _ in range(5)])
+        for _ in range(2):
+            assert pipeline.audit()[0] == 0
+        assert pipeline.committed() < 0
+    pipeline.read_to(5)
+    assert pipeline.rows("SELECT count() FROM transactions") == [(5,)]
+
+
+def test_a_topic_that_does_not_exist_is_wrong_use(pipeline: Pipeline) -> None:
+    process = pipeline.paystream(pipeline.settings, "audit", PAYSTREAM_KAFKA_TOPIC="absent")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, len(err.splitlines())) == (2, "", 1)
+    assert "Topic 'absent' does not exist" in err
