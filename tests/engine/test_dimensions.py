@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from ingest import Ingest, ingest_schema
+from ingest import OBJECTS, Ingest, ingest_schema
 from payments import message
 
 from loader import refresh as refreshing
@@ -78,9 +78,10 @@ def state(ingest: Ingest) -> dict[str, Any]:
 
 
 def leftovers(ingest: Ingest) -> list[str]:
-    names = ingest.rows("SELECT name FROM system.tables WHERE database = currentDatabase() AND name LIKE '%\\_re%'")
-    staged = ingest.rows("SELECT name FROM system.tables WHERE database = currentDatabase() AND name LIKE '%staging%'")
-    return [name for (name,) in [*names, *staged] if not name.startswith("report_")]
+    """Return what the database holds beside the schema."""
+    schema = {Path(path).stem for path in OBJECTS}
+    names = ingest.rows("SELECT name FROM system.tables WHERE database = currentDatabase() ORDER BY name")
+    return [name for (name,) in names if name not in schema]
 
 
 def test_merchants_from_the_command_line_then_the_same_file_again_then_another(
