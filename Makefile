@@ -9,7 +9,7 @@ demo: setup
 test: setup
 	$(BIN)/pytest
 
-# The figures of docs/performance.md, measured on this machine. Ten minutes; not part of the tests.
+# The figures of docs/performance.md, measured on this machine. Three minutes; not part of the tests.
 bench: setup
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash devstack/bench.sh
 

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from paystream.errors import ServiceUnavailable, UsageError
-from paystream.kafka import client_config, topic_partitions
+from paystream.errors import ServiceUnavailable
+from paystream.kafka import client_config, existing_partitions
 from paystream.settings import Settings
 
 TIMEOUT_S = 5
@@ -84,12 +84,7 @@ def open_topic(settings: Settings) -> Iterator[Topic]:
         ServiceUnavailable: no broker answers.
         UsageError: the topic does not exist.
     """
-    partitions = topic_partitions(settings)
-    if not partitions:
-        raise UsageError(
-            f"Topic '{settings.kafka_topic}' does not exist on '{settings.kafka_brokers}'. "
-            "Start the local stack with `paystream up`, or create the topic on your broker (4 partitions)."
-        )
+    partitions = existing_partitions(settings)
     consumer = Consumer(
         client_config(settings)
         | {"group.id": settings.kafka_group, "enable.auto.commit": False, "auto.offset.reset": "error", "log_level": 0}

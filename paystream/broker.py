@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
-from paystream.errors import ServiceUnavailable, UsageError
-from paystream.kafka import client_config, topic_partitions
+from paystream.errors import ServiceUnavailable
+from paystream.kafka import client_config, existing_partitions
 from paystream.settings import Settings
 
 TIMEOUT_S = 10
@@ -191,12 +191,7 @@ def open_broker(settings: Settings) -> Iterator[Broker]:
         ServiceUnavailable: no broker answers.
         UsageError: the topic does not exist.
     """
-    partitions = topic_partitions(settings)
-    if not partitions:
-        raise UsageError(
-            f"Topic '{settings.kafka_topic}' does not exist on '{settings.kafka_brokers}'. "
-            "Start the local stack with `paystream up`, or create the topic on your broker (4 partitions)."
-        )
+    partitions = existing_partitions(settings)
     consumer = Consumer(client_config(settings) | {"group.id": settings.kafka_group} | _READER)
     try:
         yield Broker(settings, partitions, consumer)

@@ -3,7 +3,7 @@
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from paystream.errors import ServiceUnavailable
+from paystream.errors import ServiceUnavailable, UsageError
 from paystream.settings import Settings
 
 
@@ -36,3 +36,19 @@ def topic_partitions(settings: Settings, timeout_s: float = 5) -> list[int]:
             "Start the local stack with `paystream up`, or correct PAYSTREAM_KAFKA_BROKERS."
         ) from error
     return sorted(topic.partitions) if topic else []
+
+
+def existing_partitions(settings: Settings) -> list[int]:
+    """Return the partitions of the configured topic.
+
+    Raises:
+        ServiceUnavailable: no broker answers.
+        UsageError: the topic does not exist.
+    """
+    partitions = topic_partitions(settings)
+    if not partitions:
+        raise UsageError(
+            f"Topic '{settings.kafka_topic}' does not exist on '{settings.kafka_brokers}'. "
+            "Start the local stack with `paystream up`, or create the topic on your broker (4 partitions)."
+        )
+    return partitions
