@@ -1,5 +1,6 @@
 """The checker: what went in must come out, once, with the same money. Exact, whatever the length of the run."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 from clickhouse_connect.driver.client import Client
 
-from loadtest.messages import Plan, contents, halves, is_duplicate, numbers_of, originals
+from loadtest.messages import Plan, contents, halves, is_duplicate, is_malformed, numbers_of, originals, render
 
 CHUNK = 1_000_000
 
@@ -37,7 +38,7 @@ SELECT currency, enrichment_status, count(), sum(amount)
 GROUP BY currency, enrichment_status
 """
 _QUARANTINE = f"""
-SELECT kafka_key, reason
+SELECT kafka_key, reason, raw_message
 FROM quarantine FINAL
 WHERE {_OFFSETS} AND quarantined_at >= {{started:DateTime64(3, 'UTC')}}
 """
@@ -63,12 +64,20 @@ class Found:
     """What became of the transactions of a run.
 
     Attributes:
-        accepted: transactions of which the broker confirmed at least one message; those below refer to them.
-        lost: neither in transactions_current nor in quarantine.
+        accepted: valid transactions of which the broker confirmed at least one message.
+        stored: rows of transactions_current from this run's offsets.
+        lost: neither in transactions_current nor in quarantine: accepted transactions, and malformed messages that the
+            broker confirmed.
         duplicated: transactions that transactions_current returns more than once.
-        unexpected: rows of transactions_current that came from this run's offsets and that nobody sent.
-        altered: transactions whose stored merchant, amount or currency is not the one sent.
-        quarantined: messages of this run's offsets in quarantine.
+        unexpected: rows of transactions_current that came from this run's offsets and that nobody sent, or that a
+            malformed message became.
+        altered: transactions whose stored merchant, amount or currency is not the one sent, and malformed messages
+            whose bytes in quarantine are not those sent.
+        recovered: transactions that are stored although the broker confirmed none of their messages.
+        malformed_messages: how many messages were malformed, duplicates of them included.
+        refused_as_planned: how many of them are in quarantine with exactly the bytes sent.
+        quarantined: messages of this run's offsets in quarantine that were not sent malformed.
+        quarantine_reasons: all messages of this run's offsets in quarantine, by reason.
         money: by currency, units sent and stored, in 1/10,000.
         enrichment: rows by enrichment_status.
         duplicate_messages: how many messages repeated an earlier one.
@@ -83,6 +92,9 @@ class Found:
     duplicated: int
     unexpected: int
     altered: int
+    recovered: int
+    malformed_messages: int
+    refused_as_planned: int
     quarantined: int
     quarantine_reasons: dict[str, int]
     money: dict[str, tuple[int, int]]
@@ -113,7 +125,7 @@ def check(client: Client, plan: Plan, window: Window, sent: int, rejected_keys: 
         sent: how many messages were handed to the producer, from number 0.
         rejected_keys: the transaction id of each message among them that the broker did not confirm.
 
-    Memory: a few bytes a message, and blocks of the result as they arrive.
+    Memory: a few bytes a message, some tens a malformed one, and blocks of the result as they arrive.
     """
     parameters: dict[str, Any] = {
         "first": window.first,
@@ -123,13 +135,10 @@ def check(client: Client, plan: Plan, window: Window, sent: int, rejected_keys: 
     }
     parameters["days"] = [day for (day,) in client.query(_DAYS, parameters=parameters).result_rows]
 
-    refused = client.query(_QUARANTINE, parameters=parameters).result_rows
-    in_quarantine = numbers_of(plan, *halves([key for key, _ in refused]))
-    reasons: dict[str, int] = {}
-    for _, reason in refused:
-        reasons[reason] = reasons.get(reason, 0) + 1
-
-    accepted = _accepted(plan, sent, rejected_keys)
+    rejected, times = np.unique(numbers_of(plan, *halves(rejected_keys)), return_counts=True)
+    rejections = dict(zip(rejected.tolist(), times.tolist(), strict=True))
+    accepted = _accepted(plan, sent, rejections)
+    malformed = _Malformed.of(plan, sent, rejections)
     seen = np.zeros(sent, dtype=np.uint8)
     stored = unexpected = altered = 0
     with client.query_column_block_stream(_ROWS, parameters=parameters) as blocks:
@@ -138,6 +147,8 @@ def check(client: Client, plan: Plan, window: Window, sent: int, rejected_keys: 
             stored += len(upper)
             numbers = numbers_of(plan, upper.astype(np.uint64), lower.astype(np.uint64))
             ours = (numbers >= 0) & (numbers < sent)
+            malformed.mark_stored(numbers[ours & is_malformed(plan, numbers)])
+            ours &= ~is_malformed(plan, numbers)
             unexpected += int(np.count_nonzero(~ours))
             numbers = numbers[ours]
             wanted = contents(plan, numbers)
@@ -152,7 +163,7 @@ def check(client: Client, plan: Plan, window: Window, sent: int, rejected_keys: 
             seen[found] = np.minimum(seen[found] + times, 2)
 
     settled = seen > 0
-    settled[in_quarantine[(in_quarantine >= 0) & (in_quarantine < sent)]] = True
+    reasons = _look_into_quarantine(client, parameters, plan, settled, malformed)
     # A message that the broker did not confirm may have arrived all the same: it is no loss, and its money counts.
     expected = accepted | (seen > 0)
     money_stored, enrichment = _stored_sums(client, parameters)
@@ -161,11 +172,14 @@ def check(client: Client, plan: Plan, window: Window, sent: int, rejected_keys: 
     return Found(
         accepted=int(np.count_nonzero(accepted)),
         stored=stored,
-        lost=int(np.count_nonzero(accepted & ~settled)),
+        lost=int(np.count_nonzero(accepted & ~settled)) + malformed.lost,
         duplicated=int(np.count_nonzero(seen > 1)),
         unexpected=unexpected,
-        altered=altered,
-        quarantined=len(refused),
+        altered=altered + int(malformed.altered.sum()),
+        recovered=int(np.count_nonzero(~accepted & (seen > 0))),
+        malformed_messages=int(malformed.sent.sum()),
+        refused_as_planned=malformed.refused_as_planned,
+        quarantined=sum(reasons.values()) - malformed.refused_as_planned - int(malformed.altered.sum()),
         quarantine_reasons=reasons,
         money={
             currency: (money_sent.get(currency, 0), money_stored.get(currency, 0))
@@ -179,18 +193,91 @@ def check(client: Client, plan: Plan, window: Window, sent: int, rejected_keys: 
     )
 
 
-def _accepted(plan: Plan, sent: int, rejected_keys: list[str]) -> np.ndarray:
-    """Mark the messages that carry a new transaction of which at least one sending was confirmed."""
+@dataclass(frozen=True)
+class _Malformed:
+    """The malformed messages of a run and what became of them: one entry for those with the same id.
+
+    Attributes:
+        numbers: those that are not duplicates, ascending.
+        sent: how many messages each one stands for, itself and its duplicates.
+        confirmed: how many of them the broker confirmed.
+        refused: how many are in quarantine with the bytes sent.
+        altered: how many are in quarantine with other bytes.
+        stored: whether there is a row of transactions_current with its id.
+    """
+
+    numbers: np.ndarray
+    sent: np.ndarray
+    confirmed: np.ndarray
+    refused: np.ndarray
+    altered: np.ndarray
+    stored: np.ndarray
+
+    @classmethod
+    def of(cls, plan: Plan, sent: int, rejections: dict[int, int]) -> "_Malformed":
+        """Return those of a run, none of them found yet."""
+        told = [originals(plan, numbers) for numbers in _chunks(sent)] if plan.malformed_share else []
+        told = [numbers[is_malformed(plan, numbers)] for numbers in told]
+        numbers, sendings = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *told]), return_counts=True)
+        rejected = np.array([rejections.get(number, 0) for number in numbers.tolist()], dtype=np.int64)
+        none = np.zeros_like(numbers)
+        return cls(numbers, sendings, sendings - rejected, none, none.copy(), none.astype(bool))
+
+    @property
+    def lost(self) -> int:
+        """Return how many messages that the broker confirmed are nowhere."""
+        missing = self.confirmed - self.refused - self.altered
+        return int(np.maximum(missing, 0)[~self.stored].sum())
+
+    @property
+    def refused_as_planned(self) -> int:
+        """Return how many messages are in quarantine as they were sent, at most as often as they were sent."""
+        return int(np.minimum(self.refused, self.sent).sum())
+
+    def mark_stored(self, numbers: np.ndarray) -> None:
+        """Note malformed messages that became rows of transactions."""
+        self.stored[np.searchsorted(self.numbers, numbers)] = True
+
+    def mark_refused(self, numbers: np.ndarray, as_sent: np.ndarray) -> None:
+        """Note malformed messages that are in quarantine, and which of them with the bytes sent."""
+        places = np.searchsorted(self.numbers, numbers)
+        np.add.at(self.refused, places[as_sent], 1)
+        np.add.at(self.altered, places[~as_sent], 1)
+
+
+def _look_into_quarantine(
+    client: Client, parameters: dict[str, Any], plan: Plan, settled: np.ndarray, malformed: _Malformed
+) -> dict[str, int]:
+    """Mark what is in quarantine; return how many messages are, by reason."""
+    reasons: Counter[str] = Counter()
+    formats = {"raw_message": "bytes"}
+    with client.query_column_block_stream(_QUARANTINE, parameters=parameters, column_formats=formats) as blocks:
+        for keys, why, messages in blocks:
+            reasons.update(why)
+            numbers = numbers_of(plan, *halves(list(keys)))
+            ours = (numbers >= 0) & (numbers < len(settled))
+            settled[numbers[ours]] = True
+            places = np.flatnonzero(ours & is_malformed(plan, numbers))
+            _, wanted = render(plan, numbers[places])
+            pairs = zip(places.tolist(), wanted, strict=True)
+            as_sent = np.array([messages[place] == value for place, value in pairs], dtype=bool)
+            malformed.mark_refused(numbers[places], as_sent)
+    return dict(reasons)
+
+
+def _accepted(plan: Plan, sent: int, rejections: dict[int, int]) -> np.ndarray:
+    """Mark the messages that carry a new, valid transaction of which at least one sending was confirmed."""
     accepted = np.zeros(sent, dtype=bool)
     for numbers in _chunks(sent):
-        accepted[numbers] = ~is_duplicate(plan, numbers)
-    if rejected_keys:
-        rejections, times = np.unique(numbers_of(plan, *halves(rejected_keys)), return_counts=True)
+        accepted[numbers] = ~is_duplicate(plan, numbers) & ~is_malformed(plan, numbers)
+    if rejections:
         sendings = np.zeros(sent, dtype=np.int64)
         for numbers in _chunks(sent):
             again, copies = np.unique(originals(plan, numbers), return_counts=True)
             sendings[again] += copies
-        accepted[rejections[times >= sendings[rejections]]] = False
+        for number, times in rejections.items():
+            if times >= sendings[number]:
+                accepted[number] = False
     return accepted
 
 

@@ -13,6 +13,8 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
+from loadtest.defects import DEFECTS
+
 Numbers = NDArray[np.int64]
 """Numbers of messages within a run, from 0, in the order of their intended send times."""
 
@@ -29,7 +31,9 @@ _M62 = (1 << 62) - 1
 _M64 = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _ROUNDS = (0xBF58476D1CE4E5B, 0x94D049BB133111B, 0x9E3779B97F4A7C1)
-_DUPLICATE, _DISTANCE, _CANARY, _MERCHANT, _AMOUNT, _CURRENCY, _STATUS, _CHECK = range(8)
+_DUPLICATE, _DISTANCE, _CANARY, _MERCHANT, _AMOUNT, _CURRENCY, _STATUS, _CHECK, _MALFORMED, _DEFECT = range(10)
+
+_DEFECT_NAMES = list(DEFECTS)
 
 _HEX = np.frombuffer(b"".join(b"%02x" % byte for byte in range(256)), dtype=np.uint8).reshape(256, 2)
 _DASHES = (8, 13, 18, 23)
@@ -45,8 +49,8 @@ _VALUE = (
 class Plan:
     """Everything that decides the bytes and the intended send time of each message of one run.
 
-    ``rate_per_second`` counts all messages, duplicates and canaries included. ``started_us`` is the intended send time
-    of message 0, in microseconds since 1970.
+    ``rate_per_second`` counts all messages: duplicates, malformed ones and canaries included. ``started_us`` is
+    the intended send time of message 0, in microseconds since 1970.
     """
 
     seed: int
@@ -58,6 +62,7 @@ class Plan:
     canary_merchant: int
     currencies: dict[str, float]
     statuses: dict[str, float]
+    malformed_share: float = 0.0
     started_us: int = 0
 
     @cached_property
@@ -132,8 +137,24 @@ def originals(plan: Plan, numbers: Numbers) -> Numbers:
     return result
 
 
+def is_malformed(plan: Plan, numbers: Numbers) -> NDArray[np.bool_]:
+    """Return which messages ingest must refuse, of those that are not duplicates. Canaries are never.
+
+    A duplicate of a malformed message is malformed as well, since it repeats the bytes.
+    """
+    if not plan.malformed_share:
+        return np.zeros(len(numbers), dtype=bool)
+    return (_fraction(plan, _MALFORMED, numbers) < plan.malformed_share) & ~is_canary(plan, numbers)
+
+
+def defects(plan: Plan, numbers: Numbers) -> list[str]:
+    """Return what is wrong with malformed messages, as the names in ``DEFECTS``."""
+    places = _random(plan, _DEFECT, numbers) % np.uint64(len(DEFECTS))
+    return [_DEFECT_NAMES[place] for place in places.tolist()]
+
+
 def contents(plan: Plan, numbers: Numbers) -> Contents:
-    """Return the fields of messages that are not duplicates."""
+    """Return the fields of messages that are neither duplicates nor malformed."""
     merchant = plan.merchant_ids[_merchant_places(plan, numbers)]
     merchant[is_canary(plan, numbers)] = plan.canary_merchant
     return Contents(
@@ -190,7 +211,10 @@ def halves(texts: list[str]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
 
 
 def render(plan: Plan, numbers: Numbers) -> tuple[list[bytes], list[bytes]]:
-    """Return the keys and the values of messages, ready to be sent."""
+    """Return the keys and the values of messages, ready to be sent.
+
+    A malformed message has its own transaction id as key too: by it the checker finds it in quarantine.
+    """
     told = originals(plan, numbers)
     upper, lower = ids(plan, told)
     raw = np.stack((upper, lower), axis=1).astype(">u8").view(np.uint8).reshape(len(told), 16)
@@ -214,6 +238,9 @@ def render(plan: Plan, numbers: Numbers) -> tuple[list[bytes], list[bytes]]:
             strict=True,
         )
     ]
+    malformed = np.flatnonzero(is_malformed(plan, told))
+    for place, defect in zip(malformed.tolist(), defects(plan, told[malformed]), strict=True):
+        values[place] = DEFECTS[defect](values[place])
     return keys, values
 
 

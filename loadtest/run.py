@@ -166,6 +166,7 @@ def make_plan(client: Client, workload: Workload) -> Plan:
         rate_per_second=workload.rate_per_second,
         messages=workload.messages,
         duplicate_share=workload.duplicate_share,
+        malformed_share=workload.malformed_share,
         canaries_per_second=workload.canaries_per_second,
         merchants=ids,
         canary_merchant=secrets.choice(ids),

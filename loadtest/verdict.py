@@ -20,11 +20,17 @@ DEFINITIONS = {
     "percentile": "nearest rank: the smallest value that at least that share of the canaries does not exceed.",
     "lateness": "from the intended send time of a message to its handover to the Kafka producer; whole milliseconds, "
     "rounded up.",
-    "lost": "transactions that the broker confirmed and that are neither in transactions_current nor in quarantine.",
+    "lost": "what the broker confirmed and is neither in transactions_current nor in quarantine: transactions, and "
+    "messages sent malformed.",
     "duplicated": "transactions that transactions_current returns more than once.",
-    "unexpected": "rows of transactions_current from this run's offsets that the generator did not send.",
-    "altered": "transactions whose stored merchant, amount or currency is not the one sent.",
-    "quarantined": "messages of this run's offsets in quarantine.",
+    "unexpected": "rows of transactions_current from this run's offsets that the generator did not send, or sent "
+    "malformed.",
+    "altered": "transactions whose stored merchant, amount or currency is not the one sent, and messages sent "
+    "malformed whose bytes in quarantine are not those sent.",
+    "recovered": "transactions of which the broker confirmed no message and that are stored all the same.",
+    "malformed_messages": "messages sent malformed on purpose, duplicates of them included.",
+    "refused_as_planned": "messages sent malformed that are in quarantine with exactly the bytes sent.",
+    "quarantined": "messages of this run's offsets in quarantine that were not sent malformed.",
     "pending": "rows without their merchant or their exchange rate.",
     "rejected": "messages that the broker did not confirm.",
     "wrong_sums": "currencies in which the sum of the stored amounts is not exactly the sum of those sent.",
@@ -76,7 +82,7 @@ def judge(workload: Workload, result: Result) -> Verdict:
         Threshold("unexpected", "never sent", found.unexpected, limits.unexpected, ""),
         Threshold("altered", "altered", found.altered, limits.altered, ""),
         Threshold("wrong_sums", "currencies with a wrong sum", len(found.wrong_sums), 0, ""),
-        Threshold("quarantined", "refused as invalid", found.quarantined, limits.quarantined, ""),
+        Threshold("quarantined", "refused though valid", found.quarantined, limits.quarantined, ""),
         Threshold("pending", "without merchant or rate", found.pending, limits.pending, ""),
         Threshold("rejected", "not confirmed by the broker", len(sent.rejected_keys), limits.rejected, ""),
     ]
@@ -140,7 +146,10 @@ def as_fields(name: str, result: Result, verdict: Verdict) -> dict[str, Any]:
     fields |= {
         "sent": result.sent.sent,
         "stored": result.found.stored,
+        "recovered": result.found.recovered,
         "duplicate_messages": result.found.duplicate_messages,
+        "malformed_messages": result.found.malformed_messages,
+        "refused_as_planned": result.found.refused_as_planned,
         "generator_lateness_p99_seconds": _number(result.sent.lateness_p99_s),
         "peak_lag": result.peak_lag,
     }
@@ -189,7 +198,12 @@ def show(console: Console, name: str, workload: Workload, result: Result, verdic
         f"{found.duplicate_messages:,} sent  {found.duplicate_rows_before_final:,} in the table, not merged yet  "
         f"{found.duplicated:,} visible",
     )
+    if found.malformed_messages:
+        planned = f"{found.malformed_messages:,} sent  {found.refused_as_planned:,} refused as planned, byte for byte"
+        details.add_row("malformed", planned)
     details.add_row("stored", f"{found.stored:,} rows of {found.accepted:,} transactions")
+    if found.recovered:
+        details.add_row("recovered", f"{found.recovered:,} not confirmed by the broker, yet stored")
     details.add_row("enrichment", "  ".join(f"{status} {rows:,}" for status, rows in sorted(found.enrichment.items())))
     if found.quarantine_reasons:
         reasons = "  ".join(f"{reason} {count:,}" for reason, count in sorted(found.quarantine_reasons.items()))

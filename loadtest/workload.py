@@ -25,7 +25,11 @@ class _Strict(BaseModel):
 
 
 class Thresholds(_Strict):
-    """What a run must reach. The counts are of transactions, except for `rejected`, which is of messages."""
+    """What a run must reach.
+
+    The counts are of transactions, except for `rejected` and `quarantined` and what malformed messages add to the
+    others, which are of messages.
+    """
 
     p95_seconds: float = Field(gt=0, description="95th percentile from intended send time to visible for a reader")
     lost: Allowed = 0
@@ -41,15 +45,17 @@ class Thresholds(_Strict):
 class Workload(_Strict):
     """One file of `loadtest/workloads/`.
 
-    `rate_per_second` counts every message; `duplicate_share` of them repeat an earlier one byte for byte, and
-    `canaries_per_second` are the transactions whose visibility is timed (a little more where the rate is no multiple of
-    it, and at most all).
+    `rate_per_second` counts every message; `duplicate_share` of them repeat an earlier one byte for byte,
+    `malformed_share` must be refused, each for one of the defects in `loadtest/defects.py`, and `canaries_per_second`
+    are the transactions whose visibility is timed (a little more where the rate is no multiple of it, and at most all).
+    Canaries are neither malformed nor duplicates.
     """
 
     description: str = Field(min_length=1)
     rate_per_second: int = Field(ge=1, le=1_000_000)
     duration_seconds: int = Field(ge=1, le=86_400)
     duplicate_share: float = Field(0.0, ge=0, le=0.9)
+    malformed_share: float = Field(0.0, ge=0, le=0.9)
     canaries_per_second: int = Field(20, ge=1, le=100)
     currencies: Weights = {"EUR": 40, "USD": 30, "GBP": 15, "JPY": 5, "CHF": 4, "PLN": 3, "SEK": 3}
     statuses: Weights = {"captured": 60, "settled": 20, "authorized": 14, "refunded": 3, "failed": 2, "charged_back": 1}

@@ -1,6 +1,8 @@
 """The load test's checker on the real tables: it passes what is right, and counts exactly what was tampered with."""
 
 import os
+from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -10,7 +12,7 @@ import pytest
 from ingest import ingest_schema
 
 from loadtest.checker import Window, check
-from loadtest.messages import Plan, render
+from loadtest.messages import Plan, defects, halves, numbers_of, render
 from loadtest.probe import QUERY
 
 MERCHANTS = list(range(100, 140))
@@ -29,9 +31,12 @@ def ingest(clickhouse_server):
 
 
 class StoredRun:
-    """A run whose messages went through the real views, and what a reader of the JSON alone expects of it."""
+    """A run whose messages went through the real views, and what a reader of the JSON alone expects of it.
 
-    def __init__(self, ingest, messages=4_000):
+    ``distinct`` holds the valid transactions, ``malformed`` the bytes of the others, both by id.
+    """
+
+    def __init__(self, ingest, messages=4_000, malformed_share=0.0):
         self.client = ingest.client
         for table in ("transactions", "quarantine"):
             self.client.command(f"TRUNCATE TABLE {table}")
@@ -40,6 +45,7 @@ class StoredRun:
             rate_per_second=2_000,
             messages=messages,
             duplicate_share=0.05,
+            malformed_share=malformed_share,
             canaries_per_second=20,
             merchants=MERCHANTS,
             canary_merchant=MERCHANTS[0],
@@ -48,7 +54,14 @@ class StoredRun:
             started_us=int(datetime.now(UTC).timestamp() * 1e6),
         )
         self.keys, self.values = render(self.plan, np.arange(messages))
-        self.distinct = {key.decode(): orjson.loads(value) for key, value in zip(self.keys, self.values, strict=True)}
+        _, clean = render(replace(self.plan, malformed_share=0.0), np.arange(messages))
+        self.distinct, self.malformed = {}, {}
+        for key, value, valid in zip(self.keys, self.values, clean, strict=True):
+            if value == valid:
+                self.distinct[key.decode()] = orjson.loads(value)
+            else:
+                self.malformed[key.decode()] = value
+        self.sendings = Counter(key.decode() for key in self.keys)
         self.ends = [BEFORE] * PARTITIONS
         for first in range(0, messages, 700):
             self.deliver(self.keys[first : first + 700], self.values[first : first + 700])
@@ -71,6 +84,7 @@ class StoredRun:
     def delete(self, ids):
         listed = ", ".join(f"'{one}'" for one in ids)
         self.client.command(f"DELETE FROM transactions WHERE transaction_id IN ({listed})")
+        self.client.command(f"DELETE FROM quarantine WHERE kafka_key IN ({listed})")
 
     def copy(self, original, /, **columns):
         changes = ", ".join(f"{value} AS {name}" for name, value in columns.items())
@@ -93,6 +107,11 @@ def run(ingest):
     return StoredRun(ingest)
 
 
+@pytest.fixture
+def poisoned(ingest):
+    return StoredRun(ingest, malformed_share=0.2)
+
+
 def faults(found):
     names = ("lost", "duplicated", "unexpected", "altered", "quarantined")
     return {name: count for name in names if (count := getattr(found, name))} | (
@@ -110,6 +129,7 @@ def test_an_untouched_run_has_no_fault_and_exact_sums(run):
     }
     assert found.enrichment == {"ok": len(run.distinct)}
     assert found.foreign_messages == 0
+    assert (found.recovered, found.malformed_messages, found.refused_as_planned) == (0, 0, 0)
 
 
 def test_duplicates_that_no_merge_has_removed_yet_are_in_the_table_and_not_visible(ingest):
@@ -117,9 +137,9 @@ def test_duplicates_that_no_merge_has_removed_yet_are_in_the_table_and_not_visib
     try:
         run = StoredRun(ingest)
         found = run.check()
+        with_copies = run.client.query("SELECT count() FROM transactions").result_rows[0][0]
     finally:
         ingest.client.command("SYSTEM START MERGES transactions")
-    with_copies = run.client.query("SELECT count() FROM transactions").result_rows[0][0]
     assert found.rows_before_final == with_copies > len(run.distinct)
     assert found.duplicate_rows_before_final == with_copies - len(run.distinct)
     assert (found.stored, found.duplicated) == (len(run.distinct), 0)
@@ -206,9 +226,9 @@ def test_what_the_broker_did_not_confirm_is_not_lost_unless_another_sending_was_
     found = run.check(rejected_keys=[*once, twice])
     assert found.accepted == len(run.distinct) - 4
     assert found.lost == 1, "one of the two sendings was confirmed"
-    assert found.unexpected == 0
+    assert (found.unexpected, found.recovered) == (0, 1)
     found = run.check(rejected_keys=[*once, twice, twice])
-    assert (found.accepted, found.lost) == (len(run.distinct) - 5, 0)
+    assert (found.accepted, found.lost, found.recovered) == (len(run.distinct) - 5, 0, 1)
     assert found.wrong_sums == []
 
 
@@ -235,3 +255,126 @@ def test_the_probe_reads_by_the_sorting_key(run):
     primary_key = text[text.index("PrimaryKey") :]
     assert "toDate(created_at)" in primary_key
     assert "merchant_id in [100, 100]" in primary_key
+
+
+# By hand from the topic's contract, not from the SQL.
+REFUSED_FOR = {
+    "not JSON": "not_json",
+    "truncated": "not_json",
+    "invalid UTF-8": "not_json",
+    "array": "not_an_object",
+    "two objects": "not_json",
+    "JSON string": "not_an_object",
+    "nulls": "transaction_id_missing",
+    "field missing": "amount_missing",
+    "field twice": "duplicate_field",
+    "wrong type": "merchant_id_malformed",
+    "NaN": "not_json",
+    "amount 1e400": "not_json",
+    "merchant 2^64": "merchant_id_malformed",
+    "negative amount": "amount_malformed",
+    "five decimals": "amount_malformed",
+    "unknown currency": "currency_unknown",
+    "unknown status": "status_unknown",
+    "year 0": "created_at_malformed",
+    "year 9999": "created_at_in_future",
+    "object as id": "transaction_id_malformed",
+    "binary": "not_json",
+}
+
+
+def test_each_defect_is_refused_for_its_reason(poisoned):
+    rows = poisoned.client.query("SELECT kafka_key, reason FROM quarantine FINAL").result_rows
+    kinds = defects(poisoned.plan, numbers_of(poisoned.plan, *halves([key for key, _ in rows])))
+    found = {(kind, reason) for kind, (_, reason) in zip(kinds, rows, strict=True)}
+    assert found == set(REFUSED_FOR.items())
+
+
+def test_malformed_messages_are_refused_as_planned_with_exactly_their_bytes(poisoned):
+    sent = sum(poisoned.sendings[key] for key in poisoned.malformed)
+    assert sent > len(poisoned.malformed) > 600, "some are sent twice"
+    found = poisoned.check()
+    assert faults(found) == {}
+    assert found.malformed_messages == found.refused_as_planned == sent
+    assert sum(found.quarantine_reasons.values()) == sent
+    assert found.accepted == found.stored == len(poisoned.distinct)
+    assert {currency: stored for currency, (_, stored) in found.money.items()} == {
+        currency: total * 10_000 for currency, total in poisoned.sums().items()
+    }
+
+
+def test_a_malformed_message_that_is_not_in_quarantine_is_lost(poisoned):
+    once = [key for key in poisoned.malformed if poisoned.sendings[key] == 1][:3]
+    twice = next(key for key in poisoned.malformed if poisoned.sendings[key] == 2)
+    poisoned.delete(once)
+    poisoned.client.command(
+        "DELETE FROM quarantine WHERE (kafka_partition, kafka_offset) IN"
+        f" (SELECT kafka_partition, min(kafka_offset) FROM quarantine WHERE kafka_key = '{twice}' GROUP BY ALL)"
+    )
+    found = poisoned.check()
+    assert faults(found) == {"lost": 4}, "each message counts, also the one whose duplicate is there"
+    assert found.refused_as_planned == found.malformed_messages - 4
+
+
+def test_a_malformed_message_that_the_broker_did_not_confirm_may_be_missing(poisoned):
+    gone, refused, twice = [
+        *[key for key in poisoned.malformed if poisoned.sendings[key] == 1][:2],
+        next(key for key in poisoned.malformed if poisoned.sendings[key] == 2),
+    ]
+    poisoned.delete([gone, twice])
+    found = poisoned.check(rejected_keys=[gone, refused, twice])
+    assert faults(found) == {"lost": 1}, "one of the two sendings was confirmed"
+    assert found.recovered == 0
+    assert faults(poisoned.check(rejected_keys=[gone, refused, twice, twice])) == {}
+
+
+@pytest.mark.parametrize("also_in_quarantine", [True, False])
+def test_a_malformed_message_that_is_stored_is_unexpected(poisoned, also_in_quarantine):
+    malformed = next(iter(poisoned.malformed))
+    if not also_in_quarantine:
+        poisoned.delete([malformed])
+    some = next(iter(poisoned.distinct))
+    poisoned.copy(some, transaction_id=f"toUUID('{malformed}')")
+    found = poisoned.check()
+    assert faults(found) == {"unexpected": 1, "wrong_sums": [poisoned.distinct[some]["currency"]]}
+
+
+@pytest.mark.parametrize("changed", ["substring(raw_message, 2)", "concat(raw_message, ' ')", "'?'", "''"])
+def test_a_malformed_message_whose_bytes_in_quarantine_are_others_is_altered(poisoned, changed):
+    malformed = next(key for key in poisoned.malformed if poisoned.sendings[key] == 1)
+    poisoned.client.command(
+        f"INSERT INTO quarantine SELECT * REPLACE ({changed} AS raw_message, quarantined_at + 1 AS quarantined_at)"
+        f" FROM quarantine WHERE kafka_key = '{malformed}'"
+    )
+    found = poisoned.check()
+    assert faults(found) == {"altered": 1}
+    assert found.refused_as_planned == found.malformed_messages - 1
+
+
+def test_a_valid_message_in_quarantine_is_told_from_the_malformed_ones(poisoned):
+    some, message = next(iter(poisoned.distinct.items()))
+    poisoned.delete([some])
+    poisoned.deliver([some.encode()], [orjson.dumps(message | {"status": "???"})])
+    found = poisoned.check()
+    assert faults(found) == {"quarantined": 1, "wrong_sums": [message["currency"]]}
+    assert found.refused_as_planned == found.malformed_messages
+
+
+def test_a_malformed_message_refused_more_often_than_it_was_sent_was_not_planned(poisoned):
+    key, value = next(iter(poisoned.malformed.items()))
+    poisoned.deliver([key.encode()], [value])
+    found = poisoned.check()
+    assert (faults(found), found.foreign_messages) == ({"quarantined": 1}, 1)
+    assert found.refused_as_planned == found.malformed_messages
+
+
+def test_of_a_poisoned_run_cut_short_only_what_was_sent_counts(poisoned):
+    sent = 2_500
+    before = Counter(key.decode() for key in poisoned.keys[:sent])
+    poisoned.delete(key for key in poisoned.sendings if before[key] != poisoned.sendings[key])
+    found = poisoned.check(sent=sent)
+    planned = sum(before[key] for key in poisoned.malformed)
+    gone = [key for key in before if before[key] != poisoned.sendings[key]]
+    assert found.malformed_messages == planned
+    assert found.lost == sum(before[key] if key in poisoned.malformed else 1 for key in gone) > 0
+    assert (found.quarantined, found.unexpected, found.altered) == (0, 0, 0)

@@ -89,11 +89,11 @@ def pipeline(stack: Settings, paystream: Paystream, tmp_path_factory: pytest.Tem
 
 @pytest.fixture
 def workload(tmp_path):
-    def write(rate: int, seconds: int, duplicate_share: float = 0.0, drain_seconds: int = 60) -> str:
+    def write(rate: int, seconds: int, duplicates: float = 0.0, drain_seconds: int = 60, malformed: float = 0.0) -> str:
         file = tmp_path / "mine.yaml"
         file.write_text(
             f"description: of a test\nrate_per_second: {rate}\nduration_seconds: {seconds}\n"
-            f"duplicate_share: {duplicate_share}\ndrain_timeout_seconds: {drain_seconds}\n"
+            f"duplicate_share: {duplicates}\nmalformed_share: {malformed}\ndrain_timeout_seconds: {drain_seconds}\n"
             # This machine may be busy, and speeds are for benchmarks.
             "thresholds: {p95_seconds: 60, generator_lateness_p99_seconds: 60}\n"
         )
@@ -134,7 +134,7 @@ def test_a_sound_pipeline_passes_and_the_result_agrees_with_the_stored_rows(
         before = topic.ends()
     rows_before = one(settings, "SELECT count() FROM transactions_current")
     result = tmp_path / "result.json"
-    process = paystream(settings, "loadtest", "run", workload(400, 5, 0.1), "--json", str(result))
+    process = paystream(settings, "loadtest", "run", workload(400, 5, 0.1, malformed=0.1), "--json", str(result))
     code, out, err = finish(process)
     assert (code, err) == (0, []), out
     last = out.splitlines()[-1]
@@ -148,9 +148,15 @@ def test_a_sound_pipeline_passes_and_the_result_agrees_with_the_stored_rows(
     with open_topic(settings) as topic:
         assert sum(topic.ends()) - sum(before) == document["generator"]["sent"] == 2_000
     stored = one(settings, "SELECT count() FROM transactions_current") - rows_before
-    assert stored == found["stored"] == found["accepted"] == 2_000 - found["duplicate_messages"]
-    assert 100 < found["duplicate_messages"] < 300
     started = document["started_at"][:26]
+    with connect(settings) as client:
+        [[refused, refused_ids]] = client.query(
+            f"SELECT count(), uniqExact(kafka_key) FROM quarantine FINAL WHERE quarantined_at >= '{started}'"
+        ).result_rows
+    assert 100 < refused == found["malformed_messages"] == found["refused_as_planned"] < 300
+    assert stored == found["stored"] == found["accepted"] == 2_000 - found["duplicate_messages"] - refused_ids
+    assert 100 < found["duplicate_messages"] < 300
+    assert (found["quarantined"], found["recovered"]) == (0, 0)
     with connect(settings) as client:
         sums = client.query(
             f"SELECT currency, sum(amount) FROM transactions_current WHERE created_at >= '{started}' GROUP BY currency"

@@ -26,7 +26,7 @@ def test_list_names_the_shipped_workloads(own_settings, paystream):
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["tomorrow"], 2, "Workload 'tomorrow': no such workload. Name a file, or one of: demo, smoke,"),
+        (["tomorrow"], 2, "Workload 'tomorrow': no such workload. Name a file, or one of: demo, poison, smoke,"),
         (["smoke", "--json", "absent/result.json"], 2, "Result file 'absent/result.json' cannot be written: No such"),
         (["smoke"], 3, "cannot be reached"),
     ],

@@ -10,16 +10,19 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
+from loadtest.defects import DEFECTS
 from loadtest.messages import (
     RESEND_WITHIN_S,
     Plan,
     contents,
+    defects,
     due,
     halves,
     ids,
     intended_us,
     is_canary,
     is_duplicate,
+    is_malformed,
     numbers_of,
     render,
 )
@@ -164,3 +167,53 @@ def test_amounts_and_choices_are_spread_as_stated():
 def test_two_runs_share_no_id():
     one, other = (set(render(make_plan(seed=seed), np.arange(5_000))[0]) for seed in (7, 8))
     assert not one & other
+
+
+@pytest.fixture(scope="module")
+def poisoned():
+    """A run with malformed messages, and those of its numbers whose bytes differ from the run without them."""
+    plan = make_plan(malformed_share=0.2)
+    keys, values = render(plan, all_numbers(plan))
+    clean_keys, clean = render(make_plan(), all_numbers(plan))
+    assert keys == clean_keys
+    return plan, keys, values, [number for number, value in enumerate(values) if value != clean[number]]
+
+
+def test_malformed_messages_are_a_share_of_all_but_canaries_and_nothing_else_changes(poisoned):
+    plan, _, _, changed = poisoned
+    duplicates, marked = is_duplicate(plan, all_numbers(plan)), is_canary(plan, all_numbers(plan))
+    assert not marked[changed].any()
+    of_their_own = [number for number in changed if not duplicates[number]]
+    own = all_numbers(plan)[~duplicates]
+    assert own[is_malformed(plan, own)].tolist() == of_their_own
+    eligible = np.count_nonzero(~duplicates & ~marked)
+    assert abs(len(of_their_own) - eligible * 0.2) < 5 * math.sqrt(eligible * 0.2 * 0.8)
+
+
+def test_a_duplicate_of_a_malformed_message_repeats_it_byte_for_byte(poisoned):
+    plan, keys, values, changed = poisoned
+    first: dict[bytes, bytes] = {}
+    assert all(first.setdefault(key, value) == value for key, value in zip(keys, values, strict=True))
+    assert 100 < np.count_nonzero(is_duplicate(plan, np.array(changed))) < len(changed) / 4
+
+
+def test_a_malformed_message_is_found_again_by_its_key(poisoned):
+    plan, keys, _, changed = poisoned
+    own = [number for number in changed if not is_duplicate(plan, np.array([number]))[0]]
+    assert numbers_of(plan, *halves([keys[number].decode() for number in own])).tolist() == own
+
+
+def test_each_defect_is_used_as_often_as_the_others_and_leaves_a_message_that_kafka_takes(poisoned):
+    plan, _, values, changed = poisoned
+    own = [number for number in changed if not is_duplicate(plan, np.array([number]))[0]]
+    used = Counter(defects(plan, np.array(own)))
+    assert used.keys() == DEFECTS.keys()
+    typical = len(own) / len(DEFECTS)
+    assert all(abs(count - typical) < 5 * math.sqrt(typical) for count in used.values())
+    assert all(0 < len(values[number]) < 10_000 for number in changed)
+
+
+def test_a_message_does_not_depend_on_those_rendered_with_it(poisoned):
+    plan, keys, values, changed = poisoned
+    some = np.array(changed[:200])
+    assert render(plan, some) == ([keys[number] for number in some], [values[number] for number in some])

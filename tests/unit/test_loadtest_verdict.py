@@ -27,8 +27,9 @@ GOOD = Result(
     ),
     seen=Seen(latencies_s=[0.1, 0.2, 0.3, 0.4], never_seen=0, query_p95_s=0.004, queries=99, failed_queries=0),
     found=Found(
-        accepted=1_900, stored=1_900, lost=0, duplicated=0, unexpected=0, altered=0, quarantined=0,
-        quarantine_reasons={}, money={"EUR": (123_400, 123_400)}, enrichment={"ok": 1_800, "fx_provisional": 100},
+        accepted=1_900, stored=1_900, lost=0, duplicated=0, unexpected=0, altered=0, recovered=0,
+        malformed_messages=0, refused_as_planned=0, quarantined=0, quarantine_reasons={},
+        money={"EUR": (123_400, 123_400)}, enrichment={"ok": 1_800, "fx_provisional": 100},
         duplicate_messages=100, foreign_messages=0, rows_before_final=1_950, duplicate_rows_before_final=50,
     ),
     drain_s=0.4,
@@ -134,3 +135,29 @@ def test_a_person_sees_the_thresholds_first_with_what_was_measured():
         "✓ counted twice 0 at most 0",
     ]
     assert any("sum EUR" in line and "12.3400 sent" in line and "10.0000 stored" in line for line in lines)
+
+
+def test_malformed_messages_that_were_refused_and_recovered_transactions_break_nothing_and_are_shown():
+    result = with_found(
+        malformed_messages=1_040, refused_as_planned=1_039, quarantine_reasons={"not_json": 1_039}, recovered=7
+    )
+    workload = load("smoke")
+    verdict = judge(workload, result)
+    assert verdict.word == "pass"
+    screen = io.StringIO()
+    show(Console(file=screen, width=100), "smoke", workload, result, verdict)
+    lines = [" ".join(line.split()) for line in screen.getvalue().splitlines()]
+    assert "malformed 1,040 sent 1,039 refused as planned, byte for byte" in lines
+    assert "recovered 7 not confirmed by the broker, yet stored" in lines
+    fields = as_fields("smoke", result, verdict)
+    assert (fields["malformed_messages"], fields["refused_as_planned"], fields["recovered"]) == (1_040, 1_039, 7)
+    assert fields["quarantined"] == 0
+    document = as_dict("smoke", workload, result, verdict)
+    names = ("malformed_messages", "refused_as_planned", "recovered", "quarantined")
+    assert [document["transactions"][name] for name in names] == [1_040, 1_039, 7, 0]
+    assert set(names) <= document["definitions"].keys()
+
+    screen = io.StringIO()
+    show(Console(file=screen, width=100), "smoke", workload, GOOD, judge(workload, GOOD))
+    assert "malformed" not in screen.getvalue()
+    assert "recovered" not in screen.getvalue()

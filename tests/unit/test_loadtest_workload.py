@@ -21,15 +21,23 @@ def written(tmp_path, **changes):
 
 
 @pytest.mark.parametrize(
-    ("name", "rate", "seconds", "duplicates"),
-    [("demo", 500, 60, 0.01), ("today", 500, 60, 0), ("ten_times", 5000, 60, 0), ("smoke", 200, 10, 0.05)],
+    ("name", "rate", "seconds", "duplicates", "malformed"),
+    [
+        ("demo", 500, 60, 0.01, 0),
+        ("poison", 5000, 60, 0, 0.01),
+        ("smoke", 200, 10, 0.05, 0),
+        ("ten_times", 5000, 60, 0, 0),
+        ("today", 500, 60, 0, 0),
+    ],
 )
-def test_shipped_workloads(name, rate, seconds, duplicates):
+def test_shipped_workloads(name, rate, seconds, duplicates, malformed):
     workload = load(name)
     assert name in shipped()
     assert (workload.rate_per_second, workload.duration_seconds) == (rate, seconds)
     assert (workload.duplicate_share, workload.messages) == (duplicates, rate * seconds)
-    assert (workload.thresholds.lost, workload.thresholds.duplicated) == (0, 0)
+    assert workload.malformed_share == malformed
+    thresholds = workload.thresholds
+    assert (thresholds.lost, thresholds.duplicated, thresholds.unexpected, thresholds.quarantined) == (0, 0, 0, 0)
 
 
 def test_a_workload_of_ones_own(tmp_path):
@@ -50,6 +58,8 @@ def test_a_workload_of_ones_own(tmp_path):
         ({"rate_per_second": "'10'"}, "rate_per_second: should be a valid integer (it is '10')"),
         ({"rate_per_second": "yes"}, "rate_per_second: should be a valid integer (it is True)"),
         ({"duplicate_share": "1.5"}, "duplicate_share: should be less than or equal to 0.9 (it is 1.5)"),
+        ({"malformed_share": "0.91"}, "malformed_share: should be less than or equal to 0.9 (it is 0.91)"),
+        ({"malformed_share": "-0.1"}, "malformed_share: should be greater than or equal to 0 (it is -0.1)"),
         ({"duplicate_share": ".nan"}, "duplicate_share: should be a finite number"),
         ({"thresholds": "{p95_seconds: .inf}"}, "thresholds.p95_seconds: should be a finite number"),
         ({"currencies": "{}"}, "currencies: Dictionary should have at least 1 item"),
@@ -98,5 +108,5 @@ def test_a_file_that_is_not_text_is_refused(tmp_path, content):
 
 @pytest.mark.parametrize("name", ["tomorrow", "absent.yaml", "."])
 def test_an_unknown_workload_lists_the_shipped_ones(name):
-    with pytest.raises(UsageError, match="demo, smoke, ten_times, today"):
+    with pytest.raises(UsageError, match="demo, poison, smoke, ten_times, today"):
         load(name)
