@@ -10,6 +10,7 @@ import fcntl
 import http.client
 import ipaddress
 import json
+import os
 import re
 import shutil
 import signal
@@ -82,12 +83,15 @@ class Stopped:
     how: Literal["stopped", "killed", "dead already"]
 
 
-def start(settings: Settings, broker: BrokerChoice = "auto") -> Stack:
+def start(settings: Settings, broker: BrokerChoice = "auto", clickhouse_disk_mib: int | None = None) -> Stack:
     """Start what is not running yet and return once every part answers and the topic exists with 4 partitions.
 
     ``auto`` takes Apache Kafka where Java is installed and the jars are there or can be fetched, and the in-memory
     broker elsewhere. If anything fails, or an exception such as KeyboardInterrupt arrives, the parts started by this
     call are stopped again before it is raised. Each wait is bounded.
+
+    ``clickhouse_disk_mib`` is for tests of what a full disk does (Linux): ClickHouse's data goes to a disk of that size
+    in memory, which only its process sees, which others find at ``clickhouse_disk``, and which ends with the process.
 
     Raises:
         UsageError: the settings address no local stack, a port is taken, Apache Kafka was asked for and is not
@@ -109,7 +113,9 @@ def start(settings: Settings, broker: BrokerChoice = "auto") -> Stack:
                 kind, note = _choose_broker(broker)
                 process = _start_broker(home, kind, addresses["broker"])
             _wait(home, "broker", process, _broker_question(settings, kind))
-            process = None if "clickhouse" in running else _start_clickhouse(home, addresses["clickhouse"])
+            process = None
+            if "clickhouse" not in running:
+                process = _start_clickhouse(home, addresses["clickhouse"], clickhouse_disk_mib)
             _wait(home, "clickhouse", process, _clickhouse_question(settings))
         except BaseException:
             with _signals_held():
@@ -172,6 +178,19 @@ def kill(settings: Settings, name: PartName, number: signal.Signals) -> None:
             process.send_signal(number)
             return
     raise UsageError(f"Part '{name}' of the local stack: it is not running. Start it with `paystream up`.")
+
+
+def clickhouse_disk(settings: Settings) -> Path:
+    """Return where another process finds the running ClickHouse's data folder, also when it is on a disk of its own.
+
+    Raises:
+        UsageError: it is not running.
+    """
+    pid = pids(settings).get("clickhouse")
+    if pid is None:
+        raise UsageError("ClickHouse of the local stack: it is not running. Start it with `paystream up`.")
+    folder = settings.home.resolve() / "clickhouse"
+    return Path(f"/proc/{pid}/root{folder}")
 
 
 def pids(settings: Settings) -> dict[PartName, int]:
@@ -275,10 +294,15 @@ def _start_broker(home: Path, kind: Literal["kafka", "memory"], address: Address
     return _start(home, "broker", kind, address, command, REPOSITORY)
 
 
-def _start_clickhouse(home: Path, address: Address) -> subprocess.Popen:
+def _start_clickhouse(home: Path, address: Address, disk_mib: int | None) -> subprocess.Popen:
     host, port = address
     command = [sys.executable, "-m", "devstack.clickhouse_server"]
     command += ["--host", host, "--port", str(port), "--data", str(home / "clickhouse")]
+    if disk_mib is not None:
+        # A mount namespace of its own; who is not root becomes so in a user namespace, where one may mount.
+        unshare = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"])]
+        mount = 'mkdir -p "$2" && mount -t tmpfs -o size="$1"m tmpfs "$2" && shift 2 && exec "$@"'
+        command = [*unshare, "sh", "-c", mount, "sh", str(disk_mib), str(home / "clickhouse"), *command]
     return _start(home, "clickhouse", "clickhouse", address, command, REPOSITORY)
 
 

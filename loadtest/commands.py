@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from loadtest.drain import drain
+from loadtest.fault_commands import faults
 from loadtest.run import Progress
 from loadtest.run import run as run_workload
 from loadtest.verdict import as_dict, as_fields, judge, show
@@ -26,6 +27,9 @@ from paystream.settings import load_settings
 LOG_EVERY_S = 5
 
 app = typer.Typer(help="Send payments at a fixed rate and check what becomes of them.", no_args_is_help=True)
+
+
+app.command()(faults)
 
 
 @app.command()

@@ -2,7 +2,8 @@
 
 Parent and child speak JSON lines over the child's stdin and stdout:
 request (plan, Kafka settings, topic) → ``{"ready": true}`` → ``{"started_us": …}`` → ``{"sent": …}`` every half second
-→ ``{"sent": …, "result": …}``. The child ends when its stdin closes, so it cannot outlive the parent.
+→ ``{"sent": …, "result": …}``. A line more on stdin ends the sending early; the child ends when its stdin closes, so it
+cannot outlive the parent.
 """
 
 import contextlib
@@ -75,8 +76,9 @@ def main() -> None:
         if not line:
             return
         plan = Plan(**request["plan"] | orjson.loads(line))
-        threading.Thread(target=_end_with_parent, daemon=True).start()
-        result = _send(plan, producer)
+        stop = threading.Event()
+        threading.Thread(target=_heed_parent, args=(stop,), daemon=True).start()
+        result = _send(plan, producer, stop)
         _say({"sent": result.sent, "result": asdict(result)})
     except KafkaException as error:
         _say({"error": error.args[0].str()})
@@ -137,7 +139,7 @@ class _Lateness:
         return float(np.searchsorted(np.cumsum(self.bins), total * percent / 100)) / 1000
 
 
-def _send(plan: Plan, producer: _Producer) -> Sent:
+def _send(plan: Plan, producer: _Producer, stop: threading.Event) -> Sent:
     lateness = _Lateness()
     # The wall clock is read once: a clock that is set during the run neither stops nor floods it.
     offset_us = time.time_ns() // 1000 - time.monotonic_ns() // 1000
@@ -150,7 +152,7 @@ def _send(plan: Plan, producer: _Producer) -> Sent:
     reported = time.monotonic()
     cpu_before_s = time.process_time()
 
-    while sent < plan.messages:
+    while sent < plan.messages and not stop.is_set():
         now_us = time.monotonic_ns() // 1000 + offset_us
         if now_us > give_up_us:
             break
@@ -196,9 +198,9 @@ def _send(plan: Plan, producer: _Producer) -> Sent:
     )
 
 
-def _end_with_parent() -> None:
-    while os.read(sys.stdin.fileno(), 1):
-        pass
+def _heed_parent(stop: threading.Event) -> None:
+    while os.read(sys.stdin.fileno(), 100):
+        stop.set()
     os._exit(1)
 
 
@@ -260,6 +262,10 @@ class Generator:
     def start(self, started_us: int) -> None:
         """Let it send message 0 at this time, in microseconds since 1970, and the others after it."""
         self._tell({"started_us": started_us})
+
+    def stop(self) -> None:
+        """Let it send no more; it reports its result once the broker has confirmed what was sent, or refused."""
+        self._tell({"stop": True})
 
     def wait(self, timeout_s: float) -> None:
         """Take in ``sent`` and ``result`` what it reports within this time; return at once after the result.

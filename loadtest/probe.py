@@ -38,6 +38,18 @@ WHERE toDate(created_at) IN {days:Array(Date)}
 
 
 @dataclass(frozen=True)
+class Sighting:
+    """A canary's intended send time and the arrival of the first answer with it, in microseconds since 1970."""
+
+    intended_us: int
+    seen_us: int
+
+    @property
+    def latency_s(self) -> float:
+        return (self.seen_us - self.intended_us) / 1e6
+
+
+@dataclass(frozen=True)
 class Seen:
     """What the probe saw. Latencies are in seconds; those of canaries that never showed are infinite."""
 
@@ -76,7 +88,7 @@ class Probe:
         self._merchant_id = plan.canary_merchant
         self._coming = deque(canaries(plan))
         self._pending: deque[tuple[UUID, int]] = deque()
-        self._latencies: list[float] = []
+        self._sightings: list[Sighting] = []
         self._query_seconds: list[float] = []
         self._failures = 0
         self._stop = threading.Event()
@@ -91,9 +103,14 @@ class Probe:
         self._thread.join(10)
 
     @property
+    def sightings(self) -> list[Sighting]:
+        """Return the canaries seen so far, in the order in which they were seen."""
+        return list(self._sightings)
+
+    @property
     def latencies_s(self) -> list[float]:
         """Return the latencies so far, in seconds."""
-        return list(self._latencies)
+        return [sighting.latency_s for sighting in self._sightings]
 
     def finish(self, wait_s: float, sent_until_us: int) -> Seen:
         """Wait up to ``wait_s`` for the canaries that are still to come, then stop.
@@ -107,7 +124,7 @@ class Probe:
         self._thread.join(10)
         missing = sum(at <= sent_until_us for _, at in [*self._pending, *self._coming])
         return Seen(
-            latencies_s=self._latencies + [math.inf] * missing,
+            latencies_s=self.latencies_s + [math.inf] * missing,
             never_seen=missing,
             query_p95_s=percentile(self._query_seconds, 95),
             queries=len(self._query_seconds),
@@ -148,7 +165,7 @@ class Probe:
             for _ in range(len(wanted)):
                 canary = self._pending.popleft()
                 if canary[0] in found:
-                    self._latencies.append((answered_us - canary[1]) / 1e6)
+                    self._sightings.append(Sighting(canary[1], answered_us))
                 else:
                     self._pending.append(canary)
         spent_s = (time.monotonic_ns() // 1000 + offset_us - asked_us) / 1e6

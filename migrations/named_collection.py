@@ -42,8 +42,9 @@ def sync(backend: ClickHouseBackend, settings: Settings, kafka_tables: list[str]
     """Make the named collections say what the settings say, and return whether Kafka's was changed.
 
     When it was, those of ``kafka_tables`` that exist are detached and attached, since a Kafka table reads its
-    collection only then; consumption goes on from the committed offsets. A dictionary reads its own at every load. One
-    server has one such pair, shared by all its databases.
+    collection only then; consumption goes on from the committed offsets. A dictionary reads its own at every load, and
+    one whose load had failed is loaded now, since the engine tries that again late (after minutes) or never. One server
+    has one such pair, shared by all its databases.
 
     Raises:
         PaystreamError: the engine refuses it. The message holds no value.
@@ -52,6 +53,8 @@ def sync(backend: ClickHouseBackend, settings: Settings, kafka_tables: list[str]
     values = _values(settings)
     try:
         _write(backend, DICTIONARIES, _dictionary_values(settings))
+        for dictionary in _failed_dictionaries(backend):
+            backend.connection.command(f"SYSTEM RELOAD DICTIONARY {backend.quote_identifier(dictionary)}")
         created = _write(backend, KAFKA, values)
         changed = created or not _matches(backend.newest_comment(_LOG_OPERATION), values)
         if changed:
@@ -116,6 +119,13 @@ def _write(backend: ClickHouseBackend, name: str, values: dict[str, str]) -> boo
     deletion = f" DELETE {', '.join(f'`{key}`' for key in superfluous)}" if superfluous else ""
     backend.connection.command(f"ALTER NAMED COLLECTION {name} SET {assignments}{deletion}")
     return False
+
+
+def _failed_dictionaries(backend: ClickHouseBackend) -> list[str]:
+    rows = backend.connection.query(
+        "SELECT name FROM system.dictionaries WHERE database = currentDatabase() AND status = 'FAILED'"
+    ).result_rows
+    return sorted(name for (name,) in rows)
 
 
 def _existing(backend: ClickHouseBackend, tables: list[str]) -> list[str]:

@@ -1,0 +1,260 @@
+"""One fault: send payments, inflict it, mend it, wait until all is read, and check what became of every payment."""
+
+import contextlib
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from clickhouse_connect.driver.client import Client
+
+from devstack import stack
+from devstack.ports import free_port
+from loader import sample
+from loader.fx import read_fx
+from loader.merchants import read_merchants
+from loader.refresh import FX, MERCHANTS, refresh
+from loader.source import read_source
+from loadtest.checker import Found, Window, check
+from loadtest.faults import Fault, Restart, Scene
+from loadtest.generator import DELIVERY_TIMEOUT_S, Generator, Sent
+from loadtest.probe import Probe, Sighting
+from loadtest.run import LEAD_S, make_plan, wait_until_quiet
+from loadtest.topic import Topic, open_topic
+from loadtest.workload import Thresholds, Workload
+from migrations import runner
+from paystream.audit import audit
+from paystream.clickhouse import connect
+from paystream.errors import CheckFailed
+from paystream.kafka import client_config
+from paystream.settings import Settings
+
+LONGEST_S = 6 * 3600
+"""A fault ends when it was mended; this only bounds the memory that a run may take."""
+
+DUPLICATE_SHARE = 0.01
+DRAIN_S = 180
+RESUME_LIMIT_S = 10.0
+MERCHANTS_COUNT = 80_000
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the payments that were sent while a fault was inflicted.
+
+    Attributes:
+        bite: what shows that the fault struck.
+        seconds: from the first message to the last.
+        outage_s: the longest that a payment took until a reader found it; infinite when one was never found.
+        restart_s: for each restart, from the order until all parts answered.
+        resumed_s: for each restart after which ingest went on before the next one, from the end of the restart until
+            a reader found a payment made since its order.
+        redelivered: messages that ClickHouse was handed more than once, by the ledger.
+        duplicate_rows: offsets found in the table twice, before FINAL; a lower bound, since merges remove them.
+        others_changed: whether a reader finds other transactions of before the run than before it.
+        audit: the verdict of ``paystream audit`` over the run.
+    """
+
+    name: str
+    what: str
+    bite: str
+    kills: int
+    seconds: float
+    sent: Sent
+    found: Found
+    outage_s: float
+    restart_s: list[float]
+    resumed_s: list[float]
+    redelivered: int
+    duplicate_rows: int
+    others_changed: bool
+    audit: str
+
+    @property
+    def problems(self) -> list[str]:
+        """Return what must not be, empty when the promise held."""
+        found = self.found
+        counts = {
+            "lost": found.lost,
+            "duplicated": found.duplicated,
+            "unexpected": found.unexpected,
+            "altered": found.altered,
+            "refused though valid": found.quarantined,
+            "currencies with a wrong sum": len(found.wrong_sums),
+            "messages of other producers": found.foreign_messages,
+        }
+        problems = [f"{count:,} {name}" for name, count in counts.items() if count]
+        if self.others_changed:
+            problems.append("a reader finds other transactions of before the fault than before it")
+        if self.audit != "complete":
+            problems.append(f"audit says {self.audit}")
+        if not math.isfinite(self.outage_s):
+            problems.append("a payment was never seen")
+        return problems
+
+    @property
+    def late(self) -> str:
+        """Return by how much ingest resumed too late after a restart, empty when it did not."""
+        longest_s = max(self.resumed_s, default=0.0)
+        return f"resumed {longest_s:.1f} s after a restart" if longest_s > RESUME_LIMIT_S else ""
+
+
+# What a reader finds of the messages before these offsets; the xor is the same in whatever order the rows come.
+_FINGERPRINT = """
+SELECT
+    count(),
+    uniqExact(transaction_id),
+    groupBitXor(cityHash64(transaction_id, merchant_id, amount, currency, status))
+FROM transactions_current
+WHERE kafka_offset < {first:Array(UInt64)}[kafka_partition + 1]
+"""
+
+_READ = "SELECT sum(messages) FROM ingest_ledger WHERE read_at >= {began:DateTime64(3, 'UTC')}"
+
+
+@contextlib.contextmanager
+def prepared_stack(folder: Path, disk_mib: int | None = None) -> Iterator[Settings]:
+    """Start a stack of its own in a folder, with schema, merchants and rates; stop it at the end.
+
+    Raises:
+        ServiceUnavailable: a part did not start.
+        UsageError: Apache Kafka cannot be had here.
+    """
+    settings = Settings(
+        _env_file=None,
+        home=folder,
+        kafka_brokers=f"127.0.0.1:{free_port('127.0.0.1')}",
+        clickhouse_host="127.0.0.1",
+        clickhouse_port=free_port("127.0.0.1"),
+    )
+    try:
+        stack.start(settings, "kafka", disk_mib)
+        prepare(settings)
+        yield settings
+    finally:
+        stack.stop(settings)
+
+
+def prepare(settings: Settings) -> None:
+    """Create the schema, and load made-up merchants and the European Central Bank's rates."""
+    runner.up(settings)
+    with tempfile.TemporaryDirectory() as folder:
+        merchants, rates = Path(folder) / "merchants.csv", Path(folder) / "rates.zip"
+        sample.write_merchants(merchants, MERCHANTS_COUNT, seed=1)
+        sample.write_fx(rates)
+        source = read_source("Merchants file", merchants)
+        refresh(settings, MERCHANTS, source, read_merchants(source))
+        source = read_source("FX file", rates)
+        refresh(settings, FX, source, read_fx(source, settings.reporting_currency))
+
+
+def run_fault(settings: Settings, fault: Fault, kills: int, report: Callable[[str], None]) -> Outcome:
+    """Inflict a fault on a running local stack while payments are sent, and check what became of them.
+
+    Args:
+        settings: a local stack that is running, with schema and dimensions, and with no other producer.
+        fault: what to do to it.
+        kills: how many kills ``clickhouse-killed`` makes.
+        report: told, in a few words, what is going on.
+
+    Raises:
+        DidNotBite: the fault left no trace.
+        CheckFailed: ingest did not resume, or did not read all of it in time.
+    """
+    workload = Workload(
+        description=fault.what,
+        rate_per_second=fault.rate_per_second,
+        duration_seconds=LONGEST_S,
+        duplicate_share=DUPLICATE_SHARE,
+        malformed_share=fault.malformed_share,
+        thresholds=Thresholds(p95_seconds=RESUME_LIMIT_S),
+    )
+    with open_topic(settings) as topic:
+        with connect(settings) as client:
+            plan = make_plan(client, workload)
+        with Generator(plan, client_config(settings), settings.kafka_topic) as generator:
+            generator.wait_ready()
+            report("waiting until all of before is read")
+            with connect(settings) as client:
+                wait_until_quiet(settings, topic, client, plan, lambda _: None)
+                [[began_at]] = client.query("SELECT now64(3, 'UTC')").result_rows
+                others_before = _fingerprint(client, topic.ends())
+            first = topic.ends()
+            plan = replace(plan, started_us=int((time.time() + LEAD_S) * 1e6))
+            with Probe(settings, plan) as probe:
+                scene = Scene(settings, plan, probe, kills)
+                generator.start(plan.started_us)
+                report("sending")
+                scene.wait_resumed()
+                report(fault.what)
+                bite = fault.inflict(scene)
+                scene.count_duplicate_rows()
+                report("waiting until all is read")
+                sent = _stop(generator)
+                end = topic.ends()
+                _wait_read(settings, topic, end)
+                last_us = plan.started_us + sent.sent * 1_000_000 // plan.rate_per_second - 1
+                seen = probe.finish(RESUME_LIMIT_S, last_us)
+                sightings = probe.sightings
+    report("checking")
+    with connect(settings, timeout_s=300) as client:
+        window = Window(first, end, began_at)
+        found = check(client, plan, window, sent.sent, sent.rejected_keys)
+        [[read]] = client.query(_READ, parameters={"began": began_at}).result_rows
+        others_after = _fingerprint(client, first)
+    audited = audit(settings, datetime.now(UTC) - began_at.replace(tzinfo=UTC))
+    return Outcome(
+        name=fault.name,
+        what=fault.what,
+        bite=bite,
+        kills=scene.kills,
+        seconds=sent.sent / plan.rate_per_second,
+        sent=sent,
+        found=found,
+        outage_s=max(seen.latencies_s),
+        restart_s=[(one.answered_us - one.ordered_us) / 1e6 for one in scene.restarts],
+        resumed_s=_resumed(scene.restarts, sightings),
+        redelivered=read - window.messages,
+        duplicate_rows=scene.duplicate_rows,
+        others_changed=others_before != others_after,
+        audit=audited.verdict,
+    )
+
+
+def _fingerprint(client: Client, first: list[int]) -> tuple[int, ...]:
+    return client.query(_FINGERPRINT, parameters={"first": first}).result_rows[0]
+
+
+def _stop(generator: Generator) -> Sent:
+    generator.stop()
+    deadline = time.monotonic() + DELIVERY_TIMEOUT_S + 30
+    while generator.result is None:
+        if time.monotonic() > deadline:
+            raise CheckFailed("Load generator: the broker did not confirm its last messages. Read the broker's log.")
+        generator.wait(1)
+    return generator.result
+
+
+def _wait_read(settings: Settings, topic: Topic, end: list[int]) -> None:
+    deadline = time.monotonic() + DRAIN_S
+    while not topic.has_read_to(end):
+        if time.monotonic() > deadline:
+            raise CheckFailed(
+                f"Ingest had not read all of topic '{settings.kafka_topic}' {DRAIN_S} s after the end of the fault: "
+                f"{topic.lag():,} messages are unread. Look at system.kafka_consumers."
+            )
+        time.sleep(0.1)
+
+
+def _resumed(restarts: list[Restart], sightings: list[Sighting]) -> list[float]:
+    """Return the seconds from each restart's end to the sight of a payment made since its order, where one was seen."""
+    waits = []
+    for place, restart in enumerate(restarts):
+        until = restarts[place + 1].ordered_us if place + 1 < len(restarts) else math.inf
+        fresh = [one.seen_us for one in sightings if restart.ordered_us <= one.intended_us and one.seen_us < until]
+        if fresh:
+            waits.append((min(fresh) - restart.answered_us) / 1e6)
+    return waits

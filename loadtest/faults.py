@@ -1,0 +1,452 @@
+"""The faults: what is done to a pipeline while payments are sent through it, and how one sees that it was hit.
+
+Each fault is a function that inflicts it on a running `Scene`, mends it, and returns in a sentence what shows that it
+bit. One that did not bite has tested nothing, and raises `DidNotBite`.
+"""
+
+import contextlib
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from clickhouse_connect.driver.client import Client
+from confluent_kafka import Consumer, ConsumerGroupState, ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from devstack import stack
+from loadtest.messages import Plan
+from loadtest.probe import Probe
+from migrations import runner
+from paystream.clickhouse import connect
+from paystream.errors import CheckFailed
+from paystream.kafka import client_config, existing_partitions
+from paystream.settings import Settings
+
+KILL_WITHIN_S = 8.0
+"""A kill comes at a random moment within this time of the restart before it: some strike while the consumer group still
+waits for the killed members' session to end (6 s), others while messages are read."""
+
+AIM_S = 1.0
+"""How long an aimed kill waits for the moment between storing a block and committing its offsets."""
+
+MANY_KILLS = 20
+"""So many kills without a single message stored twice would say that they all missed."""
+
+NOTICE_S = 60
+"""How long a fault may take to show."""
+
+RESUME_S = 120
+"""How long ingest may take to go on after a fault was mended; beyond it the fault's test fails."""
+
+LOOK_EVERY_S = 0.05
+FILL_BLOCK = 1 << 20
+
+
+class DidNotBite(CheckFailed):
+    """A fault that left no trace: its test has tested nothing."""
+
+
+@dataclass(frozen=True)
+class Restart:
+    """A restart: when it was ordered and when the parts answered again, in microseconds since 1970."""
+
+    ordered_us: int
+    answered_us: int
+
+
+@dataclass
+class Scene:
+    """A running pipeline with payments on their way through it, and what was done to it so far.
+
+    Attributes:
+        kills_wanted: how many kills a fault that kills repeatedly makes.
+        kills: how many processes were ended by SIGKILL.
+        duplicate_rows: offsets that were found in the table more than once, before FINAL, each time someone looked.
+    """
+
+    settings: Settings
+    plan: Plan
+    probe: Probe
+    kills_wanted: int
+    kills: int = 0
+    duplicate_rows: int = 0
+    restarts: list[Restart] = field(default_factory=list)
+    _looked_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @contextmanager
+    def client(self) -> Iterator[Client]:
+        with connect(self.settings, timeout_s=20) as client:
+            yield client
+
+    def rows(self, sql: str, **parameters: Any) -> list[tuple]:
+        with self.client() as client:
+            return list(client.query(sql, parameters=parameters).result_rows)
+
+    def command(self, sql: str) -> None:
+        with self.client() as client:
+            client.command(sql)
+
+    def end(self, part: stack.PartName, number: signal.Signals) -> None:
+        """Send a signal that ends a part, and wait until it has ended."""
+        stack.kill(self.settings, part, number)
+        self.wait(lambda: part not in stack.pids(self.settings), f"the {part} did not end by {number.name}")
+        self.kills += number is signal.SIGKILL
+
+    def start(self) -> None:
+        """Start what is not running, and note how long that took."""
+        ordered_us = time.time_ns() // 1000
+        stack.start(self.settings, "kafka")
+        self.restarts.append(Restart(ordered_us, time.time_ns() // 1000))
+
+    def wait(self, condition: Callable[[], Any], otherwise: str, seconds: float = NOTICE_S) -> None:
+        """Wait until a condition holds.
+
+        Raises:
+            DidNotBite: it does not within the time.
+        """
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                raise DidNotBite(f"Fault: {otherwise} within {seconds:.0f} s. Read the logs in '{self.settings.home}'.")
+            time.sleep(LOOK_EVERY_S)
+
+    def wait_resumed(self) -> None:
+        """Wait until a payment that is made from now on can be read.
+
+        Raises:
+            CheckFailed: none can within two minutes.
+        """
+        since_us = time.time_ns() // 1000
+        deadline = time.monotonic() + RESUME_S
+        while not any(sighting.intended_us >= since_us for sighting in reversed(self.probe.sightings)):
+            if time.monotonic() > deadline:
+                raise CheckFailed(
+                    f"Ingest did not resume within {RESUME_S} s of the end of the fault. "
+                    f"Look at system.kafka_consumers and at the logs in '{self.settings.home}'."
+                )
+            time.sleep(LOOK_EVERY_S)
+
+    def count_duplicate_rows(self) -> None:
+        """Add the offsets that came into the table since the last look and are in it twice now, before FINAL.
+
+        A lower bound: merges remove some before anyone can look.
+        """
+        now = datetime.now(UTC)
+        [[found]] = self.rows(
+            """
+            SELECT count()
+            FROM
+            (
+                SELECT 1
+                FROM transactions
+                GROUP BY kafka_partition, kafka_offset
+                HAVING count() > 1 AND max(ingested_at) >= {since:DateTime64(3, 'UTC')}
+            )
+            """,
+            since=self._looked_at,
+        )
+        self.duplicate_rows += found
+        self._looked_at = now
+
+    def is_reading(self) -> bool:
+        """Return whether a block was stored within the last second."""
+        [[reading]] = self.rows("SELECT max(read_at) > now64(3) - INTERVAL 1 SECOND FROM ingest_ledger")
+        return bool(reading)
+
+    def wait_stored(self, longest_s: float) -> None:
+        """Return as soon as another block has been stored, or after so long without one."""
+        query = "SELECT max(read_at) FROM ingest_ledger"
+        deadline = time.monotonic() + longest_s
+        with self.client() as client:
+            before = client.query(query).result_rows
+            while client.query(query).result_rows == before and time.monotonic() < deadline:
+                pass
+
+    def consumer_errors(self) -> str:
+        """Return the last exceptions of the Kafka table's consumers."""
+        found = self.rows("SELECT exceptions.text FROM system.kafka_consumers WHERE database = currentDatabase()")
+        return " ".join(text for [texts] in found for text in texts)
+
+    def group_state(self) -> ConsumerGroupState:
+        group = self.settings.kafka_group
+        admin = AdminClient(client_config(self.settings) | {"log_level": 0})
+        return admin.describe_consumer_groups([group], request_timeout=5)[group].result(6).state
+
+    def wait_group_empty(self) -> None:
+        """Wait until the broker has given up every member of the consumer group, which takes its session timeout."""
+        self.wait(
+            lambda: self.group_state() in (ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD),
+            "the broker did not give up the group's members",
+        )
+
+    def partitions_assigned(self) -> int:
+        [[assigned]] = self.rows(
+            "SELECT sum(length(assignments.partition_id)) FROM system.kafka_consumers"
+            " WHERE database = currentDatabase() AND table = 'transactions_queue'"
+        )
+        return assigned
+
+
+# Crashes
+
+
+def clickhouse_killed(scene: Scene) -> str:
+    struck = 0
+    moment = random.Random(scene.plan.seed)
+    for number in range(scene.kills_wanted):
+        time.sleep(moment.uniform(0, KILL_WITHIN_S))
+        if number == scene.kills_wanted - 1 and not struck:
+            scene.wait_resumed()
+        scene.count_duplicate_rows()
+        struck += scene.is_reading()
+        if number % 2:
+            scene.wait_stored(AIM_S)
+        scene.end("clickhouse", signal.SIGKILL)
+        scene.start()
+    scene.wait_resumed()
+    scene.count_duplicate_rows()
+    if not struck:
+        raise DidNotBite("ClickHouse was never killed while it read. Make more kills with --kills.")
+    if scene.kills_wanted >= MANY_KILLS and not scene.duplicate_rows:
+        raise DidNotBite(f"None of {scene.kills_wanted} kills made ClickHouse store a message twice.")
+    return f"{struck} of {scene.kills_wanted} kills struck while messages were being stored"
+
+
+def broker_killed(scene: Scene) -> str:
+    scene.end("broker", signal.SIGKILL)
+    scene.start()
+    scene.wait_resumed()
+    return "the broker's process was another one afterwards"
+
+
+def broker_restarted(scene: Scene) -> str:
+    scene.end("broker", signal.SIGTERM)
+    scene.start()
+    scene.wait_resumed()
+    return "the broker's process was another one afterwards"
+
+
+def both_killed(scene: Scene) -> str:
+    scene.end("broker", signal.SIGKILL)
+    # What had been fetched is stored, and cannot be committed any more: it must come again.
+    scene.wait_stored(AIM_S)
+    scene.end("clickhouse", signal.SIGKILL)
+    scene.start()
+    scene.wait_resumed()
+    return "both processes were other ones afterwards"
+
+
+def clickhouse_stopped(scene: Scene) -> str:
+    scene.end("clickhouse", signal.SIGTERM)
+    scene.wait_group_empty()
+    scene.start()
+    scene.wait_resumed()
+    return "the broker had given up the group's members"
+
+
+# Pauses
+
+
+def clickhouse_paused(scene: Scene) -> str:
+    stack.kill(scene.settings, "clickhouse", signal.SIGSTOP)
+    try:
+        scene.wait_group_empty()
+    finally:
+        stack.kill(scene.settings, "clickhouse", signal.SIGCONT)
+    scene.wait_resumed()
+    return "the broker had given up the group's members"
+
+
+def broker_paused(scene: Scene) -> str:
+    stack.kill(scene.settings, "broker", signal.SIGSTOP)
+    paused_us = time.time_ns() // 1000
+    try:
+        time.sleep(PAUSE_S)
+        unseen = not any(sighting.intended_us > paused_us for sighting in scene.probe.sightings)
+    finally:
+        stack.kill(scene.settings, "broker", signal.SIGCONT)
+    if not unseen:
+        raise DidNotBite("The broker was paused, and payments made meanwhile could be read.")
+    scene.wait_resumed()
+    return f"nothing arrived for {PAUSE_S} s"
+
+
+PAUSE_S = 10
+"""How long the broker is paused, by its very nature a fixed time: longer than a consumer's session."""
+
+
+# The consumer group
+
+
+def rebalance(scene: Scene) -> str:
+    taken: list[int] = []
+
+    def hold(consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        taken.extend(partition.partition for partition in partitions)
+        consumer.assign(partitions)
+        consumer.pause(partitions)
+
+    all_partitions = len(existing_partitions(scene.settings))
+    consumer = Consumer(
+        client_config(scene.settings)
+        | {"group.id": scene.settings.kafka_group, "enable.auto.commit": False, "log_level": 0}
+    )
+    try:
+        consumer.subscribe([scene.settings.kafka_topic], on_assign=hold)
+        scene.wait(
+            lambda: consumer.poll(0.1) or (taken and scene.partitions_assigned() == all_partitions - len(taken)),
+            "a second consumer in the group was given no partition",
+        )
+    finally:
+        consumer.close()
+    scene.wait(
+        lambda: scene.partitions_assigned() == all_partitions, "ClickHouse did not get all partitions back", RESUME_S
+    )
+    scene.wait_resumed()
+    return f"a second consumer of the group held {len(taken)} of {all_partitions} partitions"
+
+
+def offsets_rewound(scene: Scene) -> str:
+    settings = scene.settings
+    partitions = existing_partitions(settings)
+    group = settings.kafka_group
+    an_hour_ago_ms = int((datetime.now(UTC) - timedelta(hours=1)).timestamp() * 1000)
+    consumer = Consumer(client_config(settings) | {"group.id": group, "log_level": 0})
+    try:
+        scene.command("DETACH TABLE transactions_queue SYNC")
+        try:
+            scene.wait_group_empty()
+            committed = consumer.committed([TopicPartition(settings.kafka_topic, one) for one in partitions], 10)
+            then = [TopicPartition(settings.kafka_topic, one, an_hour_ago_ms) for one in partitions]
+            rewound = consumer.offsets_for_times(then, 10)
+            admin = AdminClient(client_config(settings) | {"log_level": 0})
+            wanted = ConsumerGroupTopicPartitions(group, rewound)
+            admin.alter_consumer_group_offsets([wanted], request_timeout=10)[group].result(11)
+        finally:
+            scene.command("ATTACH TABLE transactions_queue")
+    finally:
+        consumer.close()
+    distance = sum(place.offset for place in committed) - sum(place.offset for place in rewound)
+    if distance <= 0:
+        raise DidNotBite("The group's offsets were at the place of an hour ago: no message came again.")
+    scene.wait_resumed()
+    return f"the group's offsets were {distance:,} messages further back"
+
+
+# Broken objects
+
+
+def view_throws(scene: Scene) -> str:
+    [[select]] = scene.rows(
+        "SELECT as_select FROM system.tables WHERE database = currentDatabase() AND name = 'ledger_mv'"
+    )
+    # The last of the three views: what the others have stored of a block is stored when it throws.
+    broken = select.replace("count()", "count() + throwIf(count() > 0, 'broken by loadtest faults')", 1)
+    scene.command(f"ALTER TABLE ledger_mv MODIFY QUERY {broken}")
+    try:
+        scene.wait(
+            lambda: "broken by loadtest faults" in scene.consumer_errors(), "the view was changed, and no block failed"
+        )
+        scene.count_duplicate_rows()
+    finally:
+        scene.command(f"ALTER TABLE ledger_mv MODIFY QUERY {select}")
+    scene.wait_resumed()
+    return "blocks failed with the view's exception"
+
+
+def dictionary_fails(scene: Scene) -> str:
+    # As after a changed password: a dictionary that was loaded before goes on with what it has, a new process has none.
+    scene.command("ALTER NAMED COLLECTION paystream_dictionaries SET user = 'nobody'")
+    try:
+        scene.end("clickhouse", signal.SIGKILL)
+        stack.start(scene.settings, "kafka")
+        scene.wait(lambda: "_dict" in scene.consumer_errors(), "no block failed of the dictionaries that can't load")
+    finally:
+        runner.up(scene.settings)  # what an operator would type: it writes the collection anew
+    scene.wait_resumed()
+    return "blocks failed, since the dictionaries could not log in"
+
+
+def poison(scene: Scene) -> str:
+    began_us = scene.plan.started_us
+    scene.wait(
+        lambda: (sightings := scene.probe.sightings) and sightings[-1].intended_us - began_us > POISONED_S * 1_000_000,
+        "no payment between the poison could be read",
+        RESUME_S,
+    )
+    [[refused]] = scene.rows(
+        "SELECT count() FROM quarantine WHERE quarantined_at >= fromUnixTimestamp64Micro({began:Int64})", began=began_us
+    )
+    if not refused:
+        raise DidNotBite("No message was refused: there was no poison among them.")
+    return f"{refused:,} messages were in quarantine by then"
+
+
+POISONED_S = 10
+"""How much sending time poison goes on for."""
+
+
+# The disk
+
+
+def disk_full(scene: Scene) -> str:
+    filler = stack.clickhouse_disk(scene.settings) / "filler"
+    try:
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(FILL_BLOCK))
+
+        # What merges free must be taken again, or the disk would be full for a moment only.
+        def fails() -> bool:
+            with contextlib.suppress(OSError), filler.open("ab", buffering=0) as file:
+                while file.write(bytes(4096)) == 4096:
+                    pass
+            return "No space left" in scene.consumer_errors() or "NOT_ENOUGH_SPACE" in scene.consumer_errors()
+
+        scene.wait(fails, "no block failed on the full disk")
+    finally:
+        filler.unlink(missing_ok=True)
+    scene.wait_resumed()
+    return "blocks failed with 'No space left on device'"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault by name.
+
+    Attributes:
+        inflict: does it and mends it; returns what shows that it bit.
+        rate_per_second: of the payments sent meanwhile.
+        malformed_share: how many of the messages are poison.
+        disk_mib: the size of a disk of its own for ClickHouse; None where it needs none.
+    """
+
+    name: str
+    what: str
+    inflict: Callable[[Scene], str]
+    rate_per_second: int = 1000
+    malformed_share: float = 0.0
+    disk_mib: int | None = None
+
+
+FAULTS = (
+    Fault("clickhouse-killed", "kill -9 of ClickHouse, again and again at random moments", clickhouse_killed),
+    Fault("clickhouse-stopped", "ClickHouse stopped for longer than the consumers' session", clickhouse_stopped),
+    Fault("clickhouse-paused", "SIGSTOP of ClickHouse for longer than the consumers' session", clickhouse_paused),
+    Fault("broker-killed", "kill -9 of the broker", broker_killed),
+    Fault("broker-restarted", "clean restart of the broker", broker_restarted),
+    Fault("broker-paused", f"SIGSTOP of the broker for {PAUSE_S} s", broker_paused),
+    Fault("both-killed", "kill -9 of the broker and of ClickHouse", both_killed),
+    Fault("rebalance", "another consumer joins the group and leaves it", rebalance),
+    Fault("view-throws", "a view throws, and is repaired", view_throws),
+    Fault("dictionary-fails", "dictionaries can't load after a restart, and are repaired", dictionary_fails),
+    Fault("poison-message", "a poison message now and then between good ones", poison, 500, 0.002),
+    Fault("poison-share", "1% poison at 5,000/s", poison, 5000, 0.01),
+    Fault("offsets-rewound", "the group's offsets set back by an hour", offsets_rewound),
+    Fault("disk-full", "no space left on ClickHouse's disk, and freed", disk_full, disk_mib=128),
+)
