@@ -5,13 +5,16 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, chdir, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 
 from devstack import kafka_broker, stack
 from devstack.ports import free_port as find_free_port
+from paystream import cli
 from paystream.settings import Settings
 
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true")
@@ -88,3 +91,51 @@ def paystream() -> Callable[..., subprocess.Popen]:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def paystream_here() -> Iterator[Callable[..., tuple[int, str, list[str]]]]:
+    """A function that runs the command line in this process and returns exit code, stdout and stderr's lines.
+
+    It saves the second that a process takes to start. For what a process of its own is or may print beside what Python
+    writes (signals, what is imported first, what is said at the exit), take ``paystream``.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        cli._assemble()
+        patch.setattr(cli, "_assemble", lambda: None)
+
+        def run(settings: Settings, *arguments: str, **environment: str) -> tuple[int, str, list[str]]:
+            with pytest.MonkeyPatch.context() as here, chdir(settings.home.parent):
+                here.setattr(sys, "argv", ["paystream", *arguments])
+                for name, value in (settings.environment() | environment).items():
+                    here.setenv(name, value)
+                with _captured() as texts:
+                    try:
+                        cli.main()
+                        code = 0
+                    except SystemExit as end:
+                        code = end.code or 0
+            out, err = texts
+            return code, out, err.splitlines()
+
+        yield run
+
+
+@contextmanager
+def _captured() -> Iterator[list[str]]:
+    """Yield a list that holds stdout and stderr in the end, also what a library in C writes there."""
+    texts: list[str] = []
+    with ExitStack() as stack:
+        files = [stack.enter_context(tempfile.TemporaryFile("w+")) for _ in range(2)]
+        stack.enter_context(redirect_stdout(files[0]))
+        stack.enter_context(redirect_stderr(files[1]))
+        for number, file in enumerate(files, start=1):
+            kept = os.dup(number)
+            os.dup2(file.fileno(), number)
+            stack.callback(os.close, kept)
+            stack.callback(os.dup2, kept, number)
+        yield texts
+        for file in files:
+            file.flush()
+            file.seek(0)
+            texts.append(file.read())

@@ -33,6 +33,7 @@ from paystream.errors import CheckFailed, PaystreamError
 from paystream.settings import REPOSITORY, Settings
 
 Paystream = Callable[..., subprocess.Popen]
+PaystreamHere = Callable[..., tuple[int, str, list[str]]]
 
 
 class Warehouse(NamedTuple):
@@ -127,12 +128,12 @@ def test_merchants_from_the_command_line_then_the_same_file_again_then_another(
 
 
 def test_the_banks_history_gives_the_rate_of_any_day_and_follows_the_reporting_currency(
-    warehouse: Warehouse, paystream: Paystream, tmp_path: Path
+    warehouse: Warehouse, paystream_here: PaystreamHere, tmp_path: Path
 ) -> None:
     settings, ingest = warehouse
     path = tmp_path / "fx.zip"
     sample.write_fx(path)
-    code, out, err = finish(paystream(settings, "dims", "refresh", "fx", "--from", str(path)))
+    code, out, err = paystream_here(settings, "dims", "refresh", "fx", "--from", str(path))
     assert (code, err) == (0, [])
     assert out.startswith("dims_refresh dimension=fx result=loaded snapshot_id=1 rows=")
 
@@ -161,20 +162,22 @@ def test_the_banks_history_gives_the_rate_of_any_day_and_follows_the_reporting_c
             assert (rate, rate_date) == (None, None), (currency, day)
     assert 150 < known < 300
 
-    assert finish(paystream(settings, "dims", "refresh", "fx", "--from", str(path)))[1].split()[2] == "result=unchanged"
+    assert paystream_here(settings, "dims", "refresh", "fx", "--from", str(path))[1].split()[2] == "result=unchanged"
     in_euro = settings.model_copy(update={"reporting_currency": "EUR"})
-    out = finish(paystream(in_euro, "dims", "refresh", "fx", "--from", str(path)))[1]
+    out = paystream_here(in_euro, "dims", "refresh", "fx", "--from", str(path))[1]
     assert out.split()[2:4] == ["result=loaded", "snapshot_id=2"]
     assert ingest.rows("SELECT DISTINCT reporting_currency, snapshot_id FROM fx_rates_dict") == [("EUR", 2)]
 
 
-def test_a_payment_is_enriched_with_what_was_loaded(warehouse: Warehouse, paystream: Paystream, tmp_path: Path) -> None:
+def test_a_payment_is_enriched_with_what_was_loaded(
+    warehouse: Warehouse, paystream_here: PaystreamHere, tmp_path: Path
+) -> None:
     settings, ingest = warehouse
     rates = tmp_path / "fx.csv"
     today = date.today()
     rates.write_text(f"Date,USD,JPY,\n{today - timedelta(1)},1.25,160,\n")
     for dimension, path in [("merchants", merchants_file(tmp_path, "Tierarzt Nord")), ("fx", rates)]:
-        assert finish(paystream(settings, "dims", "refresh", dimension, "--from", str(path)))[0] == 0
+        assert paystream_here(settings, "dims", "refresh", dimension, "--from", str(path))[0] == 0
     ingest.deliver(message(merchant_id=2, amount="1000", currency="JPY"))
     assert ingest.rows(
         "SELECT merchant_name, merchant_country, merchant_category_code, merchant_snapshot_id, fx_rate, "
@@ -182,13 +185,13 @@ def test_a_payment_is_enriched_with_what_was_loaded(warehouse: Warehouse, paystr
     ) == [("Tierarzt Nord", "DE", "0742", 1, Decimal("0.0078125"), Decimal("7.8125"), "USD", 1)]
 
 
-def test_a_refused_refresh_changes_nothing(warehouse: Warehouse, paystream: Paystream, tmp_path: Path) -> None:
+def test_a_refused_refresh_changes_nothing(warehouse: Warehouse, paystream_here: PaystreamHere, tmp_path: Path) -> None:
     settings, ingest = warehouse
     load_merchants(settings, merchants_file(tmp_path, "Acme"))
     before = state(ingest)
     bad = tmp_path / "bad.csv"
     bad.write_text("merchant_id,merchant_name,country,category_code\n1,Good,DE,0742\n-2,Bad,DE,0742\n3,Bad,ZZ,742\n")
-    code, out, err = finish(paystream(settings, "dims", "refresh", "merchants", "--from", str(bad)))
+    code, out, err = paystream_here(settings, "dims", "refresh", "merchants", "--from", str(bad))
     assert (code, out) == (1, "")
     assert err == [
         f"error: Merchants file '{bad}': 3 problems in 3 rows (listed below). "
@@ -199,13 +202,13 @@ def test_a_refused_refresh_changes_nothing(warehouse: Warehouse, paystream: Pays
     ]
     bad.write_text("<html><body>503 Service Unavailable</body></html>")
     for dimension in ("merchants", "fx"):
-        code, out, err = finish(paystream(settings, "dims", "refresh", dimension, "--from", str(bad)))
+        code, out, err = paystream_here(settings, "dims", "refresh", dimension, "--from", str(bad))
         assert (code, out, len(err)) == (1, "", 1)
     assert state(ingest) == before
 
 
 def test_wrong_use_and_an_absent_clickhouse_get_one_line(
-    warehouse: Warehouse, paystream: Paystream, tmp_path: Path, free_port: Callable[[], int]
+    warehouse: Warehouse, paystream_here: PaystreamHere, tmp_path: Path, free_port: Callable[[], int]
 ) -> None:
     settings, ingest = warehouse
     path = str(merchants_file(tmp_path, "Acme"))
@@ -219,7 +222,7 @@ def test_wrong_use_and_an_absent_clickhouse_get_one_line(
         (no_database, path, 2, "paystream migrate up"),
         (no_server, path, 3, "cannot be reached"),
     ]:
-        code, out, err = finish(paystream(given, "dims", "refresh", "merchants", "--from", file))
+        code, out, err = paystream_here(given, "dims", "refresh", "merchants", "--from", file)
         assert (code, out, len(err)) == (exit_code, "", 1), err
         assert says in err[0]
 

@@ -14,6 +14,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartiti
 from confluent_kafka.admin import AdminClient, NewTopic
 from payments import message, rfc3339
 
+from migrations import runner
 from paystream.clickhouse import connect
 from paystream.kafka import client_config
 from paystream.settings import Settings
@@ -28,6 +29,7 @@ class Pipeline:
     settings: Settings
     admin: AdminClient
     paystream: Callable[..., subprocess.Popen]
+    paystream_here: Callable[..., tuple[int, str, list[str]]]
 
     def produce(self, *values: bytes | None, partition: int = 0) -> None:
         producer = Producer(client_config(self.settings) | {"log_level": 0})
@@ -86,10 +88,9 @@ class Pipeline:
             return list(client.query(sql).result_rows)
 
     def audit(self, *arguments: str) -> tuple[int, dict]:
-        process = self.paystream(self.settings, "audit", "--json", *arguments)
-        out, err = process.communicate(timeout=120)
+        code, out, err = self.paystream_here(self.settings, "audit", "--json", *arguments)
         assert out, err
-        return process.returncode, json.loads(out)
+        return code, json.loads(out)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
@@ -100,15 +101,17 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 
 @pytest.fixture
-def pipeline(stack: Settings, paystream: Callable[..., subprocess.Popen]) -> Iterator[Pipeline]:
+def pipeline(
+    stack: Settings,
+    paystream: Callable[..., subprocess.Popen],
+    paystream_here: Callable[..., tuple[int, str, list[str]]],
+) -> Iterator[Pipeline]:
     name = f"audit_{uuid.uuid4().hex[:8]}"
     settings = stack.model_copy(update={"kafka_topic": name, "kafka_group": name, "clickhouse_database": name})
     admin = AdminClient(client_config(settings) | {"log_level": 0})
     create(admin, name)
-    migrated = paystream(settings, "migrate", "up")
-    _, errors = migrated.communicate(timeout=120)
-    assert migrated.returncode == 0, errors
-    yield Pipeline(settings, admin, paystream)
+    runner.up(settings)
+    yield Pipeline(settings, admin, paystream, paystream_here)
     with connect(settings, database="") as client:
         client.command(f"DROP DATABASE {name} SYNC")
 

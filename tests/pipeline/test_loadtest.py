@@ -68,7 +68,12 @@ def wait_for_line(process: subprocess.Popen, text: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def pipeline(stack: Settings, paystream: Paystream, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+def pipeline(
+    stack: Settings,
+    paystream: Paystream,
+    paystream_here: Callable[..., tuple[int, str, list[str]]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Pipeline:
     folder = tmp_path_factory.mktemp("dimensions")
     merchants, rates = str(folder / "merchants.csv"), str(folder / "rates.zip")
     refusals = {"no schema": finish(paystream(stack, "loadtest", "run", "smoke"))}
@@ -80,7 +85,7 @@ def pipeline(stack: Settings, paystream: Paystream, tmp_path_factory: pytest.Tem
         ("", ["dims", "refresh", "fx", "--from", rates]),
     ]
     for refusal, arguments in steps:
-        code, _, errors = finish(paystream(stack, *arguments))
+        code, _, errors = paystream_here(stack, *arguments)
         assert code == 0, errors
         if refusal:
             refusals[refusal] = finish(paystream(stack, "loadtest", "run", "smoke"))

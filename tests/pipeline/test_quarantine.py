@@ -1,5 +1,6 @@
 """`paystream quarantine` on Apache Kafka: what was refused is listed and sent again exactly once, also across kills."""
 
+import functools
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 from payments import message
 
+from migrations import runner
 from paystream.clickhouse import connect
 from paystream.kafka import client_config
 from paystream.settings import REPOSITORY, Settings
@@ -25,8 +27,8 @@ Run = Callable[..., tuple[int, str, list[str]]]
 
 
 @pytest.fixture(scope="module")
-def run(stack: Settings, paystream: Callable[..., subprocess.Popen]) -> Run:
-    """A function that runs the command line to its end on a migrated stack."""
+def run_process(stack: Settings, paystream: Callable[..., subprocess.Popen]) -> Run:
+    """A function that runs the command line to its end, in a process of its own."""
 
     def run(*arguments: str, **environment: str) -> tuple[int, str, list[str]]:
         process = paystream(stack, *arguments, **environment)
@@ -36,12 +38,18 @@ def run(stack: Settings, paystream: Callable[..., subprocess.Popen]) -> Run:
             process.kill()
         return process.returncode, out, err.splitlines()
 
+    return run
+
+
+@pytest.fixture(scope="module")
+def run(stack: Settings, run_process: Run, paystream_here: Run) -> Run:
+    """A function that runs the command line on a migrated stack, in this process."""
     for command in (["list"], ["replay", "--since", "1h"]):
-        code, out, err = run("quarantine", *command)
+        code, out, err = run_process("quarantine", *command)
         assert (code, out, len(err)) == (2, "", 1)
         assert "does not exist. Create the schema with `paystream migrate up`." in err[0]
-    assert run("migrate", "up")[0] == 0
-    return run
+    runner.up(stack)
+    return functools.partial(paystream_here, stack)
 
 
 def rows(settings: Settings, sql: str, **parameters) -> list[tuple]:
@@ -133,10 +141,10 @@ def currency_accepted(settings: Settings, code: str) -> Iterator[None]:
             client.command(f"ALTER TABLE transactions_parsed_mv MODIFY QUERY {query}")
 
 
-def test_an_empty_quarantine(stack: Settings, run: Run) -> None:
-    assert run("quarantine", "list") == (0, "quarantine messages=0\n", [])
+def test_an_empty_quarantine(run: Run, run_process: Run) -> None:
+    assert run("quarantine", "list") == run_process("quarantine", "list") == (0, "quarantine messages=0\n", [])
     assert run("quarantine", "list", "--json") == (0, "[]\n", [])
-    code, out, err = run("quarantine", "replay", "--reason", "currency_unknown")
+    code, out, err = run_process("quarantine", "replay", "--reason", "currency_unknown")
     assert (code, err) == (0, [])
     assert out.startswith('quarantine_replay status="nothing matches" matched=0 to_send=0 sent=0')
 
@@ -237,7 +245,9 @@ def test_after_a_second_fault_it_counts_under_the_newer_reason(stack: Settings, 
 
 
 @pytest.mark.parametrize("moment", ["sending", "sent"], ids=["killed before sending", "killed after sending"])
-def test_kill_9_between_record_and_message_neither_loses_nor_repeats(stack: Settings, run: Run, moment: str) -> None:
+def test_kill_9_between_record_and_message_neither_loses_nor_repeats(
+    stack: Settings, run_process: Run, run: Run, moment: str
+) -> None:
     marker = f"kill {moment} {uuid.uuid4()}".encode()
     values = [marker + b" %d" % number for number in range(1200)]
     offsets = produce(stack, values, partition=2)
@@ -281,7 +291,7 @@ quarantine_replay.replay(load_settings(), Selection(since=since), most=9999)
 
     wanted = set(values)
     assert sum(copies().values()) == {"sending": 500, "sent": 1000}[moment]
-    code, out, err = run("quarantine", "replay", "--since", since, TZ="Asia/Tokyo")
+    code, out, err = run_process("quarantine", "replay", "--since", since, TZ="Asia/Tokyo")
     assert (code, err) == (0, [])
     found, left = {"sending": (0, 700), "sent": (500, 200)}[moment]
     assert f" sent={left} rejected=0 found_sent={found} " in out
