@@ -2,27 +2,24 @@
 
 import random
 import signal
-import subprocess
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 from payments import message
 
 from devstack import stack as local_stack
+from migrations import runner
 from paystream.clickhouse import connect
 from paystream.kafka import client_config
 from paystream.settings import Settings
 
 
 @pytest.fixture(scope="module")
-def pipeline(stack: Settings, paystream: Callable[..., subprocess.Popen]) -> Settings:
-    migrated = paystream(stack, "migrate", "up")
-    _, errors = migrated.communicate(timeout=120)
-    assert migrated.returncode == 0, errors
+def pipeline(stack: Settings) -> Settings:
+    runner.up(stack)
     return stack
 
 
@@ -56,10 +53,22 @@ def wait_for(settings: Settings, sql: str, expected: int, seconds: float = 60, *
 
 
 def wait_until_read(settings: Settings, places: list[tuple[int, int]]) -> None:
-    """Wait until the last of these messages in each partition is in a block that was stored as a whole."""
-    for partition, offset in {partition: offset for partition, offset in sorted(places)}.items():
-        sql = "SELECT max(last_offset) FROM ingest_ledger WHERE kafka_partition = {p:UInt32}"
-        wait_for(settings, sql, offset, p=partition)
+    """Wait until the group has committed these messages, which is after their blocks were stored as a whole.
+
+    Not until they are in the ledger: the views of a block write one after the other, and its row may be there first.
+    """
+    last = {partition: offset for partition, offset in sorted(places)}
+    topic_partitions = [TopicPartition(settings.kafka_topic, partition) for partition in last]
+    consumer = Consumer(client_config(settings) | {"group.id": settings.kafka_group, "log_level": 0})
+    deadline = time.monotonic() + 60
+    try:
+        while waiting := [
+            one for one in consumer.committed(topic_partitions, timeout=10) if one.offset <= last[one.partition]
+        ]:
+            assert time.monotonic() < deadline, f"not read after 60 s: {waiting}, {last}"
+            time.sleep(0.05)
+    finally:
+        consumer.close()
 
 
 def test_bad_messages_between_good_ones_stop_nothing_and_are_all_accounted_for(pipeline: Settings) -> None:
