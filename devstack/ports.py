@@ -2,19 +2,24 @@
 
 import random
 import socket
+from collections.abc import Collection
 
 # Below the range from which Linux takes the ports of outgoing connections (32768 to 60999), as macOS does from 49152:
 # while a server there is down, a client that keeps trying to reach it may be given the server's own port.
 _CANDIDATES = range(20_000, 32_000)
 
 
-def free_port(host: str = "127.0.0.1") -> int:
+def free_port(host: str = "127.0.0.1", besides: Collection[int] = ()) -> int:
     """Return a port of this address on which nobody listens.
+
+    Args:
+        host: the address.
+        besides: ports not to return, since somebody is about to listen there.
 
     Raises:
         OSError: none of a hundred was free.
     """
-    for port in random.sample(_CANDIDATES, 100):
+    for port in random.sample([port for port in _CANDIDATES if port not in besides], 100):
         try:
             socket.create_server((host, port)).close()
         except OSError as error:

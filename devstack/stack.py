@@ -111,7 +111,7 @@ def start(settings: Settings, broker: BrokerChoice = "auto", clickhouse_disk_mib
                 kind, process = running["broker"].kind, None
             else:
                 kind, note = _choose_broker(broker)
-                process = _start_broker(home, kind, addresses["broker"])
+                process = _start_broker(home, kind, addresses)
             _wait(home, "broker", process, _broker_question(settings, kind))
             process = None
             if "clickhouse" not in running:
@@ -285,13 +285,14 @@ def _choose_broker(broker: BrokerChoice) -> tuple[Literal["kafka", "memory"], st
     return "kafka", None
 
 
-def _start_broker(home: Path, kind: Literal["kafka", "memory"], address: Address) -> subprocess.Popen:
-    host, port = address
+def _start_broker(home: Path, kind: Literal["kafka", "memory"], addresses: dict[PartName, Address]) -> subprocess.Popen:
+    host, port = addresses["broker"]
     if kind == "kafka":
-        command = kafka_broker.prepare(home, host, port, controller_port=free_port(host))
-        return _start(home, "broker", kind, address, command, home / "kafka")
+        controller_port = free_port(host, besides=[port for _, port in addresses.values()])
+        command = kafka_broker.prepare(home, host, port, controller_port)
+        return _start(home, "broker", kind, addresses["broker"], command, home / "kafka")
     command = [sys.executable, "-m", "devstack.memory_broker", "--host", host, "--port", str(port)]
-    return _start(home, "broker", kind, address, command, REPOSITORY)
+    return _start(home, "broker", kind, addresses["broker"], command, REPOSITORY)
 
 
 def _start_clickhouse(home: Path, address: Address, disk_mib: int | None) -> subprocess.Popen:
