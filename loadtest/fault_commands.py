@@ -28,6 +28,9 @@ def faults(
     ] = None,
     kills: Annotated[int, typer.Option(min=1, max=10_000, help="How many kills clickhouse-killed makes.")] = 20,
     json: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write the results; - is stdout.")] = None,
+    markdown: Annotated[
+        Path | None, typer.Option("--markdown", metavar="FILE", help="Write the table for a document.")
+    ] = None,
     list_them: Annotated[bool, typer.Option("--list", help="Say what faults there are.")] = False,
 ) -> None:
     """Break a pipeline while payments run through it, and prove that none is lost and none counted twice.
@@ -77,6 +80,8 @@ def faults(
         print_json(document)
     elif json is not None:
         Path(json).write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
+    if markdown is not None:
+        markdown.write_text(_markdown(outcomes), encoding="utf-8")
     if is_terminal():
         _show(outcomes, failures)
     elif json != "-":
@@ -174,27 +179,50 @@ def _seconds(value: float) -> str:
     return "none" if math.isnan(value) else "never" if math.isinf(value) else f"{value:.1f}"
 
 
+COLUMNS = (
+    "fault",
+    "kills",
+    "sent",
+    "lost",
+    "twice",
+    "unexpected",
+    "recovered",
+    "outage",
+    "resumed",
+    "again",
+    "before FINAL",
+)
+
+
+def _cells(outcome: Outcome) -> list[str]:
+    found = outcome.found
+    return [
+        outcome.name,
+        str(outcome.kills),
+        f"{outcome.sent.sent:,}",
+        f"{found.lost:,}",
+        f"{found.duplicated:,}",
+        f"{found.unexpected:,}",
+        f"{found.recovered:,}",
+        f"{_seconds(outcome.outage_s)} s",
+        f"{_seconds(max(outcome.resumed_s))} s" if outcome.resumed_s else "-",
+        f"{outcome.redelivered:,}",
+        f"{outcome.duplicate_rows:,}",
+    ]
+
+
 def _show(outcomes: list[Outcome], failures: dict[str, str]) -> None:
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("", "fault", "kills", "sent", "lost", "twice", "unexpected", "recovered"):
-        table.add_column(name, justify="left" if name in ("", "fault") else "right")
-    for name in ("outage", "resumed", "read again", "before FINAL"):
-        table.add_column(name, justify="right")
-    for one in outcomes:
-        table.add_row(
-            "[bold red]✗[/]" if _broken(one) else "[green]✓[/]",
-            one.name,
-            str(one.kills),
-            f"{one.sent.sent:,}",
-            str(one.found.lost),
-            str(one.found.duplicated),
-            str(one.found.unexpected),
-            str(one.found.recovered),
-            f"{_seconds(one.outage_s)} s",
-            f"{_seconds(max(one.resumed_s))} s" if one.resumed_s else "-",
-            f"{one.redelivered:,}",
-            f"{one.duplicate_rows:,}",
-        )
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    table.add_column("")
+    for place, name in enumerate(COLUMNS):
+        table.add_column(name, justify="right" if place else "left")
+    for outcome in outcomes:
+        table.add_row("[bold red]✗[/]" if _broken(outcome) else "[green]✓[/]", *_cells(outcome))
     console.print(table)
     for name, problem in failures.items():
         console.print(f"[bold red]✗[/] {name}: {problem}", highlight=False, soft_wrap=True)
+
+
+def _markdown(outcomes: list[Outcome]) -> str:
+    lines = [COLUMNS, ["---"] + ["---:"] * (len(COLUMNS) - 1), *map(_cells, outcomes)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -217,7 +217,7 @@ def run_fault(settings: Settings, fault: Fault, kills: int, report: Callable[[st
         outage_s=max(seen.latencies_s),
         restart_s=[(one.answered_us - one.ordered_us) / 1e6 for one in scene.restarts],
         resumed_s=_resumed(scene.restarts, sightings),
-        redelivered=read - window.messages,
+        redelivered=max(0, read - window.messages),
         duplicate_rows=scene.duplicate_rows,
         others_changed=others_before != others_after,
         audit=audited.verdict,

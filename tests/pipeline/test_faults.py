@@ -70,7 +70,7 @@ def test_a_loss_is_found(pipeline: Settings) -> None:
     outcome = run_fault(pipeline, Fault("offsets-skipped", "messages are never read", skip), KILLS, print)
     # The session that ends before the offsets can be moved lasts 6 s, at 1,000 a second.
     assert outcome.found.lost > 1000
-    assert "audit says lost" in outcome.problems
+    assert "audit says loss" in outcome.problems
     assert outcome.outage_s == float("inf")
 
 
