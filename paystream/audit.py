@@ -21,6 +21,9 @@ CONTRACT_WINDOW = timedelta(minutes=5)
 LOOKUP_MESSAGES = 1_000_000
 """How many messages one run reads from the broker to explain what has no row, a few seconds' worth."""
 
+BLOCKS_AT_ONCE = 250_000
+"""How many of the ledger's blocks one query puts in order: about 150 MB in ClickHouse."""
+
 SCAN_OFFSETS = 100_000
 JOIN_OFFSETS = 5_000
 EXAMPLES = 5
@@ -39,9 +42,16 @@ _WINDOW = f"""
 SELECT count(), min(first_offset), max(last_offset) FROM ingest_ledger
 WHERE {_OF_THIS_TOPIC} AND read_at >= {{since:DateTime64(3, 'UTC')}}
 """
+_EARLIER = f"{_OF_THIS_TOPIC} AND first_offset < {{first:UInt64}}"
+# How far the blocks before reach. At least as far as the one that began last: with that as a lower bound, the skip
+# index leaves the same few granules of a ledger of any length.
 _BEFORE = f"""
 SELECT count(), max(last_offset) FROM ingest_ledger
-WHERE {_OF_THIS_TOPIC} AND first_offset < {{first:UInt64}}
+WHERE {_EARLIER} AND last_offset >=
+(
+    SELECT last_offset FROM ingest_ledger WHERE {_EARLIER}
+    ORDER BY kafka_topic DESC, kafka_partition DESC, first_offset DESC LIMIT 1
+)
 """
 # `expected` is the offset after the furthest of all blocks before: a block that begins after it leaves a hole, one
 # that begins before it was delivered again.
@@ -51,8 +61,12 @@ SELECT
     greatest({{start:UInt64}}, if(count() OVER earlier = 0, 0, max(last_offset) OVER earlier + 1)) AS expected,
     last_offset - first_offset + 1 AS span,
     toUInt64(greatest(0, toInt64(last_offset + 1) - toInt64(greatest(first_offset, expected)))) AS new
-FROM ingest_ledger
-WHERE {_OF_THIS_TOPIC} AND first_offset >= {{first:UInt64}} AND first_offset < {{end:UInt64}}
+FROM
+(
+    SELECT * FROM ingest_ledger
+    WHERE {_OF_THIS_TOPIC} AND first_offset >= {{first:UInt64}} AND first_offset < {{end:UInt64}}
+    ORDER BY kafka_topic, kafka_partition, first_offset LIMIT {{most:UInt64}} WITH TIES
+)
 WINDOW earlier AS (ORDER BY first_offset ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
 """
 _INTERVALS = f"""
@@ -61,6 +75,7 @@ SELECT
     sum(messages),
     sum(refused),
     sum(span) - sum(new),
+    max(first_offset),
     if(count() = 0, 0, max(last_offset) + 1),  -- as max(last_offset + 1) the engine makes 1 of no rows at all
     groupArrayIf((expected, first_offset - 1, toUInt64(0), toUnixTimestamp64Milli(read_at)), first_offset > expected),
     groupArrayIf(
@@ -259,7 +274,21 @@ def audit(settings: Settings, window: timedelta, deep: bool = False) -> Audit:
     )
 
 
-def intervals(client: Client, start: int, first: int, end: int, scope: dict[str, Any]) -> Intervals:
+def blocks_since(client: Client, since: datetime, scope: dict[str, Any]) -> tuple[int, int, int]:
+    """Return how many blocks were read since a moment, the first offset of any and the last of any."""
+    [[blocks, first, last]] = client.query(_WINDOW, parameters=scope | {"since": since}).result_rows
+    return (blocks, first, last) if blocks else (0, 2**63, 0)
+
+
+def reach_before(client: Client, first: int, scope: dict[str, Any]) -> int | None:
+    """Return the offset after the furthest of the blocks that begin before ``first``; None when none does."""
+    [[blocks, last]] = client.query(_BEFORE, parameters=scope | {"first": first}).result_rows
+    return last + 1 if blocks else None
+
+
+def intervals(
+    client: Client, start: int, first: int, end: int, scope: dict[str, Any], at_once: int = BLOCKS_AT_ONCE
+) -> Intervals:
     """Return the union of the ledger's blocks that begin in ``first`` .. ``end - 1``, and what it leaves out.
 
     Args:
@@ -268,18 +297,26 @@ def intervals(client: Client, start: int, first: int, end: int, scope: dict[str,
         first: the lowest ``first_offset`` to look at.
         end: a block that reaches it is not committed yet, so its own holes do not count.
         scope: the parameters topic, partition, low and born, which say whose rows count.
+        at_once: how many blocks to take in one query; what they reach is the next one's start.
     """
-    partition = scope["partition"]
-    parameters = scope | {"start": start, "first": first, "end": end}
-    [row] = client.query(_INTERVALS, parameters=parameters).result_rows
-    blocks, messages, refused, redelivered, reached, between, within = row
-    gaps = [
-        Gap(partition, low, min(high, end - 1), rows, datetime.fromtimestamp(passed / 1000, UTC))
-        for low, high, rows, passed in [*between, *within]
-    ]
-    reached = max(reached, start)
+    blocks = messages = refused = redelivered = 0
+    reached, gaps = start, []
+    while first < end:
+        parameters = scope | {"start": reached, "first": first, "end": end, "most": at_once}
+        [row] = client.query(_INTERVALS, parameters=parameters).result_rows
+        here, its_messages, its_refused, its_redelivered, last_begun, its_end, between, within = row
+        blocks, messages = blocks + here, messages + its_messages
+        refused, redelivered = refused + its_refused, redelivered + its_redelivered
+        reached = max(reached, its_end)
+        gaps += [
+            Gap(scope["partition"], low, min(high, end - 1), rows, datetime.fromtimestamp(passed / 1000, UTC))
+            for low, high, rows, passed in [*between, *within]
+        ]
+        if here < at_once:
+            break
+        first = last_begun + 1
     if reached < end:
-        gaps.append(Gap(partition, reached, end - 1, 0, None))
+        gaps.append(Gap(scope["partition"], reached, end - 1, 0, None))
     return Intervals(blocks, messages, refused, redelivered, reached, gaps)
 
 
@@ -299,17 +336,13 @@ def _reconcile(
         "low": position.low,
         "born": (position.oldest_at or datetime.fromtimestamp(0, UTC) + CLOCK_SLACK) - CLOCK_SLACK,
     }
-    [[in_window, first, last]] = client.query(_WINDOW, parameters=scope | {"since": since}).result_rows
-    if not in_window:
-        first = 2**63
-    [[earlier, last_before]] = client.query(_BEFORE, parameters=scope | {"first": first}).result_rows
-    if earlier:
-        start = last_before + 1
-    else:
+    in_window, first, last = blocks_since(client, since, scope)
+    start = reach_before(client, first, scope)
+    known = max(last + 1 if in_window else 0, start or 0)
+    if start is None:
         # What the ledger is too young or too old to know of is audited as far as the ledger would still have it.
         oldest = max(position.low, broker.first_offset_since(partition, datetime.now(UTC) - LEDGER_KEPT))
         start = min(first, oldest)
-    known = max(last + 1 if in_window else 0, last_before + 1 if earlier else 0)
     one = PartitionAudit(
         partition,
         position.low,
