@@ -161,7 +161,7 @@ class Broker:
         if offset >= high:
             return None
         for batch in self.read(partition, offset, high - 1, batch_size=1):
-            return produced_at(batch[0])
+            return kafka_time(batch[0].timestamp()[1])
         return None
 
     def _place(self, partition: int, offset: int = 0) -> TopicPartition:
@@ -178,9 +178,9 @@ class Broker:
             ) from error
 
 
-def produced_at(message: Message) -> datetime:
-    """Return a message's Kafka timestamp."""
-    return datetime.fromtimestamp(max(0, message.timestamp()[1]) / 1000, UTC)
+def kafka_time(milliseconds: int) -> datetime:
+    """Return the moment that a Kafka timestamp says; 1970 for the negative one of a message without any."""
+    return datetime.fromtimestamp(max(0, int(milliseconds)) / 1000, UTC)
 
 
 @contextmanager

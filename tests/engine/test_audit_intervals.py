@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ingest import ingest_schema
 
-from paystream.audit import CONTENT, EMPTY, TOMBSTONE, Gap, blocks_since, classify, intervals, reach_before
+from paystream.audit_holes import CONTENT, EMPTY, TOMBSTONE, Gap, classify
+from paystream.audit_ledger import blocks_since, intervals, reach_before
 
 # Not a fixed day: the ledger forgets what is older than 90 days.
 NOW = datetime.now(UTC).replace(microsecond=0)
