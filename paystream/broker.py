@@ -70,11 +70,9 @@ class Broker:
         Raises:
             ServiceUnavailable: the broker does not answer.
         """
-        with self._answering():
-            # First, so that low and high are never older than what was read.
-            [found] = self._consumer.committed([self._place(partition)], timeout=TIMEOUT_S)
+        # First, so that low and high are never older than what was read.
+        [committed] = self.committed([partition])
         low, high = self.watermarks(partition)
-        committed = found.offset if found.offset >= 0 else None
         return Position(
             partition,
             low,
@@ -83,6 +81,16 @@ class Broker:
             oldest_at=self._produced_at(partition, low, high),
             unread_at=self._produced_at(partition, max(low, committed or 0), high),
         )
+
+    def committed(self, partitions: list[int]) -> list[int | None]:
+        """Return the next offset that the group will read of each partition, None where it has committed nothing.
+
+        Raises:
+            ServiceUnavailable: the broker does not answer.
+        """
+        with self._answering():
+            found = self._consumer.committed([self._place(partition) for partition in partitions], timeout=TIMEOUT_S)
+        return [one.offset if one.offset >= 0 else None for one in found]
 
     def watermarks(self, partition: int) -> tuple[int, int]:
         """Return the oldest retained offset and the one after the last message.
@@ -161,7 +169,7 @@ class Broker:
         if offset >= high:
             return None
         for batch in self.read(partition, offset, high - 1, batch_size=1):
-            return produced_at(batch[0])
+            return kafka_time(batch[0].timestamp()[1])
         return None
 
     def _place(self, partition: int, offset: int = 0) -> TopicPartition:
@@ -178,9 +186,9 @@ class Broker:
             ) from error
 
 
-def produced_at(message: Message) -> datetime:
-    """Return a message's Kafka timestamp."""
-    return datetime.fromtimestamp(max(0, message.timestamp()[1]) / 1000, UTC)
+def kafka_time(milliseconds: int) -> datetime:
+    """Return the moment that a Kafka timestamp says; 1970 for the negative one of a message without any."""
+    return datetime.fromtimestamp(max(0, int(milliseconds)) / 1000, UTC)
 
 
 @contextmanager

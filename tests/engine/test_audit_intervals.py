@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ingest import ingest_schema
 
-from paystream.audit import CONTENT, EMPTY, TOMBSTONE, Gap, classify, intervals
+from paystream.audit_holes import CONTENT, EMPTY, TOMBSTONE, Gap, classify
+from paystream.audit_ledger import blocks_since, intervals, reach_before
 
 # Not a fixed day: the ledger forgets what is older than 90 days.
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -43,16 +44,16 @@ def ledgers(draw):
     return blocks
 
 
-@given(ledgers(), st.integers(0, 60), st.integers(0, 200))
+@given(ledgers(), st.integers(0, 60), st.integers(0, 200), st.integers(1, 13))
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_the_union_of_blocks_is_what_counting_offsets_one_by_one_gives(ingest, blocks, start, end):
+def test_the_union_of_blocks_is_what_counting_offsets_one_by_one_gives(ingest, blocks, start, end, at_once):
     start_again(ingest)
     if blocks:
         write(ingest, blocks)
         # Neither another partition nor another topic fills a hole.
         write(ingest, [(0, 300, 301)], partition=1)
         write(ingest, [(0, 300, 301)], topic="other")
-    found = intervals(ingest.client, start, 0, end, SCOPE)
+    found = intervals(ingest.client, start, 0, end, SCOPE, at_once)
 
     counted = [block for block in blocks if block[0] < end]
     times = np.zeros(400, dtype=int)
@@ -69,6 +70,43 @@ def test_the_union_of_blocks_is_what_counting_offsets_one_by_one_gives(ingest, b
     assert sorted((gap.first, gap.last, gap.rows) for gap in within) == sorted(
         block for block in counted if block[2] < block[1] - block[0] + 1 and block[1] < end
     )
+
+
+@given(ledgers(), st.integers(0, 130))
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_how_far_the_blocks_before_an_offset_reach(ingest, blocks, first):
+    start_again(ingest)
+    write(ingest, [*blocks, (200, 299, 100)])
+    write(ingest, [(0, 399, 400)], partition=1)
+    reached = [block[1] + 1 for block in blocks if block[0] < first]
+    assert reach_before(ingest.client, first, SCOPE) == max(reached, default=None)
+
+
+def test_what_an_audit_of_the_last_hour_reads_does_not_grow_with_the_ledger(ingest):
+    def rows_read(days: int) -> int:
+        start_again(ingest)
+        blocks = days * 24 * 500
+        ingest.client.command(
+            "INSERT INTO ingest_ledger SELECT 'transactions', number % 4, intDiv(number, 4) * 10,"
+            " intDiv(number, 4) * 10 + 9, 10, 0, at, at FROM"
+            f" (SELECT number, now64(3) - toIntervalMillisecond(7200 * ({blocks * 4} - number) / 4) AS at"
+            f" FROM numbers({blocks * 4}))"
+        )
+        ingest.client.command("OPTIMIZE TABLE ingest_ledger FINAL")
+        counter = "SELECT value FROM system.events WHERE event = 'SelectedRows'"
+        before = ingest.value(counter)
+        since = datetime.now(UTC) - timedelta(hours=1)
+        count, first, _ = blocks_since(ingest.client, since, SCOPE)
+        assert 490 <= count <= 501
+        start = reach_before(ingest.client, first, SCOPE)
+        assert start == first
+        found = intervals(ingest.client, start, first, blocks * 10, SCOPE)
+        assert (found.blocks, found.gaps) == (count, [])
+        return ingest.value(counter) - before
+
+    # The ledger has 40 and 1,200 thousand rows; 8,192 are what the engine reads at least of each part of a month.
+    short, long = rows_read(days=1), rows_read(days=25)
+    assert long < 10 * 8192 + short
 
 
 def test_a_hole_carries_the_time_at_which_the_reader_passed_it(ingest):
