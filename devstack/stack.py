@@ -83,6 +83,18 @@ class Stopped:
     how: Literal["stopped", "killed", "dead already"]
 
 
+def settings_on_free_ports(home: Path) -> Settings:
+    """Return the settings of a stack in a folder, on free loopback ports, whatever the environment says."""
+    broker_port = free_port()
+    return Settings(
+        _env_file=None,
+        home=home,
+        kafka_brokers=f"127.0.0.1:{broker_port}",
+        clickhouse_host="127.0.0.1",
+        clickhouse_port=free_port(besides=[broker_port]),
+    )
+
+
 def start(settings: Settings, broker: BrokerChoice = "auto", clickhouse_disk_mib: int | None = None) -> Stack:
     """Start what is not running yet and return once every part answers and the topic exists with 4 partitions.
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from clickhouse_connect.driver.client import Client
 
 from devstack import stack
-from devstack.ports import free_port
 from loader import sample
 from loader.fx import read_fx
 from loader.merchants import read_merchants
@@ -123,13 +122,7 @@ def prepared_stack(folder: Path, disk_mib: int | None = None) -> Iterator[Settin
         ServiceUnavailable: a part did not start.
         UsageError: Apache Kafka cannot be had here.
     """
-    settings = Settings(
-        _env_file=None,
-        home=folder,
-        kafka_brokers=f"127.0.0.1:{free_port('127.0.0.1')}",
-        clickhouse_host="127.0.0.1",
-        clickhouse_port=free_port("127.0.0.1"),
-    )
+    settings = stack.settings_on_free_ports(folder)
     try:
         stack.start(settings, "kafka", disk_mib)
         prepare(settings)

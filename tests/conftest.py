@@ -53,17 +53,7 @@ def free_port() -> Callable[[], int]:
 def make_settings() -> Callable[[Path], Settings]:
     """A function that returns the settings of a stack in a folder, on free ports, whatever the environment says."""
 
-    def make(home: Path) -> Settings:
-        broker_port = find_free_port()
-        return Settings(
-            _env_file=None,
-            home=home,
-            kafka_brokers=f"127.0.0.1:{broker_port}",
-            clickhouse_host="127.0.0.1",
-            clickhouse_port=find_free_port(besides=[broker_port]),
-        )
-
-    return make
+    return stack.settings_on_free_ports
 
 
 @pytest.fixture
