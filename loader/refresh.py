@@ -18,17 +18,15 @@ from typing import Any
 
 import psutil
 from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError, OperationalError
+from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 
 from loader.source import Source
-from paystream.clickhouse import UNKNOWN_TABLE, cause_of, connect
+from paystream.clickhouse import TABLE_ALREADY_EXISTS, UNKNOWN_TABLE, answering, cause_of, connect, is_code
 from paystream.errors import CheckFailed, PaystreamError, ServiceUnavailable, UsageError
 from paystream.settings import Settings
 
 LOCK_EXPIRES_S = 15 * 60
 """After this long a refresh on another machine counts as dead. On this machine its process is looked for."""
-
-TABLE_ALREADY_EXISTS = 57
 
 
 @dataclass(frozen=True)
@@ -126,27 +124,17 @@ def require_schema(settings: Settings, dimension: Dimension) -> None:
 @contextmanager
 def _connected(settings: Settings, dimension: Dimension) -> Iterator[Client]:
     needed = {dimension.table, dimension.dictionary, dimension.dictionary_source, "dimension_snapshots"}
-    with connect(settings) as client:
-        try:
-            missing = needed - {
-                name for (name,) in _rows(client, "SELECT name FROM system.tables WHERE database = currentDatabase()")
-            }
-            if missing:
-                raise UsageError(
-                    f"Refresh of '{dimension.name}': {', '.join(sorted(missing))} do{'es' * (len(missing) == 1)} not "
-                    f"exist in database '{settings.clickhouse_database}'. Run `paystream migrate up`."
-                )
-            yield client
-        except OperationalError as error:
-            raise ServiceUnavailable(
-                f"Refresh of '{dimension.name}': ClickHouse was lost on the way: {cause_of(error)}. "
-                "Run it again when ClickHouse is back."
-            ) from error
-        except ClickHouseError as error:
-            raise PaystreamError(
-                f"Refresh of '{dimension.name}': ClickHouse refused a statement: {cause_of(error)}. "
-                "The previous snapshot serves; correct the cause and run it again."
-            ) from error
+    what = f"Refresh of '{dimension.name}'"
+    with connect(settings) as client, answering(what, "The previous snapshot serves."):
+        missing = needed - {
+            name for (name,) in _rows(client, "SELECT name FROM system.tables WHERE database = currentDatabase()")
+        }
+        if missing:
+            raise UsageError(
+                f"{what}: {', '.join(sorted(missing))} do{'es' * (len(missing) == 1)} not "
+                f"exist in database '{settings.clickhouse_database}'. Run `paystream migrate up`."
+            )
+        yield client
 
 
 @contextmanager
@@ -182,7 +170,7 @@ def _acquire(client: Client, dimension: Dimension, token: str) -> None:
             client.command(f"CREATE TABLE {lock} AS dimension_snapshots COMMENT {_literal(json.dumps(owner))}")
             return
         except DatabaseError as error:
-            if not _is(error, TABLE_ALREADY_EXISTS):
+            if not is_code(error, TABLE_ALREADY_EXISTS):
                 raise
         holder = _rows(
             client,
@@ -203,7 +191,7 @@ def _acquire(client: Client, dimension: Dimension, token: str) -> None:
         try:
             client.command(f"RENAME TABLE {lock} TO {lock}_{token}")
         except DatabaseError as error:
-            if not _is(error, UNKNOWN_TABLE):
+            if not is_code(error, UNKNOWN_TABLE):
                 raise
     raise CheckFailed(f"Refresh of '{dimension.name}': others are starting at the same time. Run it again.")
 
@@ -372,10 +360,6 @@ def _unfinished(dimension: Dimension, error: BaseException) -> _Unfinished:
 
 def _rows(client: Client, sql: str) -> list[tuple[Any, ...]]:
     return [tuple(row) for row in client.query(sql).result_rows]
-
-
-def _is(error: DatabaseError, code: int) -> bool:
-    return f"Code: {code}." in str(error)
 
 
 def _literal(text: str) -> str:

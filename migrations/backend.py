@@ -7,7 +7,6 @@ error or a kill, it is known how many of its steps may have run, and only those 
 import getpass
 import logging
 import os
-import re
 import socket
 import time
 from collections.abc import Iterator
@@ -25,10 +24,9 @@ from yoyo.connections import DatabaseURI
 from yoyo.exceptions import LockTimeout
 from yoyo.migrations import Migration, default_migration_table, get_migration_hash
 
-from paystream.clickhouse import UNKNOWN_TABLE, connect
+from paystream.clickhouse import TABLE_ALREADY_EXISTS, UNKNOWN_TABLE, cause_of, connect, is_code
 from paystream.settings import Settings
 
-TABLE_ALREADY_EXISTS = 57
 _LOCK_POLL_S = 0.2
 
 # yoyo logs a failed step with its traceback; without a handler, Python would print that beside our one line.
@@ -73,7 +71,7 @@ class Cursor:
         try:
             self.client.command(statement)
         except DatabaseError as error:
-            raise StatementFailed(statement, engine_message(error)) from error
+            raise StatementFailed(statement, cause_of(error)) from error
 
     def close(self) -> None:
         """Do nothing: a statement over HTTP leaves nothing open."""
@@ -159,7 +157,7 @@ class ClickHouseBackend(DatabaseBackend):
                 " WHERE state IN ('applied', 'unfinished') ORDER BY migration_id"
             ).result_rows
         except DatabaseError as error:
-            if f"Code: {UNKNOWN_TABLE}." in str(error):
+            if is_code(error, UNKNOWN_TABLE):
                 return {}
             raise
         return {name: VersionState(state, steps, at.replace(tzinfo=UTC)) for name, state, steps, at in rows}
@@ -279,7 +277,7 @@ class ClickHouseBackend(DatabaseBackend):
                 f"CREATE TABLE {self.lock_table_quoted} (held UInt8) ENGINE = Memory COMMENT {format_str(who)}"
             )
         except DatabaseError as error:
-            if f"Code: {TABLE_ALREADY_EXISTS}." in str(error):
+            if is_code(error, TABLE_ALREADY_EXISTS):
                 return False
             raise
         return True
@@ -304,13 +302,6 @@ class ClickHouseBackend(DatabaseBackend):
     def _insert(self, table: str, **values: str) -> None:
         placeholders = ", ".join(f"{{{column}:String}}" for column in values)
         self.connection.command(f"INSERT INTO {table} ({', '.join(values)}) SELECT {placeholders}", parameters=values)
-
-
-def engine_message(error: Exception) -> str:
-    """Return what the engine says about an error, in one line and without address and version."""
-    text = " ".join(str(error).split())
-    found = re.search(r"DB::Exception: (.*?)(?: \(version [^()]*(?:\([^()]*\))?\)|$)", text)
-    return (found[1] if found else text)[:500].rstrip(". ")
 
 
 def _username() -> str:

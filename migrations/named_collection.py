@@ -14,7 +14,8 @@ import secrets
 from clickhouse_connect.driver.binding import format_str
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 
-from migrations.backend import ClickHouseBackend, engine_message
+from migrations.backend import ClickHouseBackend
+from paystream.clickhouse import cause_of
 from paystream.errors import PaystreamError, ServiceUnavailable
 from paystream.settings import Settings
 
@@ -70,7 +71,7 @@ def sync(backend: ClickHouseBackend, settings: Settings, kafka_tables: list[str]
         ) from error
     except DatabaseError as error:
         raise PaystreamError(
-            f"Named collections '{KAFKA}' and '{DICTIONARIES}' cannot be written: {engine_message(error)}. "
+            f"Named collections '{KAFKA}' and '{DICTIONARIES}' cannot be written: {cause_of(error)}. "
             "Allow the ClickHouse user to (named_collection_control in its access settings), then repeat."
         ) from error
 

@@ -2,20 +2,20 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 from clickhouse_connect.driver.binding import quote_identifier
-from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
+from clickhouse_connect.driver.exceptions import OperationalError
 from yoyo.exceptions import LockTimeout
 
 from migrations import named_collection
-from migrations.backend import ClickHouseBackend, StatementFailed, UndoFailed, VersionState, engine_message
+from migrations.backend import ClickHouseBackend, StatementFailed, UndoFailed, VersionState
 from migrations.history import VERSIONS, Version, object_name, read_history
-from paystream.clickhouse import connect
+from paystream.clickhouse import answering, connect
 from paystream.errors import PaystreamError, ServiceUnavailable, UsageError
 from paystream.settings import Settings
 
@@ -62,7 +62,7 @@ def status(settings: Settings, folder: Path = VERSIONS) -> list[VersionStatus]:
     history = read_history(folder)
     states: dict[str, VersionState] = {}
     if _database_exists(settings):
-        with _engine_errors(settings), ClickHouseBackend.of(settings) as backend:
+        with _migrating(settings), ClickHouseBackend.of(settings) as backend:
             states = backend.states()
     known = [version.id for version in history]
     result = []
@@ -100,7 +100,7 @@ def up(
     """
     history = read_history(folder)
     if not _database_exists(settings):
-        with _engine_errors(settings), connect(settings, database="") as client:
+        with _migrating(settings), connect(settings, database="") as client:
             client.command(f"CREATE DATABASE IF NOT EXISTS {quote_identifier(settings.clickhouse_database)}")
     with _locked(settings, lock_timeout_s) as backend:
         backend.ensure_internal_schema_updated()
@@ -170,18 +170,18 @@ def down(
 
 def lock_holder(settings: Settings) -> str | None:
     """Return who migrates the database at the moment and since when, None when nobody does."""
-    with _engine_errors(settings), ClickHouseBackend.of(settings) as backend:
+    with _migrating(settings), ClickHouseBackend.of(settings) as backend:
         return backend.lock_holder()
 
 
 def break_lock(settings: Settings) -> None:
     """Remove the lock of a migrator that was killed. One that still runs would no longer be alone."""
-    with _engine_errors(settings), ClickHouseBackend.of(settings) as backend:
+    with _migrating(settings), ClickHouseBackend.of(settings) as backend:
         backend.break_lock()
 
 
 def _database_exists(settings: Settings) -> bool:
-    with _engine_errors(settings), connect(settings, database="") as client:
+    with _migrating(settings), connect(settings, database="") as client:
         return bool(
             client.query(
                 "SELECT count() FROM system.databases WHERE name = {name:String}",
@@ -246,7 +246,7 @@ def _refuse_to_lose_rows(backend: ClickHouseBackend, versions: list[Version]) ->
 @contextmanager
 def _locked(settings: Settings, timeout_s: float) -> Iterator[ClickHouseBackend]:
     try:
-        with _engine_errors(settings), ClickHouseBackend.of(settings) as backend, backend.lock(timeout_s):
+        with _migrating(settings), ClickHouseBackend.of(settings) as backend, backend.lock(timeout_s):
             yield backend
     except LockTimeout as error:
         raise PaystreamError(
@@ -255,17 +255,5 @@ def _locked(settings: Settings, timeout_s: float) -> Iterator[ClickHouseBackend]
         ) from None
 
 
-@contextmanager
-def _engine_errors(settings: Settings) -> Iterator[None]:
-    try:
-        yield
-    except OperationalError as error:
-        raise ServiceUnavailable(
-            f"ClickHouse '{settings.clickhouse_host}:{settings.clickhouse_port}' was lost: {engine_message(error)}. "
-            "See whether it runs, then repeat the command."
-        ) from error
-    except DatabaseError as error:
-        raise PaystreamError(
-            f"Migration of database '{settings.clickhouse_database}' failed: {engine_message(error)}. "
-            "Correct the cause, then repeat the command."
-        ) from error
+def _migrating(settings: Settings) -> AbstractContextManager[None]:
+    return answering(f"Migration of database '{settings.clickhouse_database}'")

@@ -9,7 +9,7 @@ from paystream.audit_deep import compare_rows
 from paystream.audit_holes import Gap, Holes, explain
 from paystream.audit_ledger import blocks_since, intervals, reach_before, scope_of
 from paystream.broker import Broker, Position, open_broker
-from paystream.clickhouse import connect
+from paystream.clickhouse import answering, connect
 from paystream.settings import Settings
 
 LEDGER_KEPT = timedelta(days=90)
@@ -111,9 +111,11 @@ def audit(settings: Settings, window: timedelta, deep: bool = False) -> Audit:
     Raises:
         ServiceUnavailable: Kafka or ClickHouse does not answer.
         UsageError: the topic or the schema does not exist.
+        PaystreamError: ClickHouse refused a query.
     """
     since = datetime.now(UTC) - window
-    with open_broker(settings) as broker, connect(settings) as client:
+    what = f"Audit of topic '{settings.kafka_topic}'"
+    with open_broker(settings) as broker, connect(settings) as client, answering(what):
         retention_ms = broker.retention_ms()
         found, gaps = [], []
         for partition in broker.partitions:

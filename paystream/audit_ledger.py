@@ -48,7 +48,7 @@ SELECT
 FROM
 (
     SELECT * FROM ingest_ledger
-    WHERE {_OF_THIS_TOPIC} AND first_offset >= {{first:UInt64}} AND first_offset < {{end:UInt64}}
+    WHERE {_OF_THIS_TOPIC} AND first_offset >= {{first:UInt64}} AND first_offset < {{until:UInt64}}
     ORDER BY kafka_topic, kafka_partition, first_offset LIMIT {{most:UInt64}} WITH TIES
 )
 WINDOW earlier AS (ORDER BY first_offset ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
@@ -125,8 +125,11 @@ def intervals(
     """
     blocks = messages = refused = redelivered = 0
     reached, gaps = start, []
+    # How many offsets are likely to hold so many blocks: the engine reads far ahead of a limit, but not beyond a bound.
+    width = at_once
     while first < end:
-        parameters = scope | {"start": reached, "first": first, "end": end, "most": at_once}
+        until = min(end, first + width)
+        parameters = scope | {"start": reached, "first": first, "until": until, "end": end, "most": at_once}
         [row] = client.query(_INTERVALS, parameters=parameters).result_rows
         here, its_messages, its_refused, its_redelivered, last_begun, its_end, between, within = row
         blocks, messages = blocks + here, messages + its_messages
@@ -136,9 +139,10 @@ def intervals(
             Gap(scope["partition"], low, min(high, end - 1), rows, datetime.fromtimestamp(passed / 1000, UTC))
             for low, high, rows, passed in [*between, *within]
         ]
-        if here < at_once:
-            break
-        first = last_begun + 1
+        if here >= at_once:
+            width, first = last_begun + 1 - first, last_begun + 1
+        else:
+            width, first = width if 2 * here > at_once else 8 * width, until
     if reached < end:
         gaps.append(Gap(scope["partition"], reached, end - 1, 0, None))
     return Intervals(blocks, messages, refused, redelivered, reached, gaps)

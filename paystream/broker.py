@@ -9,8 +9,7 @@ from datetime import UTC, datetime
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
-from paystream.errors import ServiceUnavailable
-from paystream.kafka import client_config, existing_partitions
+from paystream.kafka import answering, client_config, existing_partitions
 from paystream.settings import Settings
 
 TIMEOUT_S = 10
@@ -88,7 +87,7 @@ class Broker:
         Raises:
             ServiceUnavailable: the broker does not answer.
         """
-        with self._answering():
+        with answering(self._settings):
             found = self._consumer.committed([self._place(partition) for partition in partitions], timeout=TIMEOUT_S)
         return [one.offset if one.offset >= 0 else None for one in found]
 
@@ -98,7 +97,7 @@ class Broker:
         Raises:
             ServiceUnavailable: the broker does not answer.
         """
-        with self._answering():
+        with answering(self._settings):
             return self._consumer.get_watermark_offsets(self._place(partition), timeout=TIMEOUT_S)
 
     def first_offset_since(self, partition: int, moment: datetime) -> int:
@@ -107,7 +106,7 @@ class Broker:
         Raises:
             ServiceUnavailable: the broker does not answer.
         """
-        with self._answering():
+        with answering(self._settings):
             wanted = self._place(partition, int(moment.timestamp() * 1000))
             [found] = self._consumer.offsets_for_times([wanted], timeout=TIMEOUT_S)
         return found.offset if found.offset >= 0 else self.watermarks(partition)[1]
@@ -136,7 +135,7 @@ class Broker:
         Raises:
             ServiceUnavailable: the broker sent nothing for ``TIMEOUT_S`` seconds.
         """
-        with self._answering():
+        with answering(self._settings):
             self._consumer.assign([self._place(partition, first)])
             heard = time.monotonic()
             while True:
@@ -174,16 +173,6 @@ class Broker:
 
     def _place(self, partition: int, offset: int = 0) -> TopicPartition:
         return TopicPartition(self._settings.kafka_topic, partition, offset)
-
-    @contextmanager
-    def _answering(self) -> Iterator[None]:
-        try:
-            yield
-        except KafkaException as error:
-            raise ServiceUnavailable(
-                f"Kafka '{self._settings.kafka_brokers}' stopped answering: {error.args[0].str()}. "
-                "Check the broker, then run again."
-            ) from error
 
 
 def kafka_time(milliseconds: int) -> datetime:

@@ -1,14 +1,15 @@
 """The connection to ClickHouse: one code path, whether the other end is the local stack or a server."""
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
+from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError, OperationalError
 
-from paystream.errors import ServiceUnavailable, UsageError
+from paystream.errors import PaystreamError, ServiceUnavailable, UsageError
 from paystream.settings import Settings
 
 # The driver warns of each failed connection on stderr, beside our one line.
@@ -17,6 +18,7 @@ logging.getLogger("urllib3").addHandler(logging.NullHandler())
 
 UNKNOWN_DATABASE = 81
 UNKNOWN_TABLE = 60
+TABLE_ALREADY_EXISTS = 57
 
 
 @contextmanager
@@ -52,7 +54,7 @@ def connect(settings: Settings, *, database: str | None = None, timeout_s: float
             "Start the local stack with `paystream up`, or correct PAYSTREAM_CLICKHOUSE_HOST and _PORT."
         ) from error
     except DatabaseError as error:
-        if f"Code: {UNKNOWN_DATABASE}." in str(error):
+        if is_code(error, UNKNOWN_DATABASE):
             raise UsageError(
                 f"Database '{wanted}' does not exist. Create the schema with `paystream migrate up`."
             ) from error
@@ -66,10 +68,46 @@ def connect(settings: Settings, *, database: str | None = None, timeout_s: float
         client.close()
 
 
+@contextmanager
+def answering(what: str, state: str = "") -> Iterator[None]:
+    """Turn what goes wrong in ClickHouse meanwhile into errors that a user can act upon.
+
+    Args:
+        what: what is being done, and to what, such as ``Audit of topic 'transactions'``.
+        state: a sentence on how things stand after a refused statement, where that is not plain.
+
+    Raises:
+        ServiceUnavailable: ClickHouse was lost on the way.
+        UsageError: a table does not exist.
+        PaystreamError: ClickHouse refused a statement.
+    """
+    try:
+        yield
+    except OperationalError as error:
+        raise ServiceUnavailable(
+            f"{what}: ClickHouse was lost on the way: {cause_of(error)}. Run it again when ClickHouse is back."
+        ) from error
+    except ClickHouseError as error:
+        if is_code(error, UNKNOWN_TABLE):
+            raise UsageError(
+                f"{what}: its tables do not exist. Create the schema with `paystream migrate up`."
+            ) from error
+        raise PaystreamError(
+            f"{what}: ClickHouse refused a statement: {cause_of(error)}. "
+            f"{state}{' ' if state else ''}Correct the cause, then run it again."
+        ) from error
+
+
+def is_code(error: ClickHouseError, code: int) -> bool:
+    """Return whether the engine gave this error code."""
+    return f"Code: {code}." in str(error)
+
+
 def cause_of(error: BaseException) -> str:
-    """Return in one line why ClickHouse failed: its own words, or what the network said below the driver's."""
+    """Return in one line why ClickHouse failed: its own words without address and version, or what the network said."""
     root = error
     while isinstance(error, OperationalError) and root.__cause__:
         root = root.__cause__
-    text = getattr(root, "strerror", None) or str(root).strip() or type(root).__name__
-    return text.splitlines()[0].rstrip(".")[:300]
+    text = " ".join(str(getattr(root, "strerror", None) or root).split()) or type(root).__name__
+    found = re.search(r"DB::Exception: (.*?)(?: \(version [^()]*(?:\([^()]*\))?\)|$)", text)
+    return (found[1] if found else text)[:500].rstrip(". ")

@@ -1,5 +1,8 @@
 """The connection to Kafka, for every tool that produces or looks at the topic."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
@@ -52,3 +55,18 @@ def existing_partitions(settings: Settings) -> list[int]:
             "Start the local stack with `paystream up`, or create the topic on your broker (4 partitions)."
         )
     return partitions
+
+
+@contextmanager
+def answering(settings: Settings, advice: str = "then run again") -> Iterator[None]:
+    """Turn what goes wrong in Kafka meanwhile into an error that a user can act upon.
+
+    Raises:
+        ServiceUnavailable: the broker stopped answering; ``advice`` says what to do once it is back.
+    """
+    try:
+        yield
+    except KafkaException as error:
+        raise ServiceUnavailable(
+            f"Kafka '{settings.kafka_brokers}' stopped answering: {error.args[0].str()}. Check the broker, {advice}."
+        ) from error

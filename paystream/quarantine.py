@@ -13,10 +13,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError, OperationalError
 
-from paystream.clickhouse import UNKNOWN_TABLE, cause_of, connect
-from paystream.errors import PaystreamError, ServiceUnavailable, UsageError
+from paystream.clickhouse import answering, connect
+from paystream.errors import UsageError
 from paystream.settings import Settings
 
 EXAMPLE_CHARACTERS = 100
@@ -312,24 +311,8 @@ def connected(settings: Settings) -> Iterator[Client]:
         UsageError: the schema does not exist yet.
         PaystreamError: ClickHouse refused a statement.
     """
-    with connect(settings) as client:
-        try:
-            yield client
-        except OperationalError as error:
-            raise ServiceUnavailable(
-                f"Quarantine of '{settings.clickhouse_database}': ClickHouse was lost on the way: {cause_of(error)}. "
-                "Run it again when ClickHouse is back."
-            ) from error
-        except ClickHouseError as error:
-            if isinstance(error, DatabaseError) and f"Code: {UNKNOWN_TABLE}." in str(error):
-                raise UsageError(
-                    f"Quarantine of '{settings.clickhouse_database}': its tables do not exist. "
-                    "Create the schema with `paystream migrate up`."
-                ) from error
-            raise PaystreamError(
-                f"Quarantine of '{settings.clickhouse_database}': ClickHouse refused a statement: {cause_of(error)}. "
-                "Correct the cause, then run it again."
-            ) from error
+    with connect(settings) as client, answering(f"Quarantine of '{settings.clickhouse_database}'"):
+        yield client
 
 
 def _example(client: Client, settings: Settings, row: tuple[Any, ...]) -> Example | None:

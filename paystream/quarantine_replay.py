@@ -25,7 +25,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from paystream.errors import CheckFailed, ServiceUnavailable, UsageError
-from paystream.kafka import client_config, topic_partitions
+from paystream.kafka import answering, client_config, existing_partitions
 from paystream.quarantine import MESSAGES, Example, Place, Selection, connected, contents, example, require_known
 from paystream.settings import Settings
 
@@ -167,13 +167,11 @@ def replay(
     replay_id = str(uuid.uuid4())
     with connected(settings) as client:
         require_known(client, settings, selection)
-        partitions = topic_partitions(settings)
-        if not partitions:
-            raise UsageError(
-                f"Topic '{settings.kafka_topic}' does not exist on '{settings.kafka_brokers}'. "
-                "Correct PAYSTREAM_KAFKA_TOPIC, or create the topic."
-            )
-        with _alone(client, replay_id) as still_alone, _lost_kafka(settings):
+        partitions = existing_partitions(settings)
+        with (
+            _alone(client, replay_id) as still_alone,
+            answering(settings, "then run it again: that sends what is left"),
+        ):
             found = _settle(client, settings, partitions)
             planned, chosen = _plan(client, settings, selection, again)
             if planned.to_send > most:
@@ -411,17 +409,6 @@ def _reader(settings: Settings) -> Iterator[Consumer]:
         yield consumer
     finally:
         consumer.close()
-
-
-@contextmanager
-def _lost_kafka(settings: Settings) -> Iterator[None]:
-    try:
-        yield
-    except KafkaException as error:
-        raise ServiceUnavailable(
-            f"Kafka '{settings.kafka_brokers}' stopped answering: {error.args[0].str()}. "
-            "Check the broker, then run it again: that sends what is left."
-        ) from error
 
 
 @contextmanager

@@ -297,3 +297,20 @@ def test_a_topic_that_does_not_exist_is_wrong_use(pipeline: Pipeline) -> None:
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out, len(err.splitlines())) == (2, "", 1)
     assert "Topic 'absent' does not exist" in err
+
+
+def test_what_clickhouse_refuses_is_said_in_one_line(pipeline: Pipeline) -> None:
+    with connect(pipeline.settings) as client:
+        client.command("RENAME TABLE ingest_ledger TO elsewhere")
+    process = pipeline.paystream(pipeline.settings, "audit")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, len(err.splitlines())) == (2, "", 1)
+    assert f"Audit of topic '{pipeline.settings.kafka_topic}': its tables do not exist." in err
+    assert "paystream migrate up" in err
+
+    with connect(pipeline.settings) as client:
+        client.command("CREATE TABLE ingest_ledger (read_at UInt8) ENGINE = Memory")
+    process = pipeline.paystream(pipeline.settings, "audit")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, len(err.splitlines())) == (1, "", 1)
+    assert "ClickHouse refused a statement: Unknown expression" in err
