@@ -13,8 +13,10 @@ from decimal import Decimal
 import psutil
 import pytest
 from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
 
 import loadtest.run as loadtest_run
+from loadtest import drain
 from loadtest.generator import Generator
 from loadtest.messages import Plan
 from loadtest.topic import open_topic
@@ -298,6 +300,15 @@ def test_a_run_does_not_begin_before_what_was_sent_earlier_is_read(
         wait_until(lambda: topic.lag() == 0)
 
 
+def left_behind(settings: Settings) -> list[str]:
+    """Return what a drain made for itself and still is there: databases and consumer groups."""
+    admin = AdminClient(client_config(settings) | {"log_level": 0})
+    groups = [group.group_id for group in admin.list_consumer_groups().result().valid]
+    with connect(settings) as client:
+        databases = client.query("SELECT name FROM system.databases").result_rows
+    return [name for name in [*groups, *(name for (name,) in databases)] if "drain" in name]
+
+
 def test_a_backlog_is_drained_and_ingest_goes_on(pipeline: Pipeline, paystream: Paystream) -> None:
     drained = paystream(
         pipeline.settings,
@@ -316,11 +327,53 @@ def test_a_backlog_is_drained_and_ingest_goes_on(pipeline: Pipeline, paystream: 
     document = json.loads(out)
     assert document["visible"] == document["messages"] == 20_000
     assert document["kafka_rows_per_second"] > 0 and document["file_rows_per_second"] > 0
-    left = "SELECT count() FROM system.databases WHERE name LIKE '%drain%'"
-    assert one(pipeline.settings, left) == 0
+    assert document["comparison"] is None
+    assert left_behind(pipeline.settings) == []
     with open_topic(pipeline.settings) as topic:
         wait_until(lambda: topic.lag() == 0)
 
     too_slow = paystream(pipeline.settings, "loadtest", "drain", "--messages", "1000", "--at-least", "1e12")
     code, out, err = finish(too_slow)
     assert (code, err) == (1, []) and "verdict=fail" in out
+
+
+def test_what_validation_and_enrichment_cost_is_measured_on_the_same_messages(
+    pipeline: Pipeline, paystream: Paystream
+) -> None:
+    settings = pipeline.settings
+    with open_topic(settings) as topic:
+        before = topic.ends()
+    # A cost is a share of a rate, so below 1 on any machine, and never as low as -1000.
+    limits = ["--at-least=1", "--share-of-file=0", "--validation-cost=1", "--enrichment-cost=-1000"]
+    process = paystream(settings, "loadtest", "drain", "--messages=3000", "--compare=2", *limits, "--json")
+    code, out, err = finish(process)
+    assert (code, err) == (1, []), out
+    document = json.loads(out)
+    assert document["held"].pop("enrichment_cost") is False
+    assert all(document["held"].values()), document
+
+    rates = document["comparison"]["rows_per_second"]
+    assert {name: len(rounds) for name, rounds in rates.items()} == {
+        "full": 2,
+        "without_validation": 2,
+        "without_enrichment": 2,
+    }
+    middle = {name: sum(rounds) / 2 for name, rounds in rates.items()}
+    assert document["costs"] == pytest.approx(
+        {part: (middle[f"without_{part}"] - middle["full"]) / middle[f"without_{part}"] for part in document["costs"]}
+    )
+    assert document["costs"].keys() == {"validation", "enrichment"}
+    assert left_behind(settings) == []
+    with open_topic(settings) as topic:
+        assert sum(topic.ends()) - sum(before) == 3_000
+        wait_until(lambda: topic.lag() == 0)
+    assert one(settings, "SELECT count() FROM system.detached_tables WHERE database = currentDatabase()") == 0
+
+
+def test_a_comparison_that_fails_leaves_nothing_behind(pipeline: Pipeline) -> None:
+    settings = pipeline.settings
+    with open_topic(settings) as topic, connect(settings) as client:
+        live, end = drain._live(client), topic.ends()
+    with pytest.raises(CheckFailed, match="Backlog of 1 messages: 0 rows were stored"):
+        drain._compare(settings, live, end, messages=1, rounds=1, timeout_s=1)
+    assert left_behind(settings) == []
