@@ -8,11 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
-from loader import sample
-from loader.fx import read_fx
-from loader.merchants import read_merchants
-from loader.refresh import FX, MERCHANTS, Dimension, refresh, require_schema
+from loader import gates, sample
+from loader.dimension import FX, MERCHANTS, Dimension
+from loader.fx import FxFormat, read_fx
+from loader.merchants import MerchantsFormat, read_merchants
+from loader.refresh import Refreshed, refresh, require_schema
+from loader.repair_command import repair_transactions, repaired_fields, run_repair, show_repaired
+from loader.snapshot_commands import compare_snapshots, list_history, roll_back_dimension
 from loader.source import Source, read_source
+from paystream.errors import PaystreamError
 from paystream.output import console, errors, is_terminal, print_fields, print_json
 from paystream.settings import Settings, load_settings
 
@@ -20,36 +24,84 @@ app = typer.Typer(help="Merchants and exchange rates, as transactions are enrich
 refresh_app = typer.Typer(help="Replace a dimension by what a file holds.", no_args_is_help=True)
 sample_app = typer.Typer(help="Write a file to try `refresh` with.", no_args_is_help=True)
 app.add_typer(refresh_app, name="refresh")
+app.command("repair")(repair_transactions)
+app.command("history")(list_history)
+app.command("compare")(compare_snapshots)
+app.command("rollback")(roll_back_dimension)
 app.add_typer(sample_app, name="sample")
 
-FromFile = Annotated[Path, typer.Option("--from", metavar="FILE", help="The file to load.")]
+From = Annotated[str, typer.Option("--from", metavar="PLACE", help="A path, http(s)://… or s3://bucket/key.")]
 ToFile = Annotated[Path, typer.Option("--to", metavar="FILE", help="The file to write; replaced where it exists.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Force = Annotated[
+    list[str] | None,
+    typer.Option("--force", metavar="GATE", help=f"Override one check: {', '.join(gates.GATES)}. Can be repeated."),
+]
+Repair = Annotated[bool, typer.Option("--repair/--no-repair", help="Afterwards, repair the transactions concerned.")]
 
 
 @refresh_app.command("merchants")
-def refresh_merchants(from_file: FromFile, as_json: AsJson = False) -> None:
-    """Replace all merchants by those of a CSV file, at once, or leave everything as it is.
+def refresh_merchants(
+    place: From,
+    file_format: Annotated[
+        MerchantsFormat | None, typer.Option("--format", help="What the file is; seen from its content by default.")
+    ] = None,
+    force: Force = None,
+    then_repair: Repair = True,
+    as_json: AsJson = False,
+) -> None:
+    """Replace all merchants by those of a file, at once, or leave everything as it is.
 
-    UTF-8 with the columns merchant_id, merchant_name, country (ISO 3166-1, two letters) and category_code (ISO 18245,
-    four digits), in any order. A file that breaks this anywhere is refused with exit code 1. The file that is serving
-    already changes nothing and says so.
+    CSV (UTF-8) or Parquet with the columns merchant_id, merchant_name, country (ISO 3166-1, two letters) and
+    category_code (ISO 18245, four digits), in any order. A file that breaks this anywhere, or that a gate stops, is
+    refused with exit code 1. The file that is serving already changes nothing and says so. Then the transactions that
+    came before their merchant are repaired.
 
     Example: paystream dims refresh merchants --from merchants.csv
     """
-    _refresh(MERCHANTS, "Merchants file", from_file, lambda source, _: read_merchants(source), as_json)
+    forced = force or []
+
+    def read(source: Source, settings: Settings) -> tuple[dict[str, list[Any]], bool]:
+        return read_merchants(source, file_format, allow_unknown_codes=gates.UNKNOWN_CODES in forced), False
+
+    _refresh(MERCHANTS, "Merchants file", place, read, forced, then_repair, as_json)
 
 
 @refresh_app.command("fx")
-def refresh_fx(from_file: FromFile, as_json: AsJson = False) -> None:
-    """Replace all exchange rates by the European Central Bank's history, at once, or leave everything as it is.
+def refresh_fx(
+    place: From,
+    file_format: Annotated[
+        FxFormat | None, typer.Option("--format", help="What the file is; seen from its content by default.")
+    ] = None,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Add to the rates that serve, instead of replacing them all.")
+    ] = False,
+    force: Force = None,
+    then_repair: Repair = True,
+    as_json: AsJson = False,
+) -> None:
+    """Replace all exchange rates by a history, at once, or add a day's rates, or leave everything as it is.
 
-    The bank's eurofxref-hist, as CSV or ZIP; rates are converted to PAYSTREAM_REPORTING_CURRENCY. A file that breaks
-    the format anywhere is refused with exit code 1. The file that is serving already changes nothing and says so.
+    The European Central Bank's history (eurofxref-hist, CSV, ZIP or XML) or 90 days, converted to
+    PAYSTREAM_REPORTING_CURRENCY; its daily file (eurofxref, CSV, ZIP or XML), which is added to what serves; or a plain
+    CSV with the columns date, currency and rate_to_reporting. A file that breaks its format anywhere, or that a gate
+    stops, is refused with exit code 1. The file that is serving already changes nothing and says so. Then the
+    transactions whose rate is known now, or was corrected, are repaired.
 
     Example: paystream dims refresh fx --from eurofxref-hist.zip
     """
-    _refresh(FX, "FX file", from_file, lambda source, settings: read_fx(source, settings.reporting_currency), as_json)
+    forced = force or []
+
+    def read(source: Source, settings: Settings) -> tuple[dict[str, list[Any]], bool]:
+        rates = read_fx(
+            source,
+            settings.reporting_currency,
+            file_format,
+            allow_unknown_codes=gates.UNKNOWN_CODES in forced,
+        )
+        return rates.columns, merge or rates.partial
+
+    _refresh(FX, "FX file", place, read, forced, then_repair, as_json)
 
 
 @sample_app.command("merchants")
@@ -78,31 +130,49 @@ def sample_fx(to_file: ToFile, as_json: AsJson = False) -> None:
 def _refresh(
     dimension: Dimension,
     kind: str,
-    path: Path,
-    read: Callable[[Source, Settings], dict[str, list[Any]]],
+    place: str,
+    read: Callable[[Source, Settings], tuple[dict[str, list[Any]], bool]],
+    forced: list[str],
+    then_repair: bool,
     as_json: bool,
 ) -> None:
     settings = load_settings()
+    gates.require_known(forced)
     started = time.monotonic()
     with errors.status(f"Refreshing {dimension.name}"):
-        source = read_source(kind, path)
         require_schema(settings, dimension)
-        columns = read(source, settings)
-        done = refresh(settings, dimension, source, columns)
+        source = read_source(kind, place)
+        columns, merge = read(source, settings)
+        done = refresh(settings, dimension, source, columns, merge=merge, forced=forced)
     # How old the newest quote is decides what payments are converted with, so it is said each time.
     newest = {"newest_quote": max(columns["rate_date"]).isoformat()} if "rate_date" in columns else {}
     fields = asdict(done) | newest | {"seconds": round(time.monotonic() - started, 2)}
+    try:
+        repaired = repaired_fields(run_repair(settings)) if then_repair else {}
+    except PaystreamError as error:
+        _report(dimension, done, fields, as_json)
+        raise type(error)(
+            f"{error} Snapshot {done.snapshot_id} of '{dimension.name}' serves; "
+            "`paystream dims repair` does what is left."
+        ) from error
+    _report(dimension, done, fields | repaired, as_json)
+
+
+def _report(dimension: Dimension, done: Refreshed, fields: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(fields)
     elif is_terminal():
         what = "loaded" if done.result == "loaded" else "unchanged, this very file serves already:"
+        newest = f", newest quote {fields['newest_quote']}" if "newest_quote" in fields else ""
         console.print(
             f"{dimension.name}: {what} snapshot {done.snapshot_id}, {done.rows:,} rows, {fields['seconds']} s, "
-            f"SHA-256 {done.checksum[:12]}..." + "".join(f", newest quote {day}" for day in newest.values()),
+            f"SHA-256 {done.checksum[:12]}...{newest}",
             soft_wrap=True,
             markup=False,
             highlight=False,
         )
+        if "repaired_rows" in fields:
+            show_repaired(fields)
     else:
         print_fields("dims_refresh", fields)
 

@@ -1,80 +1,36 @@
-"""One refresh of a dimension: stage, check, swap, reload the dictionary, verify it, record the snapshot.
+"""One refresh of a dimension: stage, check, keep a copy, swap, reload the dictionary, verify it, record the snapshot.
 
 At every moment the old snapshot serves or the new one does, never a mix. What is not finished when a refresh is killed,
 the next one finishes or clears away. Beside the dimension's table there are for a while, in the same database:
 
-- ``<table>_refresh``: the lock, in its comment whose it is, and as its row the snapshot record of a swap under way;
+- ``<table>_refresh``: the lock, and as its row the snapshot record of a swap under way;
 - ``<table>_refresh_<token>``: the lock of a refresh that died, until the next one has read it;
 - ``<table>_staging_<token>``: the new rows before the swap, the old ones after it.
 """
 
-import json
 import socket
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import psutil
 from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
+from clickhouse_connect.driver.exceptions import ClickHouseError
 
+from loader import gates, history
+from loader.dimension import Dimension
+from loader.lock import LockMustStay, locked
 from loader.source import Source
-from paystream.clickhouse import TABLE_ALREADY_EXISTS, UNKNOWN_TABLE, answering, cause_of, connect, is_code
+from paystream.clickhouse import answering, cause_of, connect
 from paystream.errors import CheckFailed, PaystreamError, ServiceUnavailable, UsageError
 from paystream.settings import Settings
-
-LOCK_EXPIRES_S = 15 * 60
-"""After this long a refresh on another machine counts as dead. On this machine its process is looked for."""
-
-
-@dataclass(frozen=True)
-class Dimension:
-    """What a dimension consists of in ClickHouse."""
-
-    name: str
-    table: str
-    key: tuple[str, ...]
-    dictionary: str
-    dictionary_source: str
-    dictionary_columns: tuple[str, ...]
-    setting_column: str | None = None
-    """The column with the setting that the rows were computed with: another value makes them other rows."""
-
-
-MERCHANTS = Dimension(
-    name="merchants",
-    table="merchants",
-    key=("merchant_id",),
-    dictionary="merchants_dict",
-    dictionary_source="merchants",
-    dictionary_columns=("merchant_id", "merchant_name", "country", "category_code", "snapshot_id"),
-)
-
-FX = Dimension(
-    name="fx",
-    table="fx_rates",
-    key=("currency", "rate_date"),
-    dictionary="fx_rates_dict",
-    dictionary_source="fx_rate_periods",
-    dictionary_columns=(
-        "currency",
-        "valid_from",
-        "valid_to",
-        "rate",
-        "rate_date",
-        "is_latest",
-        "reporting_currency",
-        "snapshot_id",
-    ),
-    setting_column="reporting_currency",
-)
 
 
 @dataclass(frozen=True)
 class Refreshed:
-    """What a refresh did: ``result`` is ``loaded``, or ``unchanged`` where the file was the one already serving."""
+    """What a refresh did: ``result`` is ``loaded``, ``rolled_back``, or ``unchanged`` where the file serves already."""
 
     dimension: str
     result: str
@@ -83,31 +39,94 @@ class Refreshed:
     checksum: str
 
 
-class _Unfinished(ServiceUnavailable):
+class _Unfinished(LockMustStay, ServiceUnavailable):
     """The swap could be neither completed nor undone: what the next run needs for that must stay."""
 
 
-def refresh(settings: Settings, dimension: Dimension, source: Source, columns: dict[str, list[Any]]) -> Refreshed:
+def refresh(
+    settings: Settings,
+    dimension: Dimension,
+    source: Source,
+    columns: dict[str, list[Any]],
+    *,
+    merge: bool = False,
+    forced: Collection[str] = (),
+) -> Refreshed:
     """Replace a dimension by these rows, unless they come from the very file that serves already.
 
-    On return the table, its dictionary and the record in ``dimension_snapshots`` agree. After an error the previous
-    snapshot serves as before; only if ClickHouse is lost amid the swap it may be the new one, and the next run settles
-    that.
+    On return the table, its dictionary and the record in ``dimension_snapshots`` agree, and ``<table>_history`` has a
+    copy. After an error the previous snapshot serves as before; only if ClickHouse is lost amid the swap it may be the
+    new one, and the next run settles that.
 
     Args:
-        settings: where ClickHouse is.
+        settings: where ClickHouse is, and the limits of the gates.
         dimension: ``MERCHANTS`` or ``FX``.
         source: the file the rows were read from.
         columns: the validated rows, column by column, without ``snapshot_id``.
+        merge: keep the rows that serve and whose keys are not among these.
+        forced: names of gates (``gates.GATES``) that are not to refuse.
 
     Raises:
         UsageError: the schema does not exist yet.
-        CheckFailed: another refresh of this dimension is running, or a check failed.
+        CheckFailed: another refresh of this dimension is running, or a check failed; ``GateFailed`` for one that
+            ``forced`` could have overridden.
         ServiceUnavailable: ClickHouse cannot be reached, or was lost on the way.
     """
-    with _connected(settings, dimension) as client, _lock(client, dimension) as token:
-        _settle_killed_refresh(client, dimension, token)
-        return _unchanged(client, dimension, source, columns) or _load(client, dimension, token, source, columns)
+    rows = len(columns[dimension.key[0]])
+
+    def fill(client: Client, staging: str, snapshot_id: int) -> None:
+        client.insert(
+            staging,
+            [*columns.values(), [snapshot_id] * rows],
+            column_names=[*columns, "snapshot_id"],
+            column_oriented=True,
+        )
+        staged = _rows(client, f"SELECT count(), uniqExact({', '.join(dimension.key)}) FROM {staging}")[0]
+        if staged != (rows, rows):
+            raise CheckFailed(
+                f"Refresh of '{dimension.name}': {staged[0]:,} rows with {staged[1]:,} keys were staged instead of "
+                f"{rows:,}. Nothing was changed; run it again."
+            )
+        if merge:
+            _keep_others(client, dimension, staging, snapshot_id, columns)
+        gates.check(client, settings, dimension, source, staging, merged=merge, forced=forced)
+
+    with _connected(settings, dimension) as client, _locked(client, dimension) as token:
+        _settle_killed_refresh(client, dimension)
+        unchanged = _unchanged(client, dimension, source, columns)
+        record = _Record(source.name, source.checksum, source.modified_at, sorted(forced))
+        return unchanged or _load(client, settings, dimension, token, record, fill)
+
+
+def roll_back(settings: Settings, dimension: Dimension, snapshot_id: int) -> Refreshed:
+    """Let an earlier snapshot serve again, as a new snapshot with the same rows.
+
+    No gate refuses it. The newer file is refused as older from then on, since it has been replaced.
+
+    Raises:
+        UsageError: there is no such snapshot, it is not kept any more, or it serves already.
+        CheckFailed: a refresh of this dimension is running.
+        ServiceUnavailable: ClickHouse cannot be reached, or was lost on the way.
+    """
+
+    def fill(client: Client, staging: str, new_id: int) -> None:
+        columns = ", ".join(dimension.key + dimension.values)
+        client.command(
+            f"INSERT INTO {staging} ({columns}, snapshot_id) "
+            f"SELECT {columns}, {new_id} FROM {dimension.history} WHERE snapshot_id = {snapshot_id}"
+        )
+
+    with _connected(settings, dimension) as client, _locked(client, dimension) as token:
+        _settle_killed_refresh(client, dimension)
+        kept = {one.snapshot_id: one for one in history.snapshots(client, dimension)}
+        wanted = history.require_kept(dimension, kept, snapshot_id)
+        if wanted.serving:
+            raise UsageError(
+                f"Snapshot {snapshot_id} of '{dimension.name}' serves already. "
+                f"Choose an earlier one: `paystream dims history {dimension.name}`."
+            )
+        record = _Record(f"snapshot {snapshot_id}", wanted.checksum, wanted.source_modified_at, [])
+        return _load(client, settings, dimension, token, record, fill, "rolled_back")
 
 
 def require_schema(settings: Settings, dimension: Dimension) -> None:
@@ -123,7 +142,13 @@ def require_schema(settings: Settings, dimension: Dimension) -> None:
 
 @contextmanager
 def _connected(settings: Settings, dimension: Dimension) -> Iterator[Client]:
-    needed = {dimension.table, dimension.dictionary, dimension.dictionary_source, "dimension_snapshots"}
+    needed = {
+        dimension.table,
+        dimension.history,
+        dimension.dictionary,
+        dimension.dictionary_source,
+        "dimension_snapshots",
+    }
     what = f"Refresh of '{dimension.name}'"
     with connect(settings) as client, answering(what, "The previous snapshot serves."):
         missing = needed - {
@@ -137,88 +162,15 @@ def _connected(settings: Settings, dimension: Dimension) -> Iterator[Client]:
         yield client
 
 
-@contextmanager
-def _lock(client: Client, dimension: Dimension) -> Iterator[str]:
-    """Hold the dimension's lock; yield the token that names what this refresh creates."""
-    token = uuid.uuid4().hex[:12]
-    _acquire(client, dimension, token)
-    try:
-        yield token
-    except _Unfinished:
-        raise
-    except BaseException:
-        # What the error says matters more than a leftover, which the next run clears away.
-        with suppress(ClickHouseError):
-            _release(client, dimension, token)
-        raise
-    _release(client, dimension, token)
+def _locked(client: Client, dimension: Dimension) -> AbstractContextManager[str]:
+    return locked(client, _lock_name(dimension), f"Refresh of '{dimension.name}'", like="dimension_snapshots")
 
 
-def _acquire(client: Client, dimension: Dimension, token: str) -> None:
-    lock = f"{dimension.table}_refresh"
-    process = psutil.Process()
-    owner = {
-        "token": token,
-        "host": socket.gethostname(),
-        "pid": process.pid,
-        "process_started": process.create_time(),
-        "user": process.username(),
-    }
-    for _ in range(3):
-        try:
-            # A table can be created once only, from whichever machine: that is the lock.
-            client.command(f"CREATE TABLE {lock} AS dimension_snapshots COMMENT {_literal(json.dumps(owner))}")
-            return
-        except DatabaseError as error:
-            if not is_code(error, TABLE_ALREADY_EXISTS):
-                raise
-        holder = _rows(
-            client,
-            "SELECT comment, dateDiff('second', metadata_modification_time, now()) FROM system.tables "
-            f"WHERE database = currentDatabase() AND name = '{lock}'",
-        )
-        if not holder:
-            continue
-        comment, age_s = holder[0]
-        other = json.loads(comment)
-        if other["token"] == token:
-            return  # the driver sent the request twice
-        if not _is_dead(other, age_s):
-            raise CheckFailed(
-                f"Refresh of '{dimension.name}': another one is running for {age_s} s (by {other['user']} on "
-                f"{other['host']}, process {other['pid']}). Run this one again when that has ended."
-            )
-        try:
-            client.command(f"RENAME TABLE {lock} TO {lock}_{token}")
-        except DatabaseError as error:
-            if not is_code(error, UNKNOWN_TABLE):
-                raise
-    raise CheckFailed(f"Refresh of '{dimension.name}': others are starting at the same time. Run it again.")
+def _lock_name(dimension: Dimension) -> str:
+    return f"{dimension.table}_refresh"
 
 
-def _is_dead(owner: dict[str, Any], age_s: int) -> bool:
-    if age_s > LOCK_EXPIRES_S:
-        return True
-    if owner["host"] != socket.gethostname():
-        return False
-    try:
-        process = psutil.Process(owner["pid"])
-        # The start time tells a process from a later one with its id; it is known to a few seconds only.
-        return process.status() == psutil.STATUS_ZOMBIE or abs(process.create_time() - owner["process_started"]) > 5
-    except psutil.NoSuchProcess:
-        return True
-
-
-def _release(client: Client, dimension: Dimension, token: str) -> None:
-    client.command(f"DROP TABLE IF EXISTS {dimension.table}_staging_{token} SYNC")
-    lock = f"{dimension.table}_refresh"
-    owners = _rows(client, f"SELECT comment FROM system.tables WHERE database = currentDatabase() AND name = '{lock}'")
-    # Not ours any more if this refresh was taken for dead.
-    if owners and json.loads(owners[0][0])["token"] == token:
-        client.command(f"DROP TABLE IF EXISTS {lock} SYNC")
-
-
-def _settle_killed_refresh(client: Client, dimension: Dimension, token: str) -> None:
+def _settle_killed_refresh(client: Client, dimension: Dimension) -> None:
     """Record the swap that a killed refresh had made, and drop whatever killed refreshes left."""
     leftovers = [
         name
@@ -256,50 +208,86 @@ def _unchanged(client: Client, dimension: Dimension, source: Source, columns: di
     return Refreshed(dimension.name, "unchanged", snapshot_id, rows, source.checksum)
 
 
-def _load(client: Client, dimension: Dimension, token: str, source: Source, columns: dict[str, list[Any]]) -> Refreshed:
-    lock, staging = f"{dimension.table}_refresh", f"{dimension.table}_staging_{token}"
-    rows = len(columns[dimension.key[0]])
+def _keep_others(
+    client: Client, dimension: Dimension, staging: str, snapshot_id: int, columns: dict[str, list[Any]]
+) -> None:
+    """Add the rows that serve and whose keys are not staged."""
+    if dimension.setting_column:
+        wanted = columns[dimension.setting_column][0]
+        others = _rows(
+            client,
+            f"SELECT DISTINCT {dimension.setting_column} FROM {dimension.table} "
+            f"WHERE {dimension.setting_column} != '{wanted}'",
+        )
+        if others:
+            raise CheckFailed(
+                f"Refresh of '{dimension.name}': these rows are in {wanted}, and those that serve are in "
+                f"{others[0][0]}, so they cannot be merged. Nothing was changed. Load a whole history first."
+            )
+    key, kept = ", ".join(dimension.key), ", ".join(dimension.key + dimension.values)
+    client.command(
+        f"INSERT INTO {staging} ({kept}, snapshot_id) SELECT {kept}, {snapshot_id} FROM {dimension.table} "
+        f"WHERE ({key}) NOT IN (SELECT {key} FROM {staging})"
+    )
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What is recorded of a snapshot beside its number and rows."""
+
+    source: str
+    checksum: str
+    source_modified_at: datetime | None
+    forced_gates: list[str]
+
+
+def _load(
+    client: Client,
+    settings: Settings,
+    dimension: Dimension,
+    token: str,
+    record: _Record,
+    fill: Callable[[Client, str, int], None],
+    result: str = "loaded",
+) -> Refreshed:
+    """Stage what ``fill`` writes, check it, and let it serve."""
     (snapshot_id,) = _rows(
         client,
         "SELECT 1 + greatest(max(snapshot_id), "
         f"({_live_snapshot(dimension)})) FROM dimension_snapshots WHERE dimension = '{dimension.name}'",
     )[0]
-
-    client.command(f"CREATE TABLE {staging} AS {dimension.table}")
-    client.insert(
-        staging,
-        [*columns.values(), [snapshot_id] * rows],
-        column_names=[*columns, "snapshot_id"],
-        column_oriented=True,
-    )
-    staged = _rows(client, f"SELECT count(), uniqExact({', '.join(dimension.key)}) FROM {staging}")[0]
-    if staged != (rows, rows):
-        raise CheckFailed(
-            f"Refresh of '{dimension.name}': {staged[0]:,} rows with {staged[1]:,} keys were staged instead of "
-            f"{rows:,}. Nothing was changed; run it again."
-        )
-
-    process = psutil.Process()
-    client.insert(
-        lock,
-        [
-            [
-                dimension.name,
-                snapshot_id,
-                source.name,
-                source.checksum,
-                rows,
-                f"{process.username()}@{socket.gethostname()}",
-            ]
-        ],
-        column_names=["dimension", "snapshot_id", "source", "checksum", "row_count", "loaded_by"],
-    )
-    _swap(client, dimension, staging, snapshot_id)
+    staging = f"{dimension.table}_staging_{token}"
     try:
-        _record(client, dimension, lock)
-    except BaseException as error:
-        raise _unfinished(dimension, error) from error
-    return Refreshed(dimension.name, "loaded", snapshot_id, rows, source.checksum)
+        client.command(f"CREATE TABLE {staging} AS {dimension.table}")
+        fill(client, staging, snapshot_id)
+        [[rows]] = _rows(client, f"SELECT count() FROM {staging}")
+        history.keep(client, dimension, staging, snapshot_id)
+        process = psutil.Process()
+        pending = {
+            "dimension": dimension.name,
+            "snapshot_id": snapshot_id,
+            "source": record.source,
+            "checksum": record.checksum,
+            "row_count": rows,
+            "loaded_by": f"{process.username()}@{socket.gethostname()}",
+            "source_modified_at": record.source_modified_at,
+            "forced_gates": record.forced_gates,
+        }
+        client.insert(_lock_name(dimension), [list(pending.values())], column_names=list(pending))
+        _swap(client, dimension, staging, snapshot_id)
+        try:
+            _record(client, dimension, _lock_name(dimension))
+        except BaseException as error:
+            raise _unfinished(dimension, error) from error
+    except _Unfinished:
+        raise
+    except BaseException:
+        with suppress(ClickHouseError):
+            client.command(f"DROP TABLE IF EXISTS {staging} SYNC")
+        raise
+    client.command(f"DROP TABLE IF EXISTS {staging} SYNC")
+    history.prune(client, dimension, settings.dims_snapshots_kept)
+    return Refreshed(dimension.name, result, snapshot_id, rows, record.checksum)
 
 
 def _swap(client: Client, dimension: Dimension, staging: str, snapshot_id: int) -> None:
@@ -360,8 +348,3 @@ def _unfinished(dimension: Dimension, error: BaseException) -> _Unfinished:
 
 def _rows(client: Client, sql: str) -> list[tuple[Any, ...]]:
     return [tuple(row) for row in client.query(sql).result_rows]
-
-
-def _literal(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"

@@ -6,11 +6,22 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from datetime import datetime
 from typing import NamedTuple
 
 from paystream.errors import CheckFailed, UsageError
 
 SHOWN_PROBLEMS = 20
+
+UNKNOWN_CODES = "unknown-codes"
+
+
+class GateFailed(CheckFailed):
+    """A gate refused a file; ``--force <gate>`` overrides it."""
+
+    def __init__(self, message: str, gate: str) -> None:
+        super().__init__(message)
+        self.gate = gate
 
 
 class Problem(NamedTuple):
@@ -48,6 +59,7 @@ class Source:
     kind: str
     name: str
     data: bytes
+    modified_at: datetime | None = None
 
     @property
     def checksum(self) -> str:

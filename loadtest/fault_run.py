@@ -15,7 +15,8 @@ from devstack import stack
 from loader import sample
 from loader.fx import read_fx
 from loader.merchants import read_merchants
-from loader.refresh import FX, MERCHANTS, refresh
+from loader.dimension import FX, MERCHANTS
+from loader.refresh import refresh
 from loader.source import read_source
 from loadtest.checker import Found, Window, check
 from loadtest.faults import Fault, Restart, Scene

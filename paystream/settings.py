@@ -60,6 +60,21 @@ class Settings(BaseSettings):
         "USD", description="ISO 4217 code of the currency that every amount is converted to"
     )
 
+    dims_row_fall_limit: float = Field(
+        0.1, ge=0, le=1, description="a dimension that loses more than this share of its rows is refused"
+    )
+    dims_rate_move_limit: float = Field(
+        0.2, gt=0, description="a rate that moves by more than this share from one quote to the next is refused"
+    )
+    dims_snapshots_kept: int = Field(
+        60, ge=1, le=1000, description="so many snapshots can be compared and rolled back to"
+    )
+    dims_merchant_changes: Literal["keep", "restate"] = Field(
+        "keep",
+        description="whether a transaction keeps the merchant's name, country and category that were known when it was "
+        "paid, or takes over what they are corrected to",
+    )
+
     def environment(self) -> dict[str, str]:
         """Return these settings as environment variables, for a child process to read the same ones."""
         values = {}

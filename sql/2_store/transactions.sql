@@ -41,7 +41,11 @@ CREATE TABLE transactions
     kafka_partition        UInt32,
     kafka_offset           UInt64 CODEC(Delta, ZSTD(1)),
     kafka_timestamp        DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1)),
-    ingested_at            DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1))
+    ingested_at            DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1)),
+    enriched_at            DateTime64(3, 'UTC') DEFAULT ingested_at CODEC(Delta, ZSTD(1)),  -- later than ingested_at: repaired then
+
+    -- A repair looks for rows that are pending or provisional: a few granules of the whole table.
+    INDEX pending enrichment_status TYPE set(4) GRANULARITY 1
 )
 ENGINE = ReplacingMergeTree(version)
 PARTITION BY toYYYYMM(created_at)

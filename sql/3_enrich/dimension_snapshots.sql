@@ -9,7 +9,9 @@ CREATE TABLE dimension_snapshots
     checksum    String,                    -- SHA-256 of the source's bytes, hexadecimal
     row_count   UInt64,
     loaded_at   DateTime64(3, 'UTC') DEFAULT now64(3, 'UTC'),
-    loaded_by   String
+    loaded_by   String,
+    source_modified_at Nullable(DateTime64(3, 'UTC')),  -- what the source says of itself; NULL where it says nothing
+    forced_gates       Array(LowCardinality(String))    -- the checks that were overridden with --force
 )
 ENGINE = MergeTree
 ORDER BY (dimension, snapshot_id)

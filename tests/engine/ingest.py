@@ -24,6 +24,9 @@ OBJECTS = [
     "sql/3_enrich/fx_rates.sql",
     "sql/3_enrich/fx_rate_periods.sql",
     "sql/3_enrich/dimension_snapshots.sql",
+    "sql/3_enrich/merchants_history.sql",
+    "sql/3_enrich/fx_rates_history.sql",
+    "sql/3_enrich/repaired_days.sql",
     "dictionaries/merchants_dict.sql",
     "dictionaries/fx_rates_dict.sql",
     "sql/2_store/transactions.sql",
@@ -36,6 +39,7 @@ OBJECTS = [
     "sql/1_ingest/ledger_mv.sql",
     "sql/1_ingest/transactions_queue.sql",
     "sql/1_ingest/transactions_parsed_mv.sql",
+    "sql/3_enrich/transactions_to_repair.sql",
     "sql/4_report/transactions_current.sql",
     "sql/4_report/report_merchant_by_day.sql",
 ]

@@ -24,7 +24,7 @@ from paystream.errors import PaystreamError, UsageError
 from paystream.settings import REPOSITORY, Settings
 
 WAIT_S = 60
-ALL = ["0001_store", "0002_dimensions", "0003_ingest", "0004_reports", "0005_quarantine_replays"]
+ALL = ["0001_store", "0002_dimensions", "0003_ingest", "0004_reports", "0005_quarantine_replays", "0006_repair"]
 FILES = {path.stem: path for path in [*REPOSITORY.glob("sql/*/*.sql"), *REPOSITORY.glob("dictionaries/*.sql")]}
 
 

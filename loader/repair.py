@@ -1,0 +1,347 @@
+"""Repair: write again, with a newer version, exactly the transactions that would be enriched otherwise today.
+
+What a row should be is the view ``transactions_to_repair``'s to say. Here is where to look: a table of years cannot be
+read at each refresh, so only those days are whose rates, or whose merchants, are others than the last repair saw.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
+
+from clickhouse_connect.driver.client import Client
+
+from loader.lock import locked
+from paystream.clickhouse import answering, connect
+from paystream.errors import UsageError
+from paystream.settings import Settings
+
+BATCH_ROWS = 1_000_000
+"""A batch reads about so many stored rows: what a killed repair loses, and what bounds its memory."""
+
+SETTLE_S = 5.0
+"""A block under way when a dictionary was exchanged is stored with the old one, and takes less than this."""
+
+LOCK = "transactions_repair"
+LOCK_WAIT_S = 15 * 60
+
+LISTED_MERCHANTS = 5_000
+"""With more late or changed merchants than this on a day, the whole day is looked at."""
+
+NEEDED = ("transactions", "transactions_to_repair", "repaired_days", "merchants", "merchants_dict", "fx_rates_dict")
+
+# One thread, so that ingest keeps the others; parts as large as ingest's are while catching up.
+_SETTINGS = {
+    "max_threads": 1,
+    "max_insert_threads": 1,
+    "min_insert_block_size_rows": 262_144,
+    "min_insert_block_size_bytes": 0,
+}
+
+_RATES = """
+SELECT
+    day,
+    groupBitXor(cityHash64(currency, ifNull(fx.1, 0), ifNull(fx.2, toDate(0)), ifNull(fx.3 AND fx.2 < day, 0))) AS rates_hash
+FROM
+(
+    SELECT
+        day,
+        currency,
+        dictGetOrNull('fx_rates_dict', ('rate', 'rate_date', 'is_latest'), tuple(currency), day) AS fx
+    FROM (SELECT toDate({first:Date}) + number AS day FROM numbers(dateDiff('day', {first:Date}, today() + 2))) AS days
+    CROSS JOIN (SELECT DISTINCT currency FROM fx_rates_dict) AS currencies
+)
+GROUP BY day
+ORDER BY day
+"""
+"""What the rates of each day come to, from a first day to tomorrow, which payments from a fast clock can be of."""
+
+_LATE = """
+SELECT toDate(created_at) AS day, groupUniqArray({limit:UInt32})(merchant_id)
+FROM transactions
+WHERE enrichment_status = 'merchant_pending' AND dictHas('merchants_dict', merchant_id)
+GROUP BY day
+"""
+"""Stored versions that a later one has replaced are among these until merges remove them; looking again does no harm."""
+
+_CHANGED = """
+SELECT toDate(created_at) AS day, groupUniqArray({limit:UInt32})(merchant_id)
+FROM transactions
+WHERE merchant_id IN
+(
+    SELECT merchant_id
+    FROM merchants_history AS h
+    INNER JOIN merchants AS m USING (merchant_id)
+    WHERE h.snapshot_id >= {since:UInt32}
+        AND (h.merchant_name, h.country, h.category_code) != (m.merchant_name, m.country, m.category_code)
+)
+GROUP BY day
+"""
+
+_KEPT = "SELECT min(snapshot_id) FROM merchants_history"
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """What a repair did."""
+
+    days: int
+    """Days that were looked at."""
+    rows: int
+    """Rows that were written again."""
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Move:
+    """What a repair would do to one day and currency: rows written again, and their sum in the reporting currency
+    before and after. A row without a rate counts as nothing in it."""
+
+    day: date
+    currency: str
+    rows: int
+    amount: Decimal
+    reporting_before: Decimal
+    reporting_after: Decimal
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a repair is."""
+
+    day: date
+    days_done: int
+    days: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a repair saw of a day: compared with what is now, it says whether the day must be looked at."""
+
+    rates_hash: int
+    merchants_snapshot_id: int
+    restated_snapshot_id: int
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Where to look: the days, newest first, each with the merchants that matter or None for all."""
+
+    days: dict[date, list[int] | None]
+    seen: dict[date, _Seen]
+    """What to record: of the days above once they are done, and of others that need not be looked at."""
+
+
+def repair(
+    settings: Settings, *, every_day: bool = False, report: Callable[[Progress], None] = lambda progress: None
+) -> Repaired:
+    """Write the rows again whose merchant or rate is known now, or known better. Ingest goes on meanwhile.
+
+    Killed at any moment it leaves each row as it was or repaired; run again, it does the rest. Waits for another repair.
+
+    Args:
+        settings: where ClickHouse is, and the policy for changed merchants (``dims_merchant_changes``).
+        every_day: look at each day that has rows, whatever earlier repairs saw.
+        report: called after each batch.
+
+    Raises:
+        UsageError: the schema does not exist yet.
+        CheckFailed: another repair is still running after a quarter of an hour.
+        ServiceUnavailable: ClickHouse cannot be reached, or was lost on the way.
+    """
+    began = time.monotonic()
+    with (
+        _connected(settings) as client,
+        locked(client, LOCK, "Repair of transactions", like="repaired_days", wait_s=LOCK_WAIT_S),
+    ):
+        _drop_dead_locks(client)
+        if not client.query("SELECT count() FROM transactions").result_rows[0][0]:
+            return Repaired(0, 0, time.monotonic() - began)
+        _wait_settled(client)
+        [[started_at]] = client.query("SELECT now64(3, 'UTC')").result_rows
+        plan = _plan(client, settings, every_day)
+        names = ", ".join(_columns(client))
+        rows = 0
+        for number, (day, merchants) in enumerate(plan.days.items()):
+            for condition in _batches(client, day, merchants):
+                summary = client.command(
+                    f"INSERT INTO transactions ({names}) SELECT {names} FROM {_view(settings)} WHERE {condition}",
+                    settings=_SETTINGS,
+                ).summary
+                rows += int(summary["written_rows"])
+                report(Progress(day, number, len(plan.days), rows))
+            _record(client, {day: plan.seen[day]}, started_at)
+        _record(client, {day: seen for day, seen in plan.seen.items() if day not in plan.days}, started_at)
+    return Repaired(len(plan.days), rows, time.monotonic() - began)
+
+
+def preview(settings: Settings, *, every_day: bool = False) -> list[Move]:
+    """Return what a repair would do now, by day and currency, newest day first. Changes nothing.
+
+    Raises:
+        UsageError: the schema does not exist yet.
+        ServiceUnavailable: ClickHouse cannot be reached, or was lost on the way.
+    """
+    moves = []
+    with _connected(settings) as client:
+        [[rows]] = client.query("SELECT count() FROM transactions").result_rows
+        for day, merchants in _plan(client, settings, every_day).days.items() if rows else ():
+            moves += client.query(
+                f"""
+                SELECT
+                    toDate(created_at) AS day, currency, count(), sum(amount),
+                    sum(ifNull(stored_amount_reporting, 0)), sum(ifNull(amount_reporting, 0))
+                FROM {_view(settings)}
+                WHERE {_condition(day, merchants)}
+                GROUP BY day, currency
+                ORDER BY currency
+                """
+            ).result_rows
+    return [Move(*row) for row in moves]
+
+
+@contextmanager
+def _connected(settings: Settings) -> Iterator[Client]:
+    with connect(settings) as client, answering("Repair of transactions", "What was repaired so far stays."):
+        found = client.query("SELECT name FROM system.tables WHERE database = currentDatabase()").result_rows
+        if missing := [name for name in NEEDED if (name,) not in found]:
+            raise UsageError(
+                f"Repair of transactions: {', '.join(missing)} do{'es' * (len(missing) == 1)} not exist in database "
+                f"'{settings.clickhouse_database}'. Run `paystream migrate up`."
+            )
+        yield client
+
+
+def _view(settings: Settings) -> str:
+    return f"transactions_to_repair(restate_merchants = {int(settings.dims_merchant_changes == 'restate')})"
+
+
+def _drop_dead_locks(client: Client) -> None:
+    for (name,) in client.query(
+        f"SELECT name FROM system.tables WHERE database = currentDatabase() AND match(name, '^{LOCK}_[0-9a-f]{{12}}$')"
+    ).result_rows:
+        client.command(f"DROP TABLE IF EXISTS {name} SYNC")
+
+
+def _wait_settled(client: Client) -> None:
+    """Wait until no block can be under way any more that is enriched from dictionaries that have been replaced."""
+    [[age_s]] = client.query(
+        "SELECT dateDiff('millisecond', max(loading_start_time + loading_duration), now64(3)) / 1000 "
+        "FROM system.dictionaries "
+        "WHERE database = currentDatabase() AND name IN ('merchants_dict', 'fx_rates_dict')"
+    ).result_rows
+    time.sleep(min(SETTLE_S, max(0.0, SETTLE_S - age_s)))
+
+
+def _plan(client: Client, settings: Settings, every_day: bool) -> _Plan:
+    [[first]] = client.query("SELECT toDate(min(created_at)) FROM transactions").result_rows
+    restating = settings.dims_merchant_changes == "restate"
+    [[snapshot_id, kept_since]] = client.query(f"SELECT max(snapshot_id), ({_KEPT}) FROM merchants").result_rows
+    before = {
+        day: _Seen(*seen)
+        for day, *seen in client.query(
+            "SELECT day, rates_hash, merchants_snapshot_id, restated_snapshot_id FROM repaired_days FINAL"
+        ).result_rows
+    }
+    now: dict[date, _Seen] = {}
+    whole: list[date] = []
+    for day, rates_hash in client.query(_RATES, parameters={"first": first}).result_rows:
+        seen = before.get(day)
+        now[day] = _Seen(
+            rates_hash, snapshot_id, snapshot_id if restating else seen.restated_snapshot_id if seen else 0
+        )
+        if every_day or seen is None or seen.rates_hash != rates_hash:
+            whole.append(day)
+        elif restating and seen.restated_snapshot_id < kept_since:
+            whole.append(day)  # what has changed since is not known any more
+    some: dict[date, set[int] | None] = {}
+    limit = LISTED_MERCHANTS + 1
+
+    def add(found: list, is_open: Callable[[_Seen], bool]) -> None:
+        for day, merchants in found:
+            if day in before and is_open(before[day]):
+                listed = some.setdefault(day, set())
+                if len(merchants) == limit or listed is None:
+                    some[day] = None
+                else:
+                    listed.update(merchants)
+
+    add(
+        client.query(_LATE, parameters={"limit": limit}).result_rows,
+        lambda seen: seen.merchants_snapshot_id != snapshot_id,
+    )
+    if restating and (since := [one.restated_snapshot_id for one in before.values() if one.restated_snapshot_id]):
+        add(
+            client.query(_CHANGED, parameters={"limit": limit, "since": max(min(since), kept_since)}).result_rows,
+            lambda seen: seen.restated_snapshot_id != snapshot_id,
+        )
+    there = client.query(
+        "SELECT DISTINCT toDate(created_at) FROM transactions WHERE toDate(created_at) IN {days:Array(Date)}",
+        parameters={"days": whole},
+    ).result_rows
+    days: dict[date, list[int] | None] = {
+        day: sorted(merchants) if merchants is not None else None for day, merchants in some.items()
+    }
+    days |= {day: None for (day,) in there}
+    return _Plan(
+        dict(sorted(days.items(), reverse=True)),
+        {day: seen for day, seen in now.items() if day in days or before.get(day) != seen},
+    )
+
+
+def _batches(client: Client, day: date, merchants: list[int] | None) -> Iterator[str]:
+    """Yield conditions that together select a day's rows of these merchants (None: all), each some million rows."""
+    counts = client.query(
+        f"SELECT merchant_id, count() FROM transactions WHERE {_condition(day, merchants)} "
+        "GROUP BY merchant_id ORDER BY merchant_id"
+    ).result_rows
+    batch: list[int] = []
+    rows = 0
+    for merchant_id, count in counts:
+        if batch and rows + count > BATCH_ROWS:
+            yield _condition(day, merchants and batch, batch)
+            batch, rows = [], 0
+        batch.append(merchant_id)
+        rows += count
+    if batch:
+        yield _condition(day, merchants and batch, batch)
+
+
+def _condition(day: date, merchants: list[int] | None, within: list[int] | None = None) -> str:
+    condition = f"toDate(created_at) = '{day}'"
+    if within:
+        condition += f" AND merchant_id BETWEEN {within[0]} AND {within[-1]}"
+    if merchants is not None:
+        condition += f" AND merchant_id IN ({', '.join(map(str, merchants))})"
+    return condition
+
+
+def _columns(client: Client) -> list[str]:
+    """Return the columns that the view gives for the table."""
+    return [
+        name
+        for (name,) in client.query(
+            "SELECT name FROM system.columns WHERE database = currentDatabase() AND table = 'transactions' "
+            "AND default_kind != 'MATERIALIZED' ORDER BY position"
+        ).result_rows
+    ]
+
+
+def _record(client: Client, seen: dict[date, _Seen], started_at: datetime) -> None:
+    if seen:
+        client.insert(
+            "repaired_days",
+            [
+                [
+                    day,
+                    one.rates_hash,
+                    one.merchants_snapshot_id,
+                    one.restated_snapshot_id,
+                    started_at.replace(tzinfo=UTC),
+                ]
+                for day, one in seen.items()
+            ],
+        )
