@@ -25,8 +25,8 @@ means is not known."""
 
 SHOWN_MOVES = 20
 
-# A new day's quote against the one before it, and a corrected quote against what it was. History that serves already was
-# let in once and is not asked about again; a first load has nothing to be compared with.
+# A new day's quote against the one before it, and a corrected quote against what it was. History that serves already
+# was let in once and is not asked about again; a first load has nothing to be compared with.
 _MOVES = """
 SELECT currency, rate_date, before, rate, count() OVER () AS moves
 FROM
@@ -117,7 +117,8 @@ def _check_age(client: Client, dimension: Dimension, source: Source, staging: st
             raise _refusal(
                 source,
                 OLDER_SNAPSHOT,
-                f"it is of {source.modified_at:%Y-%m-%d %H:%M:%S} UTC, and what serves is of {before:%Y-%m-%d %H:%M:%S}",
+                f"it is of {source.modified_at:%Y-%m-%d %H:%M:%S} UTC, "
+                f"and what serves is of {before:%Y-%m-%d %H:%M:%S}",
             )
     elif not merged:
         newest = "SELECT max(rate_date) FROM"

@@ -43,7 +43,9 @@ _SETTINGS = {
 _RATES = """
 SELECT
     day,
-    groupBitXor(cityHash64(currency, ifNull(fx.1, 0), ifNull(fx.2, toDate(0)), ifNull(fx.3 AND fx.2 < day, 0))) AS rates_hash
+    groupBitXor(
+        cityHash64(currency, ifNull(fx.1, 0), ifNull(fx.2, toDate(0)), ifNull(fx.3 AND fx.2 < day, 0))
+    ) AS rates_hash
 FROM
 (
     SELECT

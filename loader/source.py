@@ -5,8 +5,8 @@ import hashlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from datetime import datetime
+from pathlib import Path
 from typing import NamedTuple
 
 from paystream.errors import CheckFailed, UsageError

@@ -13,9 +13,9 @@ from clickhouse_connect.driver.client import Client
 
 from devstack import stack
 from loader import sample
+from loader.dimension import FX, MERCHANTS
 from loader.fx import read_fx
 from loader.merchants import read_merchants
-from loader.dimension import FX, MERCHANTS
 from loader.refresh import refresh
 from loader.source import read_source
 from loadtest.checker import Found, Window, check

@@ -37,6 +37,7 @@ def _assemble() -> None:
     from migrations.commands import app as migrate
     from paystream.audit_command import audit
     from paystream.quarantine_commands import app as quarantine
+    from paystream.status import status
 
     app.command()(up)
     app.command()(down)
@@ -45,6 +46,7 @@ def _assemble() -> None:
     app.add_typer(loadtest, name="loadtest")
     app.command()(audit)
     app.add_typer(quarantine, name="quarantine")
+    app.command()(status)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -437,7 +437,8 @@ def test_the_last_revision_is_not_passed(warehouse: Warehouse) -> None:
     paid = pay(ingest, merchant_id=7, created_at=at(DAY))
     names = ", ".join(repairing._columns(ingest.client))
     ingest.client.command(
-        f"INSERT INTO transactions ({names}) SELECT {names} FROM (SELECT * REPLACE (4095 AS enrichment_revision) FROM transactions)"
+        f"INSERT INTO transactions ({names}) SELECT {names} "
+        "FROM (SELECT * REPLACE (4095 AS enrichment_revision) FROM transactions)"
     )
     ingest.load_rates(("EUR", str(DAY), "1.2"), snapshot_id=2)
     assert repair(settings).rows == 0
