@@ -66,7 +66,7 @@ FROM transactions
 WHERE enrichment_status = 'merchant_pending' AND dictHas('merchants_dict', merchant_id)
 GROUP BY day
 """
-"""Stored versions that a later one has replaced are among these until merges remove them; looking again does no harm."""
+"""Stored versions that a later one has replaced are among these until they merge; looking again does no harm."""
 
 _CHANGED = """
 SELECT toDate(created_at) AS day, groupUniqArray({limit:UInt32})(merchant_id)
@@ -142,7 +142,7 @@ def repair(
 ) -> Repaired:
     """Write the rows again whose merchant or rate is known now, or known better. Ingest goes on meanwhile.
 
-    Killed at any moment it leaves each row as it was or repaired; run again, it does the rest. Waits for another repair.
+    Killed at any moment it leaves each row as it was or repaired; run again, it does the rest. Of two, one waits.
 
     Args:
         settings: where ClickHouse is, and the policy for changed merchants (``dims_merchant_changes``).

@@ -21,8 +21,8 @@ def repair_transactions(
 ) -> None:
     """Write again the transactions whose merchant or exchange rate is known now, or known better.
 
-    Each gets a newer version, so nothing redelivered undoes it. What `dims refresh` does by itself; run it by hand after
-    one that was interrupted. Ingest goes on meanwhile. Running it twice changes nothing the second time.
+    Each gets a newer version, so nothing redelivered undoes it. `dims refresh` does this by itself; run it by hand
+    after one that was interrupted. Ingest goes on meanwhile. Running it twice changes nothing the second time.
 
     Example: paystream dims repair --dry-run
     """
