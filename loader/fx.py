@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import pycountry
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
-from loader.source import Problem, Problems, Source, read_csv, wrong_width
+from loader.source import Problem, Problems, Source
+from loader.tables import read_csv, wrong_width
 
 WITHDRAWN_CURRENCIES = frozenset(["BGN", "CYP", "EEK", "HRK", "LTL", "LVL", "MTL", "ROL", "SIT", "SKK", "TRL"])
 """Codes that the history quotes and that ISO 4217 has withdrawn since."""
