@@ -1,23 +1,23 @@
-"""A file as it was found, read as CSV, and the problems found in it."""
+"""A file as it was found, and the problems found in it."""
 
-import csv
 import hashlib
-import io
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from loader.fetch import Limits, fetch, is_remote
 from paystream.errors import CheckFailed, UsageError
 
 SHOWN_PROBLEMS = 20
 
 UNKNOWN_CODES = "unknown-codes"
+"""The gate that stops codes which have the right form and are in no list."""
 
 
 class GateFailed(CheckFailed):
-    """A gate refused a file; ``--force <gate>`` overrides it."""
+    """A check came out negative that can be overridden with ``--force <gate>``."""
 
     def __init__(self, message: str, gate: str) -> None:
         super().__init__(message)
@@ -25,31 +25,53 @@ class GateFailed(CheckFailed):
 
 
 class Problem(NamedTuple):
-    """One thing wrong in one place of a file. Sorts in the order of the file."""
+    """One thing wrong in one place of a file, by the number of its line or row. Sorts in the order of the file."""
 
-    line: int
+    place: int
     column: str
     value: str | None
+    """What is there; None is Parquet's null. Not shown where there is no one column."""
     cause: str
+    is_unknown_code: bool = False
 
-    def __str__(self) -> str:
-        if self.value is None:
-            return f"line {self.line}: {self.cause}"
-        value = self.value if len(self.value) <= 60 else self.value[:57] + "..."
-        return f"line {self.line}, column {self.column}: {value!r} {self.cause}"
+
+def line(number: int) -> str:
+    """Name the place of a problem in a text."""
+    return f"line {number}"
+
+
+def row(number: int) -> str:
+    """Name the place of a problem in what has no lines."""
+    return f"row {number}"
 
 
 @dataclass
 class Problems:
     """The number of all problems of a file, and the first twenty of them."""
 
+    name_place: Callable[[int], str] = line
     count: int = 0
+    unknown_codes: int = 0
     shown: list[Problem] = field(default_factory=list)
 
     def add(self, found: list[Problem]) -> None:
         """Count these problems, and keep the first of them in the file's order if there is room."""
         self.count += len(found)
-        self.shown += sorted(found, key=lambda problem: problem.line)[: SHOWN_PROBLEMS - len(self.shown)]
+        self.unknown_codes += sum(problem.is_unknown_code for problem in found)
+        self.shown += sorted(found, key=lambda problem: problem.place)[: SHOWN_PROBLEMS - len(self.shown)]
+
+    def texts(self) -> list[str]:
+        """Return one line for each of the problems shown."""
+        return [self._text(problem) for problem in self.shown]
+
+    def _text(self, problem: Problem) -> str:
+        place = self.name_place(problem.place)
+        if not problem.column:
+            return f"{place}: {problem.cause}"
+        value = problem.value
+        if value is not None and len(value) > 60:
+            value = value[:57] + "..."
+        return f"{place}, column {problem.column}: {'null' if value is None else repr(value)} {problem.cause}"
 
 
 @dataclass(frozen=True)
@@ -58,8 +80,10 @@ class Source:
 
     kind: str
     name: str
-    data: bytes
+    """The path or the address, without anything secret."""
+    data: bytes = field(repr=False)
     modified_at: datetime | None = None
+    """When the file was last changed (UTC), as far as its place says."""
 
     @property
     def checksum(self) -> str:
@@ -68,103 +92,56 @@ class Source:
 
     def refuse(self, cause: str, remedy: str = "Correct it and run again") -> CheckFailed:
         """Return the error that refuses this file as a whole."""
-        return CheckFailed(f"{self.kind} '{self.name}': {cause}. Nothing was changed. {remedy}.")
+        return CheckFailed(self._refusal(cause, remedy))
 
     def refuse_rows(self, problems: Problems, rows: int) -> CheckFailed:
-        """Return the error that refuses this file for what its rows hold: one line, then the first problems."""
+        """Return the error that refuses this file for what its rows hold: one line, then the first problems.
+
+        It is a ``GateFailed`` where codes that are in no list are all that is wrong.
+        """
         listed = f"the first {SHOWN_PROBLEMS} below" if problems.count > SHOWN_PROBLEMS else "listed below"
-        error = self.refuse(f"{_counted(problems.count, 'problem')} in {_counted(rows, 'row')} ({listed})")
-        return CheckFailed("\n  ".join([str(error), *map(str, problems.shown)]))
+        cause = f"{_counted(problems.count, 'problem')} in {_counted(rows, 'row')} ({listed})"
+        remedy = "Correct it and run again"
+        if problems.count > problems.unknown_codes:
+            return CheckFailed("\n  ".join([self._refusal(cause, remedy), *problems.texts()]))
+        remedy += f", or override with --force {UNKNOWN_CODES}"
+        return GateFailed("\n  ".join([self._refusal(cause, remedy), *problems.texts()]), UNKNOWN_CODES)
+
+    def _refusal(self, cause: str, remedy: str) -> str:
+        return f"{self.kind} '{self.name}': {cause}. Nothing was changed. {remedy}."
 
 
-def read_source(kind: str, path: Path) -> Source:
-    """Read a file whole.
+def read_source(kind: str, place: str | Path, limits: Limits = Limits()) -> Source:  # noqa: B008  frozen
+    """Read a file whole: a path, an ``http://`` or ``https://`` address, or ``s3://bucket/key`` (see ``fetch``).
 
     Args:
         kind: what the file is to the user, as messages shall call it.
-        path: where it is.
+        place: where it is. An address is a ``str``: a ``Path`` has lost one of its slashes.
+        limits: what the source may take at most; of a path, only the size counts.
 
     Raises:
         UsageError: there is no such file, it is not a regular file, or it may not be read.
+        ServiceUnavailable: the source cannot be reached, or is not done in time.
+        CheckFailed: the file is too large.
     """
+    if is_remote(str(place)):
+        name, data, modified_at = fetch(kind, str(place), limits)
+        return Source(kind, name, data, modified_at)
+    path = Path(place)
     try:
         if path.is_dir():
             raise UsageError(f"{kind} '{path}': it is a directory. Name the file with --from.")
         if path.exists() and not path.is_file():
             raise UsageError(f"{kind} '{path}': it is not a regular file. Save it to a file and name that with --from.")
-        return Source(kind, str(path), path.read_bytes())
+        found = path.stat()
+        if found.st_size > limits.largest_bytes:
+            raise CheckFailed(
+                f"{kind} '{path}': it is larger than {limits.largest_bytes:,} bytes. Nothing was changed."
+            )
+        return Source(kind, str(path), path.read_bytes(), datetime.fromtimestamp(found.st_mtime, UTC))
     except OSError as error:
         cause = (error.strerror or str(error)).lower()
         raise UsageError(f"{kind} '{path}': {cause}. Name a file that can be read with --from.") from None
-
-
-def read_csv(source: Source, required: list[str]) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
-    """Read UTF-8 text as comma-separated values with a header; a byte order mark and blank lines are passed over.
-
-    Returns:
-        The header, and an iterator over the rows, each with the number of the line it starts on. A row may have more
-        or fewer fields than the header.
-
-    Raises:
-        CheckFailed: what was read is not such a file, or its header lacks a required column or names it twice. The
-            iterator raises it too, for a quote that is wrong or never closed.
-    """
-    _check_text(source)
-    rows = _rows(source)
-    _, header = next(rows, (0, []))
-    missing = [name for name in required if name not in header]
-    if missing:
-        separator = next((mark for mark in ";\t|" if set(required) <= set(",".join(header).split(mark))), None)
-        if separator:
-            raise source.refuse(f"columns are separated by {separator!r} instead of ','")
-        found = ", ".join(repr(name[:40]) for name in header[:10]) + ", ..." * (len(header) > 10)
-        raise source.refuse(
-            f"the header lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)} (found: {found})"
-        )
-    repeated = [name for name in required if header.count(name) > 1]
-    if repeated:
-        raise source.refuse(f"the header names {', '.join(repeated)} more than once")
-    return header, rows
-
-
-def wrong_width(line: int, fields: list[str], header: list[str]) -> Problem:
-    """Return the problem of a row whose number of fields is not that of the header."""
-    return Problem(line, "", None, f"{len(fields)} field{'s' * (len(fields) != 1)} where the header has {len(header)}")
-
-
-def _check_text(source: Source) -> None:
-    if not source.data.strip():
-        raise source.refuse("the file is empty", "Fetch it again")
-    if source.data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise source.refuse("the file is UTF-16 instead of UTF-8", "Save it as UTF-8")
-    if source.data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
-        raise source.refuse("the file is an HTML or XML page instead of CSV", "Check where it was fetched from")
-    if (position := source.data.find(b"\0")) >= 0:
-        raise source.refuse(f"{_place(source, position)} is NUL, which no text contains")
-    try:
-        source.data.decode()
-    except UnicodeDecodeError as error:
-        place = _place(source, error.start)
-        raise source.refuse(
-            f"{place} is 0x{source.data[error.start]:02x}, which is not UTF-8 there", "Save it as UTF-8"
-        ) from None
-
-
-def _place(source: Source, position: int) -> str:
-    line = source.data.count(b"\n", 0, position) + 1
-    return f"byte {position + 1:,} (line {line:,})"
-
-
-def _rows(source: Source) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(io.TextIOWrapper(io.BytesIO(source.data), encoding="utf-8-sig", newline=""), strict=True)
-    line = 1
-    try:
-        for fields in reader:
-            if fields:
-                yield line, fields
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise source.refuse(f"the row that starts on line {line:,} is not CSV ({error})") from None
 
 
 def _counted(number: int, noun: str) -> str:

@@ -1,25 +1,48 @@
 """What a merchants file may hold, and what a wrong one is told."""
 
+import io
 import os
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pyarrow import parquet
 
-from loader.merchants import read_merchants
-from loader.source import Source, read_source
+from loader.merchants import MerchantsFormat, read_merchants
+from loader.source import GateFailed, Source, read_source
 from paystream.errors import CheckFailed, UsageError
 
 HEADER = "merchant_id,merchant_name,country,category_code\n"
 
 
-def read(content: str | bytes) -> dict[str, list]:
+def read(
+    content: str | bytes, format: MerchantsFormat | None = None, allow_unknown_codes: bool = False
+) -> dict[str, list]:
     data = content.encode() if isinstance(content, str) else content
-    return read_merchants(Source("Merchants file", "m.csv", data))
+    return read_merchants(Source("Merchants file", "m.csv", data), format, allow_unknown_codes)
 
 
-def refusal(content: str | bytes) -> list[str]:
+def in_parquet(**columns: object) -> bytes:
+    """Write these columns, and good ones in place of those that are not given."""
+    rows = next((len(values) for values in columns.values()), 2)
+    good = {
+        "merchant_id": pa.array(range(1, rows + 1), pa.int32()),
+        "merchant_name": pa.array(["Acme"] * rows, pa.string()),
+        "country": pa.array(["DE"] * rows, pa.string()),
+        "category_code": pa.array(["0742"] * rows, pa.string()),
+    }
+    file = io.BytesIO()
+    parquet.write_table(pa.table(good | columns), file)
+    return file.getvalue()
+
+
+def refusal(
+    content: str | bytes, format: MerchantsFormat | None = None, allow_unknown_codes: bool = False
+) -> list[str]:
     with pytest.raises(CheckFailed) as caught:
-        read(content)
+        read(content, format, allow_unknown_codes)
     assert caught.value.exit_code == 1
     lines = str(caught.value).splitlines()
     assert lines[0].startswith("Merchants file 'm.csv': ")
@@ -142,3 +165,195 @@ def test_a_path_that_cannot_be_read_is_wrong_use(tmp_path: Path) -> None:
             read_source("Merchants file", path)
         assert caught.value.exit_code == 2
         assert str(caught.value).startswith(f"Merchants file '{path}': {says}")
+
+
+MERCHANTS = st.lists(
+    st.tuples(
+        st.integers(1, 2**32 - 1),
+        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1).filter(
+            lambda name: name.strip() != ""
+        ),
+        st.sampled_from(["DE", "US", "FR"]),
+        st.sampled_from(["0742", "5411"]),
+    ),
+    min_size=1,
+    unique_by=lambda row: row[0],
+)
+
+
+@pytest.mark.parametrize("id_type", [pa.int64(), pa.uint32(), pa.string()])
+@pytest.mark.parametrize(
+    "text_type", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())]
+)
+@given(rows=MERCHANTS)
+def test_parquet_gives_what_was_written_however_it_is_stored(
+    id_type: pa.DataType, text_type: pa.DataType, rows: list[tuple[int, str, str, str]]
+) -> None:
+    ids, names, countries, codes = map(list, zip(*rows, strict=True))
+    as_stored = [str(number) for number in ids] if id_type == pa.string() else ids
+    file = io.BytesIO()
+    # In another order, with one more, and in row groups that are not read in one go.
+    parquet.write_table(
+        pa.table(
+            {
+                "category_code": pa.array(codes, text_type),
+                "note": pa.array([1.5] * len(rows)),
+                "merchant_name": pa.array(names, text_type),
+                "merchant_id": pa.array(as_stored, id_type),
+                "country": pa.array(countries, text_type),
+            }
+        ),
+        file,
+        row_group_size=3,
+    )
+    for format in (None, "parquet"):
+        assert read(file.getvalue(), format) == {
+            "merchant_id": ids,
+            "merchant_name": names,
+            "country": countries,
+            "category_code": codes,
+        }
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "shown"),
+    [
+        ("merchant_id", pa.array([1, None], pa.int64()), "null"),
+        ("merchant_id", pa.array([1, 0], pa.int64()), "'0'"),
+        ("merchant_id", pa.array([1, -3], pa.int64()), "'-3'"),
+        ("merchant_id", pa.array([1, 2**32], pa.int64()), "'4294967296'"),
+        ("merchant_id", pa.array(["1", "1e3"]), "'1e3'"),
+        ("merchant_name", pa.array(["A", None]), "null"),
+        ("merchant_name", pa.array(["A", ""]), "''"),
+        ("country", pa.array(["DE", None]).dictionary_encode(), "null"),
+        ("country", pa.array(["DE", "de"]), "'de'"),
+        ("category_code", pa.array(["0742", None]), "null"),
+        ("category_code", pa.array(["0742", "742"]), "'742'"),
+    ],
+)
+def test_a_wrong_value_in_parquet_is_named_with_its_row_and_column(column: str, values: pa.Array, shown: str) -> None:
+    first, problem = refusal(in_parquet(**{column: values}))
+    assert "1 problem in 2 rows" in first
+    assert problem.startswith(f"  row 2, column {column}: {shown} is not a")
+
+
+def test_rows_of_parquet_are_counted_on_from_one_batch_to_the_next() -> None:
+    ids = [*range(1, 3000), 7, None]
+    first, *problems = refusal(in_parquet(merchant_id=pa.array(ids, pa.int64())))
+    assert "2 problems in 3,001 rows" in first
+    assert problems == [
+        "  row 3000, column merchant_id: '7' is already on row 7",
+        "  row 3001, column merchant_id: null is not a whole number from 1 to 4294967295 in plain digits",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (in_parquet()[:-1], "the Parquet file is truncated: it does not end with PAR1"),
+        (in_parquet()[:100], "the Parquet file is truncated: it does not end with PAR1"),
+        (b"PAR1", "the Parquet file is damaged"),
+        (b"PAR1" + b"\x55" * 100 + b"PAR1", "the Parquet file is damaged"),
+        (in_parquet(merchant_id=pa.array([], pa.int32())), "it has columns and no rows"),
+        (
+            in_parquet(category_code=pa.array([742, 5411])),
+            "column category_code is stored as int64 instead of a string, which loses leading zeros ('0742' becomes",
+        ),
+        (in_parquet(merchant_id=pa.array([1.0, 2.0])), "column merchant_id is stored as double instead of an integer"),
+        (in_parquet(country=pa.array([b"DE", b"FR"])), "column country is stored as binary instead of a string"),
+        (in_parquet(country=pa.nulls(2)), "column country is stored as null instead of a string"),
+        (in_parquet(country=pa.array([["DE"], ["FR"]])), "column country is stored as list<"),
+        (
+            in_parquet(merchant_name=pa.Array.from_buffers(pa.string(), 2, pa.array([b"ok", b"caf\xe9"]).buffers())),
+            "row 2, column merchant_name is not UTF-8",
+        ),
+    ],
+)
+def test_what_is_no_good_parquet_gets_one_line(content: bytes, says: str) -> None:
+    lines = refusal(content)
+    assert len(lines) == 1
+    assert says in lines[0]
+
+
+def test_parquet_lacks_a_column_or_has_it_twice() -> None:
+    one = pa.array(["1"])
+    file = io.BytesIO()
+    parquet.write_table(pa.table([one] * 3, names=["merchant_id", "country", "country"]), file)
+    assert "lacks the columns merchant_name, category_code (found: 'merchant_id', 'co" in refusal(file.getvalue())[0]
+    file = io.BytesIO()
+    names = ["merchant_id", "merchant_name", "country", "country", "category_code"]
+    parquet.write_table(pa.table([one] * 5, names=names), file)
+    assert "names country more than once" in refusal(file.getvalue())[0]
+
+
+@given(st.data())
+def test_parquet_that_is_damaged_anywhere_is_refused_or_gives_columns_of_one_length(data: st.DataObject) -> None:
+    content = bytearray(in_parquet())
+    at = data.draw(st.integers(0, len(content) - 1))
+    content[at] ^= data.draw(st.integers(1, 255))
+    try:
+        columns = read(bytes(content), "parquet")
+    except CheckFailed:
+        return
+    assert len({len(values) for values in columns.values()}) == 1
+
+
+def test_the_format_that_is_named_counts_whatever_the_content_looks_like() -> None:
+    assert "it is not Parquet: it does not start with PAR1" in refusal(HEADER + "1,A,DE,5411\n", "parquet")[0]
+    assert "it is not Parquet" in refusal(b"<html>", "parquet")[0]
+    assert "which no text contains" in refusal(in_parquet(), "csv")[0]
+    assert read(HEADER + "1,A,DE,5411\n", "csv")["merchant_id"] == [1]
+
+
+UNKNOWN = [("country", "UK"), ("country", "XX"), ("category_code", "0000"), ("category_code", "9998")]
+
+
+@pytest.mark.parametrize(("column", "code"), UNKNOWN)
+def test_unknown_codes_stop_a_file_unless_they_are_allowed(column: str, code: str) -> None:
+    row = {"country": "DE", "category_code": "5411"} | {column: code}
+    text = f"{HEADER}1,Good,DE,5411\n2,Odd,{row['country']},{row['category_code']}\n"
+    stored = in_parquet(**{column: pa.array(["DE" if column == "country" else "0742", code])})
+    for content, place in [(text, "line 3"), (stored, "row 2")]:
+        with pytest.raises(GateFailed) as caught:
+            read(content)
+        assert caught.value.gate == "unknown-codes"
+        first, problem = str(caught.value).splitlines()
+        assert first.endswith("Nothing was changed. Correct it and run again, or override with --force unknown-codes.")
+        assert problem.startswith(f"  {place}, column {column}: {code!r} is not an ISO ")
+        assert read(content, allow_unknown_codes=True)[column][1] == code
+
+
+@pytest.mark.parametrize(
+    "row", ["2,Odd,uk,5411", "2,Odd,UK,541", "1,Odd,UK,5411", "2,,UK,5411", "2,Odd,UK", "2,Odd,UK\n,1"]
+)
+def test_unknown_codes_beside_another_problem_cannot_be_overridden(row: str) -> None:
+    content = f"{HEADER}1,Good,XX,5411\n{row}\n"
+    with pytest.raises(CheckFailed) as caught:
+        read(content)
+    assert not isinstance(caught.value, GateFailed)
+    assert "--force" not in str(caught.value)
+    with pytest.raises(CheckFailed) as caught:
+        read(content, allow_unknown_codes=True)
+    assert not isinstance(caught.value, GateFailed)
+
+
+@pytest.mark.parametrize("code", ["", "de", "DEU", "D1", "ÄÖ", "DE\n", "D E"])
+def test_what_does_not_look_like_a_code_is_a_problem_even_if_unknown_codes_are_allowed(code: str) -> None:
+    _, problem = refusal(f'{HEADER}1,Acme,"{code}",5411\n', allow_unknown_codes=True)
+    assert problem.startswith(
+        f"  line 2, column country: {code!r} is not an ISO 3166-1 country code of two capital letters"
+    )
+
+
+@given(st.lists(st.sampled_from(["UK", "XX", "DE", "de", ""]), min_size=1, max_size=30))
+def test_the_gate_is_named_exactly_where_all_problems_are_unknown_codes(countries: list[str]) -> None:
+    content = HEADER + "".join(f"{number},Acme,{country},5411\n" for number, country in enumerate(countries, 1))
+    unknown = sum(country in ("UK", "XX") for country in countries)
+    wrong = sum(country in ("de", "") for country in countries)
+    try:
+        read(content)
+    except CheckFailed as error:
+        assert f": {unknown + wrong} problem" in str(error)
+        assert isinstance(error, GateFailed) == (wrong == 0)
+    else:
+        assert unknown + wrong == 0
