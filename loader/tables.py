@@ -169,7 +169,9 @@ def validate(
                 for row, value in enumerate(batch.columns[column])
                 if value not in codes and (row, column) not in wrong
             ]
-    return places, valid, found
+    # An unknown code stands where its column does.
+    order = ["", *batch.columns]
+    return places, valid, sorted(found, key=lambda problem: (problem.place, order.index(problem.column)))
 
 
 def _expected(model: type[BaseModel], column: str) -> str:

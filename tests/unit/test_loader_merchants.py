@@ -337,6 +337,14 @@ def test_unknown_codes_beside_another_problem_cannot_be_overridden(row: str) -> 
     assert not isinstance(caught.value, GateFailed)
 
 
+def test_unknown_codes_are_shown_among_the_other_problems_of_their_row() -> None:
+    lines = refusal(f"{HEADER}0,,XX,742\n1,Acme,,0000\n")
+    assert [line.split(":")[0] for line in lines[1:]] == [
+        *(f"  line 2, column {name}" for name in ("merchant_id", "merchant_name", "country", "category_code")),
+        *(f"  line 3, column {name}" for name in ("country", "category_code")),
+    ]
+
+
 @pytest.mark.parametrize("code", ["", "de", "DEU", "D1", "ÄÖ", "DE\n", "D E"])
 def test_what_does_not_look_like_a_code_is_a_problem_even_if_unknown_codes_are_allowed(code: str) -> None:
     _, problem = refusal(f'{HEADER}1,Acme,"{code}",5411\n', allow_unknown_codes=True)
