@@ -142,7 +142,7 @@ def prepare(settings: Settings) -> None:
         source = read_source("Merchants file", merchants)
         refresh(settings, MERCHANTS, source, read_merchants(source))
         source = read_source("FX file", rates)
-        refresh(settings, FX, source, read_fx(source, settings.reporting_currency))
+        refresh(settings, FX, source, read_fx(source, settings.reporting_currency).columns)
 
 
 def run_fault(settings: Settings, fault: Fault, kills: int, report: Callable[[str], None]) -> Outcome:

@@ -44,7 +44,8 @@ class Warehouse(NamedTuple):
 @pytest.fixture
 def warehouse(clickhouse_server: Settings, tmp_path: Path) -> Iterator[Warehouse]:
     with ingest_schema(clickhouse_server) as ingest:
-        update = {"clickhouse_database": ingest.client.database, "home": tmp_path / "home"}
+        # Files of a few rows: what the gates make of them is in test_snapshots.py.
+        update = {"clickhouse_database": ingest.client.database, "home": tmp_path / "home", "dims_row_fall_limit": 1.0}
         yield Warehouse(clickhouse_server.model_copy(update=update), ingest)
 
 
@@ -95,7 +96,8 @@ def test_merchants_from_the_command_line_then_the_same_file_again_then_another(
     code, out, err = finish(paystream(settings, "dims", "refresh", "merchants", "--from", str(path)))
     assert (code, err) == (0, [])
     assert re.fullmatch(
-        rf"dims_refresh dimension=merchants result=loaded snapshot_id=1 rows=3 checksum={checksum} seconds=[\d.]+\n",
+        rf"dims_refresh dimension=merchants result=loaded snapshot_id=1 rows=3 checksum={checksum} seconds=[\d.]+ "
+        r"repaired_rows=0 repair_days=0 repair_seconds=[\d.]+\n",
         out,
     )
     loaded = state(ingest)
@@ -110,13 +112,15 @@ def test_merchants_from_the_command_line_then_the_same_file_again_then_another(
     code, out, err = finish(paystream(settings, "dims", "refresh", "merchants", "--from", str(path), "--json"))
     assert (code, err) == (0, [])
     answer = json.loads(out)
-    assert answer.pop("seconds") >= 0
+    assert answer.pop("seconds") >= 0 and answer.pop("repair_seconds") >= 0
     assert answer == {
         "dimension": "merchants",
         "result": "unchanged",
         "snapshot_id": 1,
         "rows": 3,
         "checksum": checksum,
+        "repaired_rows": 0,
+        "repair_days": 0,
     }
     assert state(ingest) == loaded
 
@@ -212,15 +216,18 @@ def test_wrong_use_and_an_absent_clickhouse_get_one_line(
     path = str(merchants_file(tmp_path, "Acme"))
     no_database = settings.model_copy(update={"clickhouse_database": "not_there"})
     no_server = settings.model_copy(update={"clickhouse_port": free_port()})
-    ingest.client.command("DROP DICTIONARY merchants_dict")  # a schema of which a part is missing
     for given, file, exit_code, says in [
         (settings, str(tmp_path / "missing.csv"), 2, "no such file or directory"),
         (settings, str(tmp_path), 2, "it is a directory"),
-        (settings, path, 2, "merchants_dict does not exist in database"),
+        (settings, "ftp://example.com/m.csv", 2, "its scheme is not http, https or s3"),
+        (settings, f"http://127.0.0.1:{free_port()}/m.csv", 3, "cannot be reached"),
+        (settings, None, 2, "merchants_dict does not exist in database"),
         (no_database, path, 2, "paystream migrate up"),
         (no_server, path, 3, "cannot be reached"),
     ]:
-        code, out, err = paystream_here(given, "dims", "refresh", "merchants", "--from", file)
+        if file is None:
+            ingest.client.command("DROP DICTIONARY merchants_dict")  # a schema of which a part is missing
+        code, out, err = paystream_here(given, "dims", "refresh", "merchants", "--from", file or path)
         assert (code, out, len(err)) == (exit_code, "", 1), err
         assert says in err[0]
 
