@@ -220,7 +220,7 @@ def test_wrong_use_and_an_absent_clickhouse_get_one_line(
         (settings, str(tmp_path / "missing.csv"), 2, "no such file or directory"),
         (settings, str(tmp_path), 2, "it is a directory"),
         (settings, "ftp://example.com/m.csv", 2, "its scheme is not http, https or s3"),
-        (settings, f"http://127.0.0.1:{free_port()}/m.csv", 3, "cannot be reached"),
+        (settings, f"http://127.0.0.1:{free_port()}/m.csv", 3, "connection refused"),
         (settings, None, 2, "merchants_dict does not exist in database"),
         (no_database, path, 2, "paystream migrate up"),
         (no_server, path, 3, "cannot be reached"),
