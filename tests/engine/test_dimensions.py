@@ -10,11 +10,12 @@ import re
 import subprocess
 import sys
 import time
+import uuid
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +25,8 @@ from ingest import OBJECTS, Ingest, ingest_schema
 from payments import message
 
 from loader import lock, sample
-from loader.dimension import MERCHANTS
+from loader.dimension import FX, MERCHANTS
+from loader.fx import read_fx
 from loader.merchants import read_merchants
 from loader.refresh import Refreshed, refresh
 from loader.source import read_source
@@ -169,6 +171,39 @@ def test_the_banks_history_gives_the_rate_of_any_day_and_follows_the_reporting_c
     out = paystream_here(in_euro, "dims", "refresh", "fx", "--from", str(path))[1]
     assert out.split()[2:4] == ["result=loaded", "snapshot_id=2"]
     assert ingest.rows("SELECT DISTINCT reporting_currency, snapshot_id FROM fx_rates_dict") == [("EUR", 2)]
+
+
+def test_amounts_on_random_days_are_converted_as_the_banks_file_says(warehouse: Warehouse, tmp_path: Path) -> None:
+    settings, ingest = warehouse
+    path = tmp_path / "fx.zip"
+    sample.write_fx(path)
+    source = read_source("FX file", path)
+    refresh(settings, FX, source, read_fx(source, settings.reporting_currency).columns)
+    text = zipfile.ZipFile(path).read("eurofxref-hist.csv").decode()
+    history = {date.fromisoformat(row.pop("Date")): row for row in csv.DictReader(io.StringIO(text))}
+    newest = max(history)
+    chance = random.Random(9)
+    expected, messages = {}, []
+    for number in range(400):
+        transaction_id = uuid.UUID(int=number + 1)
+        currency = chance.choice(["EUR", "USD", "JPY", "GBP", "IDR", "HRK", "RUB", "CNY", "TRY"])
+        # The contract lets payments be 96 months old; up to a week after the newest quote is provisional.
+        day = newest + timedelta(7) - timedelta(chance.randrange(90 * 30))
+        amount = Decimal(chance.randrange(1, 10**12)).scaleb(-4)
+        fields = {"currency": currency, "created_at": f"{day}T10:00:00Z", "amount": f"{amount:f}"}
+        messages.append(message(transaction_id=str(transaction_id), **fields))
+        expected[transaction_id] = (None, None)
+        for quoted in (day - timedelta(back) for back in range(11)):
+            row = history.get(quoted, {})
+            quote = "1" if currency == "EUR" else row.get(currency, "N/A")
+            if row.get("USD", "N/A") != "N/A" and quote != "N/A":
+                rate = Decimal(round(Fraction(row["USD"]) / Fraction(quote) * 10**12)).scaleb(-12)
+                expected[transaction_id] = (quoted, (amount * rate).quantize(Decimal("0.0001"), ROUND_HALF_UP))
+                break
+    ingest.deliver(*messages)
+    found = ingest.rows("SELECT transaction_id, fx_rate_date, amount_reporting FROM transactions_current")
+    assert {key: (day, amount) for key, day, amount in found} == expected
+    assert 300 < sum(day is not None for day, _ in expected.values()) < 400
 
 
 def test_a_payment_is_enriched_with_what_was_loaded(
