@@ -161,6 +161,8 @@ def _fields(outcome: Outcome) -> dict[str, Any]:
         "restart_seconds": _seconds(max(outcome.restart_s, default=math.nan)),
         "resumed_seconds": _seconds(max(outcome.resumed_s, default=math.nan)),
         "resumed_restarts": len(outcome.resumed_s),
+        "resumed_from_wait_seconds": _seconds(max(outcome.resumed_from_wait_s, default=math.nan)),
+        "resumed_from_wait_restarts": len(outcome.resumed_from_wait_s),
         "redelivered": outcome.redelivered,
         "duplicate_rows_before_final": outcome.duplicate_rows,
         "audit": outcome.audit,
@@ -189,6 +191,7 @@ COLUMNS = (
     "recovered",
     "outage",
     "resumed",
+    "from wait",
     "again",
     "before FINAL",
 )
@@ -205,10 +208,15 @@ def _cells(outcome: Outcome) -> list[str]:
         f"{found.unexpected:,}",
         f"{found.recovered:,}",
         f"{_seconds(outcome.outage_s)} s",
-        f"{_seconds(max(outcome.resumed_s))} s ({len(outcome.resumed_s)})" if outcome.resumed_s else "-",
+        _longest(outcome.resumed_s),
+        _longest(outcome.resumed_from_wait_s),
         f"{outcome.redelivered:,}",
         f"{outcome.duplicate_rows:,}",
     ]
+
+
+def _longest(waits_s: list[float]) -> str:
+    return f"{_seconds(max(waits_s))} s ({len(waits_s)})" if waits_s else "-"
 
 
 def _show(outcomes: list[Outcome], failures: dict[str, str]) -> None:

