@@ -29,7 +29,10 @@ SELECT
     byteSwap(reinterpretAsUInt64(substring(id, 9, 8))) AS lower,
     merchant_id,
     reinterpretAsInt64(amount) AS amount,  -- a Decimal(18, 4) is its count of 1/10,000
-    indexOf({{currencies:Array(String)}}, currency) AS currency_place
+    indexOf({{currencies:Array(String)}}, currency) AS currency_place,
+    indexOf({{statuses:Array(String)}}, status) AS status_place,
+    toUnixTimestamp64Micro(created_at) AS created_us,
+    toUnixTimestamp64Micro(updated_at) AS updated_us
 {_CURRENT}
 """
 _SUMS = f"""
@@ -71,8 +74,8 @@ class Found:
         duplicated: transactions that transactions_current returns more than once.
         unexpected: rows of transactions_current that came from this run's offsets and that nobody sent, or that a
             malformed message became.
-        altered: transactions whose stored merchant, amount or currency is not the one sent, and malformed messages
-            whose bytes in quarantine are not those sent.
+        altered: transactions of which any stored field is not the one sent, and malformed messages whose bytes in
+            quarantine are not those sent.
         recovered: transactions that are stored although the broker confirmed none of their messages.
         malformed_messages: how many messages were malformed, duplicates of them included.
         refused_as_planned: how many of them are in quarantine with exactly the bytes sent.
@@ -81,7 +84,7 @@ class Found:
         money: by currency, units sent and stored, in 1/10,000.
         enrichment: rows by enrichment_status.
         duplicate_messages: how many messages repeated an earlier one.
-        foreign_messages: messages in the run's offsets beyond those that the broker confirmed to the generator.
+        foreign_messages: messages in the run's offsets beyond those that the generator handed to its producer.
         rows_before_final: rows of this run in the table, duplicates that no merge has removed yet included.
         duplicate_rows_before_final: how many of them are such duplicates.
     """
@@ -132,6 +135,7 @@ def check(client: Client, plan: Plan, window: Window, sent: int, rejected_keys: 
         "end": window.end,
         "started": window.started_at,
         "currencies": list(plan.currencies),
+        "statuses": list(plan.statuses),
     }
     parameters["days"] = [day for (day,) in client.query(_DAYS, parameters=parameters).result_rows]
 
@@ -143,7 +147,7 @@ def check(client: Client, plan: Plan, window: Window, sent: int, rejected_keys: 
     stored = unexpected = altered = 0
     with client.query_column_block_stream(_ROWS, parameters=parameters) as blocks:
         for block in blocks:
-            upper, lower, merchant_id, amount, currency = (np.asarray(column) for column in block)
+            upper, lower, merchant_id, amount, currency, status, created_us, updated_us = map(np.asarray, block)
             stored += len(upper)
             numbers = numbers_of(plan, upper.astype(np.uint64), lower.astype(np.uint64))
             ours = (numbers >= 0) & (numbers < sent)
@@ -157,6 +161,9 @@ def check(client: Client, plan: Plan, window: Window, sent: int, rejected_keys: 
                     (wanted.merchant_id != merchant_id[ours])
                     | (wanted.amount != amount[ours])
                     | (wanted.currency + 1 != currency[ours])
+                    | (wanted.status + 1 != status[ours])
+                    | (wanted.at_us != created_us[ours])
+                    | (wanted.at_us != updated_us[ours])
                 )
             )
             found, times = np.unique(numbers, return_counts=True)
@@ -187,7 +194,7 @@ def check(client: Client, plan: Plan, window: Window, sent: int, rejected_keys: 
         },
         enrichment=enrichment,
         duplicate_messages=sum(int(np.count_nonzero(is_duplicate(plan, numbers))) for numbers in _chunks(sent)),
-        foreign_messages=window.messages - (sent - len(rejected_keys)),
+        foreign_messages=max(0, window.messages - sent),
         rows_before_final=rows,
         duplicate_rows_before_final=rows - distinct,
     )

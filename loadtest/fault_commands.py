@@ -11,13 +11,11 @@ from typing import Annotated, Any
 
 import orjson
 import typer
-from clickhouse_connect.driver.exceptions import ClickHouseError
-from confluent_kafka import KafkaException
 from rich.table import Table
 
 from loadtest.fault_run import Outcome, prepared_stack, run_fault
 from loadtest.faults import FAULTS, Fault
-from paystream.errors import PaystreamError, UsageError
+from paystream.errors import UsageError
 from paystream.output import console, errors, is_terminal, print_fields, print_json
 from paystream.settings import Settings
 
@@ -54,7 +52,8 @@ def faults(
                 try:
                     settings = stack_for(fault)
                     outcome = run_fault(settings, fault, kills, lambda text, fault=fault: _progress(fault, text))
-                except (PaystreamError, ClickHouseError, KafkaException) as error:
+                # Whatever a broken pipeline throws is a result of that fault: the others shall still be tried.
+                except Exception as error:
                     failures[fault.name] = " ".join(str(error).split())[:500]
                     errors.print(f"{fault.name}: {failures[fault.name]}", soft_wrap=True, markup=False, highlight=False)
                     stack_for(None)
@@ -66,10 +65,10 @@ def faults(
                     print_fields("fault", _fields(outcome))
     except KeyboardInterrupt:
         errors.print(f"Interrupted after {len(outcomes)} faults: no verdict.", highlight=False)
+        shutil.rmtree(folder, ignore_errors=True)
         raise typer.Exit(130) from None
-    finally:
-        if not failures:
-            shutil.rmtree(folder, ignore_errors=True)
+    if not failures:
+        shutil.rmtree(folder, ignore_errors=True)
     document = {
         "verdict": "fail" if failures else "pass",
         "kills": sum(outcome.kills for outcome in outcomes),
@@ -161,6 +160,9 @@ def _fields(outcome: Outcome) -> dict[str, Any]:
         "outage_seconds": _seconds(outcome.outage_s),
         "restart_seconds": _seconds(max(outcome.restart_s, default=math.nan)),
         "resumed_seconds": _seconds(max(outcome.resumed_s, default=math.nan)),
+        "resumed_restarts": len(outcome.resumed_s),
+        "resumed_from_wait_seconds": _seconds(max(outcome.resumed_from_wait_s, default=math.nan)),
+        "resumed_from_wait_restarts": len(outcome.resumed_from_wait_s),
         "redelivered": outcome.redelivered,
         "duplicate_rows_before_final": outcome.duplicate_rows,
         "audit": outcome.audit,
@@ -189,6 +191,7 @@ COLUMNS = (
     "recovered",
     "outage",
     "resumed",
+    "from wait",
     "again",
     "before FINAL",
 )
@@ -205,10 +208,15 @@ def _cells(outcome: Outcome) -> list[str]:
         f"{found.unexpected:,}",
         f"{found.recovered:,}",
         f"{_seconds(outcome.outage_s)} s",
-        f"{_seconds(max(outcome.resumed_s))} s" if outcome.resumed_s else "-",
+        _longest(outcome.resumed_s),
+        _longest(outcome.resumed_from_wait_s),
         f"{outcome.redelivered:,}",
         f"{outcome.duplicate_rows:,}",
     ]
+
+
+def _longest(waits_s: list[float]) -> str:
+    return f"{_seconds(max(waits_s))} s ({len(waits_s)})" if waits_s else "-"
 
 
 def _show(outcomes: list[Outcome], failures: dict[str, str]) -> None:

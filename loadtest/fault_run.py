@@ -37,6 +37,10 @@ LONGEST_S = 6 * 3600
 
 DUPLICATE_SHARE = 0.01
 DRAIN_S = 180
+
+MANY_KILLS = 20
+"""So many kills without a single message delivered again would say that they all missed."""
+
 RESUME_LIMIT_S = 10.0
 MERCHANTS_COUNT = 80_000
 
@@ -52,6 +56,8 @@ class Outcome:
         restart_s: for each restart, from the order until all parts answered.
         resumed_s: for each restart after which ingest went on before the next one, from the end of the restart until
             a reader found a payment made since its order.
+        resumed_from_wait_s: the same where ingest had not resumed yet from the restart before: the group then waits
+            for two sessions to end.
         redelivered: messages that ClickHouse was handed more than once, by the ledger.
         duplicate_rows: offsets found in the table twice, before FINAL; a lower bound, since merges remove them.
         others_changed: whether a reader finds other transactions of before the run than before it.
@@ -68,6 +74,7 @@ class Outcome:
     outage_s: float
     restart_s: list[float]
     resumed_s: list[float]
+    resumed_from_wait_s: list[float]
     redelivered: int
     duplicate_rows: int
     others_changed: bool
@@ -93,6 +100,8 @@ class Outcome:
             problems.append(f"audit says {self.audit}")
         if not math.isfinite(self.outage_s):
             problems.append("a payment was never seen")
+        if self.kills >= MANY_KILLS and not self.redelivered:
+            problems.append(f"none of {self.kills} kills made ClickHouse read a message twice, so they all missed")
         return problems
 
     @property
@@ -200,6 +209,7 @@ def run_fault(settings: Settings, fault: Fault, kills: int, report: Callable[[st
         [[read]] = client.query(_READ, parameters={"began": began_at}).result_rows
         others_after = _fingerprint(client, first)
     audited = audit(settings, datetime.now(UTC) - began_at.replace(tzinfo=UTC))
+    resumed_s, resumed_from_wait_s = _resumed(scene.restarts, sightings)
     return Outcome(
         name=fault.name,
         what=fault.what,
@@ -210,7 +220,8 @@ def run_fault(settings: Settings, fault: Fault, kills: int, report: Callable[[st
         found=found,
         outage_s=max(seen.latencies_s),
         restart_s=[(one.answered_us - one.ordered_us) / 1e6 for one in scene.restarts],
-        resumed_s=_resumed(scene.restarts, sightings),
+        resumed_s=resumed_s,
+        resumed_from_wait_s=resumed_from_wait_s,
         redelivered=max(0, read - window.messages),
         duplicate_rows=scene.duplicate_rows,
         others_changed=others_before != others_after,
@@ -243,12 +254,18 @@ def _wait_read(settings: Settings, topic: Topic, end: list[int]) -> None:
         time.sleep(0.1)
 
 
-def _resumed(restarts: list[Restart], sightings: list[Sighting]) -> list[float]:
-    """Return the seconds from each restart's end to the sight of a payment made since its order, where one was seen."""
-    waits = []
+def _resumed(restarts: list[Restart], sightings: list[Sighting]) -> tuple[list[float], list[float]]:
+    """Return the seconds from each restart's end to the sight of a payment made since its order, where one was seen.
+
+    Those first after which ingest had been running, then those after which it had not resumed from the one before.
+    """
+    from_running: list[float] = []
+    from_wait: list[float] = []
+    was_running = True
     for place, restart in enumerate(restarts):
         until = restarts[place + 1].ordered_us if place + 1 < len(restarts) else math.inf
         fresh = [one.seen_us for one in sightings if restart.ordered_us <= one.intended_us and one.seen_us < until]
         if fresh:
-            waits.append((min(fresh) - restart.answered_us) / 1e6)
-    return waits
+            (from_running if was_running else from_wait).append((min(fresh) - restart.answered_us) / 1e6)
+        was_running = bool(fresh)
+    return from_running, from_wait

@@ -89,11 +89,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class Contents:
-    """The fields that the checker compares. ``amount`` counts units of 1/10,000, ``currency`` the plan's currencies."""
+    """The fields that the checker compares. ``amount`` counts units of 1/10,000, ``currency`` and ``status`` are places
+    in the plan's, ``at_us`` is both created_at and updated_at, in microseconds since 1970."""
 
     merchant_id: NDArray[np.uint32]
     amount: NDArray[np.int64]
     currency: NDArray[np.int64]
+    status: NDArray[np.int64]
+    at_us: NDArray[np.int64]
 
 
 def intended_us(plan: Plan, numbers: Numbers) -> NDArray[np.int64]:
@@ -161,6 +164,8 @@ def contents(plan: Plan, numbers: Numbers) -> Contents:
         merchant_id=merchant,
         amount=_AMOUNT_CENTS[_amount_places(plan, numbers)] * 100,
         currency=_weighted(plan, _CURRENCY, numbers, plan.currencies),
+        status=_weighted(plan, _STATUS, numbers, plan.statuses),
+        at_us=intended_us(plan, numbers),
     )
 
 

@@ -10,7 +10,6 @@ from typing import Literal
 
 import numpy as np
 from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from loadtest.checker import Found, Window, check
 from loadtest.generator import DELIVERY_TIMEOUT_S, GIVE_UP_AFTER_S, Generator, Sent
@@ -19,8 +18,8 @@ from loadtest.probe import Probe, Seen, percentile
 from loadtest.topic import Topic, open_topic
 from loadtest.usage import Meter, Usage
 from loadtest.workload import Workload
-from paystream.clickhouse import connect
-from paystream.errors import CheckFailed, PaystreamError, ServiceUnavailable, UsageError
+from paystream.clickhouse import answering, connect
+from paystream.errors import CheckFailed, PaystreamError, UsageError
 from paystream.kafka import client_config
 from paystream.settings import Settings
 
@@ -111,15 +110,8 @@ def run(settings: Settings, workload: Workload, report: Callable[[Progress], Non
 
 @contextmanager
 def _answering(settings: Settings) -> Iterator[Client]:
-    try:
-        with connect(settings) as client:
-            yield client
-    except ClickHouseError as error:
-        cause = " ".join(str(error).split())[:300].rstrip(".")
-        raise ServiceUnavailable(
-            f"ClickHouse '{settings.clickhouse_host}:{settings.clickhouse_port}' did not answer a query of the load "
-            f"test: {cause}. Look into its log, then run again."
-        ) from error
+    with connect(settings) as client, answering("Load test"):
+        yield client
 
 
 def make_plan(client: Client, workload: Workload) -> Plan:

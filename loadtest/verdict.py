@@ -25,8 +25,8 @@ DEFINITIONS = {
     "duplicated": "transactions that transactions_current returns more than once.",
     "unexpected": "rows of transactions_current from this run's offsets that the generator did not send, or sent "
     "malformed.",
-    "altered": "transactions whose stored merchant, amount or currency is not the one sent, and messages sent "
-    "malformed whose bytes in quarantine are not those sent.",
+    "altered": "transactions of which a stored field is not the one sent, and messages sent malformed whose bytes in "
+    "quarantine are not those sent.",
     "recovered": "transactions of which the broker confirmed no message and that are stored all the same.",
     "malformed_messages": "messages sent malformed on purpose, duplicates of them included.",
     "refused_as_planned": "messages sent malformed that are in quarantine with exactly the bytes sent.",

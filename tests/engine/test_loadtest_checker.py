@@ -199,6 +199,16 @@ def test_wrong_money_is_seen_in_the_row_and_in_the_sum(run, amount):
     assert faults(found) == {"altered": 1, "wrong_sums": [message["currency"]]}
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"status": "'failed'"}, {"updated_at": "updated_at + toIntervalMicrosecond(1)"}, {"currency": "'CHF'"}],
+    ids=lambda change: next(iter(change)),
+)
+def test_any_other_field_that_is_not_as_sent_is_seen(run, change):
+    run.copy(next(iter(run.distinct)), **change, enrichment_revision="toUInt16(1)")
+    assert run.check().altered == 1
+
+
 def test_amounts_swapped_between_two_transactions_are_seen_though_the_sum_is_right(run):
     one, other = [key for key, message in run.distinct.items() if message["currency"] == "EUR"][:2]
     assert run.distinct[one]["amount"] != run.distinct[other]["amount"]
