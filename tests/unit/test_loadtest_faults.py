@@ -1,0 +1,28 @@
+"""How long ingest took to resume after restarts, from what a reader saw when."""
+
+from loadtest.fault_run import _resumed
+from loadtest.faults import Restart
+from loadtest.probe import Sighting
+
+S = 1_000_000
+
+
+def seen(made_s: float, seen_s: float) -> Sighting:
+    return Sighting(int(made_s * S), int(seen_s * S))
+
+
+def restart(ordered_s: float, answered_s: float) -> Restart:
+    return Restart(int(ordered_s * S), int(answered_s * S))
+
+
+def test_a_wait_runs_from_the_answer_to_the_first_sight_of_a_payment_made_since_the_order():
+    sightings = [seen(9, 9.2), seen(9.9, 17), seen(10.5, 17.1), seen(17.3, 17.5)]
+    assert _resumed([restart(10, 11)], sightings) == ([6.1], [])
+
+
+def test_a_kill_amid_the_wait_is_told_from_one_while_payments_are_read():
+    restarts = [restart(10, 11), restart(15, 16), restart(40, 41)]
+    sightings = [seen(9, 9.2), seen(15.2, 27), seen(30, 30.2), seen(41, 47)]
+    # The first never resumed before the second kill, so only the second and the third have a wait.
+    assert _resumed(restarts, sightings) == ([6.0], [11.0])
+    assert _resumed(restarts[:1], []) == ([], [])
