@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
@@ -14,6 +14,9 @@ from paystream.settings import Settings
 
 TIMEOUT_S = 10
 BATCH = 5_000
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST_MS = 253_402_300_799_999  # the end of the year 9999
 
 _READER = {
     "enable.auto.commit": False,
@@ -91,6 +94,9 @@ class Broker:
         """
         with answering(self._settings):
             found = self._consumer.committed([self._place(partition) for partition in partitions], timeout=TIMEOUT_S)
+            for one in found:
+                if one.error:
+                    raise KafkaException(one.error)
         return [one.offset if one.offset >= 0 else None for one in found]
 
     def watermarks(self, partition: int) -> tuple[int, int]:
@@ -178,8 +184,12 @@ class Broker:
 
 
 def kafka_time(milliseconds: int) -> datetime:
-    """Return the moment that a Kafka timestamp says; 1970 for the negative one of a message without any."""
-    return datetime.fromtimestamp(max(0, int(milliseconds)) / 1000, UTC)
+    """Return the moment that a Kafka timestamp says, in UTC.
+
+    Producers may send any number: the negative one of a message without a timestamp gives 1970, and what no calendar
+    here has, the end of the year 9999.
+    """
+    return _EPOCH + timedelta(milliseconds=min(max(0, int(milliseconds)), _LATEST_MS))
 
 
 @contextmanager
