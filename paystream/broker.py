@@ -36,6 +36,19 @@ _READER = {
 
 
 @dataclass(frozen=True)
+class Retention:
+    """How long the topic keeps a message.
+
+    Attributes:
+        milliseconds: its ``retention.ms``; None when time alone removes nothing, or the broker does not tell.
+        by_size: whether a partition that has grown large enough (``retention.bytes``) loses messages before that.
+    """
+
+    milliseconds: int | None
+    by_size: bool
+
+
+@dataclass(frozen=True)
 class Position:
     """Where one partition begins and ends, and how far the consumer group has come.
 
@@ -119,8 +132,8 @@ class Broker:
             [found] = self._consumer.offsets_for_times([wanted], timeout=TIMEOUT_S)
         return found.offset if found.offset >= 0 else self.watermarks(partition)[1]
 
-    def retention_ms(self) -> int | None:
-        """Return how long the topic keeps a message; None when for ever, or when the broker does not tell.
+    def retention(self) -> Retention:
+        """Return how long the topic keeps a message.
 
         A topic that is compacted and not also deleted from keeps its messages for ever.
         """
@@ -129,10 +142,13 @@ class Broker:
         try:
             config = admin.describe_configs([resource], request_timeout=TIMEOUT_S)[resource].result(TIMEOUT_S + 1)
         except (KafkaException, TimeoutError):
-            return None
-        milliseconds = int(config["retention.ms"].value) if "retention.ms" in config else -1
-        deletes = "cleanup.policy" not in config or "delete" in config["cleanup.policy"].value
-        return milliseconds if deletes and milliseconds >= 0 else None
+            return Retention(None, False)
+        if "cleanup.policy" in config and "delete" not in config["cleanup.policy"].value:
+            return Retention(None, False)
+        milliseconds, size = (
+            int(config[name].value) if name in config else -1 for name in ("retention.ms", "retention.bytes")
+        )
+        return Retention(milliseconds if milliseconds >= 0 else None, size >= 0)
 
     def read(self, partition: int, first: int, last: int, batch_size: int = BATCH) -> Iterator[list[Message]]:
         """Read the messages with offsets from ``first`` to ``last``, in batches, in order.
