@@ -106,10 +106,8 @@ def _acquire(client: Client, name: str, what: str, like: str, token: str) -> Non
 
 
 def _is_dead(owner: dict[str, Any], age_s: int) -> bool:
-    if age_s > EXPIRES_S:
-        return True
     if owner["host"] != socket.gethostname():
-        return False
+        return age_s > EXPIRES_S
     try:
         process = psutil.Process(owner["pid"])
         # The start time tells a process from a later one with its id; it is known to a few seconds only.

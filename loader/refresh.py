@@ -125,6 +125,16 @@ def roll_back(settings: Settings, dimension: Dimension, snapshot_id: int) -> Ref
                 f"Snapshot {snapshot_id} of '{dimension.name}' serves already. "
                 f"Choose an earlier one: `paystream dims history {dimension.name}`."
             )
+        if dimension.setting_column:
+            [[currency]] = _rows(
+                client,
+                f"SELECT any({dimension.setting_column}) FROM {dimension.history} WHERE snapshot_id = {snapshot_id}",
+            )
+            if currency != settings.reporting_currency:
+                raise UsageError(
+                    f"Snapshot {snapshot_id} of '{dimension.name}' is in {currency}, and PAYSTREAM_REPORTING_CURRENCY "
+                    f"is {settings.reporting_currency}. Set that back, or choose another snapshot."
+                )
         record = _Record(f"snapshot {snapshot_id}", wanted.checksum, wanted.source_modified_at, [])
         return _load(client, settings, dimension, token, record, fill, "rolled_back")
 
@@ -295,6 +305,9 @@ def _swap(client: Client, dimension: Dimension, staging: str, snapshot_id: int) 
     exchange = f"EXCHANGE TABLES {dimension.table} AND {staging}"
     try:
         client.command(exchange)
+        # A request that the network repeated would have exchanged them back.
+        if client.command(_live_snapshot(dimension)) != snapshot_id:
+            raise CheckFailed(f"Refresh of '{dimension.name}': the exchange did not take place. Run it again.")
         _reload(client, dimension)
     except BaseException as error:
         try:

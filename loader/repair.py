@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 from clickhouse_connect.driver.client import Client
@@ -53,7 +53,8 @@ FROM
         currency,
         dictGetOrNull('fx_rates_dict', ('rate', 'rate_date', 'is_latest'), tuple(currency), day) AS fx
     FROM (SELECT toDate({first:Date}) + number AS day FROM numbers(dateDiff('day', {first:Date}, today() + 2))) AS days
-    CROSS JOIN (SELECT DISTINCT currency FROM fx_rates_dict) AS currencies
+    -- One more that nobody has, so that there is each day without any rates too.
+    CROSS JOIN (SELECT DISTINCT currency FROM fx_rates_dict UNION DISTINCT SELECT '') AS currencies
 )
 GROUP BY day
 ORDER BY day
@@ -124,6 +125,7 @@ class _Seen:
     """What a repair saw of a day: compared with what is now, it says whether the day must be looked at."""
 
     rates_hash: int
+    fx_snapshot_id: int
     merchants_snapshot_id: int
     restated_snapshot_id: int
 
@@ -134,7 +136,7 @@ class _Plan:
 
     days: dict[date, list[int] | None]
     seen: dict[date, _Seen]
-    """What to record: of the days above once they are done, and of others that need not be looked at."""
+    """What to record at the end: of the days above, and of others that need not be looked at."""
 
 
 def repair(
@@ -162,9 +164,14 @@ def repair(
         _drop_dead_locks(client)
         if not client.query("SELECT count() FROM transactions").result_rows[0][0]:
             return Repaired(0, 0, time.monotonic() - began)
-        _wait_settled(client)
-        [[started_at]] = client.query("SELECT now64(3, 'UTC')").result_rows
-        plan = _plan(client, settings, every_day)
+        while True:
+            loaded = _wait_settled(client)
+            [[started_at]] = client.query("SELECT now64(3, 'UTC')").result_rows
+            plan = _plan(client, settings, every_day)
+            if _loaded(client) == loaded:
+                break  # else a dictionary changed amid the planning
+        # Until a day is done nothing is known of it: whatever ends this repair, the next one looks at it again.
+        _record(client, {day: _Seen(0, 0, 0, 0) for day in plan.days}, started_at)
         names = ", ".join(_columns(client))
         rows = 0
         for number, (day, merchants) in enumerate(plan.days.items()):
@@ -175,8 +182,9 @@ def repair(
                 ).summary
                 rows += int(summary["written_rows"])
                 report(Progress(day, number, len(plan.days), rows))
-            _record(client, {day: plan.seen[day]}, started_at)
-        _record(client, {day: seen for day, seen in plan.seen.items() if day not in plan.days}, started_at)
+        # Not where a dictionary changed meanwhile: rows may have been written with either.
+        if _loaded(client) == loaded:
+            _record(client, plan.seen, started_at + timedelta(milliseconds=1))
     return Repaired(len(plan.days), rows, time.monotonic() - began)
 
 
@@ -228,24 +236,46 @@ def _drop_dead_locks(client: Client) -> None:
         client.command(f"DROP TABLE IF EXISTS {name} SYNC")
 
 
-def _wait_settled(client: Client) -> None:
-    """Wait until no block can be under way any more that is enriched from dictionaries that have been replaced."""
-    [[age_s]] = client.query(
-        "SELECT dateDiff('millisecond', max(loading_start_time + loading_duration), now64(3)) / 1000 "
-        "FROM system.dictionaries "
-        "WHERE database = currentDatabase() AND name IN ('merchants_dict', 'fx_rates_dict')"
-    ).result_rows
-    time.sleep(min(SETTLE_S, max(0.0, SETTLE_S - age_s)))
+def _wait_settled(client: Client) -> tuple:
+    """Wait until no block can be under way any more that is enriched from dictionaries that have been replaced.
+
+    Returns:
+        What tells these dictionaries from those after another load.
+    """
+    while True:
+        loaded = _loaded(client)
+        [[age_s]] = client.query(
+            "SELECT dateDiff('millisecond', max(loading_start_time + loading_duration), now64(3)) / 1000 "
+            "FROM system.dictionaries "
+            "WHERE database = currentDatabase() AND name IN ('merchants_dict', 'fx_rates_dict')"
+        ).result_rows
+        time.sleep(min(SETTLE_S, max(0.0, SETTLE_S - age_s)))
+        if _loaded(client) == loaded:
+            return loaded
+
+
+def _loaded(client: Client) -> tuple:
+    return tuple(
+        client.query(
+            "SELECT name, toString(loading_start_time), toString(last_successful_update_time), element_count "
+            "FROM system.dictionaries WHERE database = currentDatabase() "
+            "AND name IN ('merchants_dict', 'fx_rates_dict') ORDER BY name"
+        ).result_rows
+    )
 
 
 def _plan(client: Client, settings: Settings, every_day: bool) -> _Plan:
     [[first]] = client.query("SELECT toDate(min(created_at)) FROM transactions").result_rows
     restating = settings.dims_merchant_changes == "restate"
-    [[snapshot_id, kept_since]] = client.query(f"SELECT max(snapshot_id), ({_KEPT}) FROM merchants").result_rows
+    # Of the dictionaries, not of their tables: between an exchange and the reload the two differ.
+    [[snapshot_id, fx_snapshot_id, kept_since]] = client.query(
+        f"SELECT (SELECT max(snapshot_id) FROM merchants_dict), (SELECT max(snapshot_id) FROM fx_rates_dict), ({_KEPT})"
+    ).result_rows
     before = {
         day: _Seen(*seen)
         for day, *seen in client.query(
-            "SELECT day, rates_hash, merchants_snapshot_id, restated_snapshot_id FROM repaired_days FINAL"
+            "SELECT day, rates_hash, fx_snapshot_id, merchants_snapshot_id, restated_snapshot_id "
+            "FROM repaired_days FINAL"
         ).result_rows
     }
     now: dict[date, _Seen] = {}
@@ -253,12 +283,24 @@ def _plan(client: Client, settings: Settings, every_day: bool) -> _Plan:
     for day, rates_hash in client.query(_RATES, parameters={"first": first}).result_rows:
         seen = before.get(day)
         now[day] = _Seen(
-            rates_hash, snapshot_id, snapshot_id if restating else seen.restated_snapshot_id if seen else 0
+            rates_hash,
+            fx_snapshot_id,
+            snapshot_id,
+            snapshot_id if restating else seen.restated_snapshot_id if seen else 0,
         )
         if every_day or seen is None or seen.rates_hash != rates_hash:
             whole.append(day)
         elif restating and seen.restated_snapshot_id < kept_since:
             whole.append(day)  # what has changed since is not known any more
+    if any(0 < seen.fx_snapshot_id < fx_snapshot_id - 1 for seen in before.values()):
+        # A snapshot came and went that no repair saw: what was stored meanwhile may have its rates.
+        whole += [
+            day
+            for (day,) in client.query(
+                "SELECT DISTINCT toDate(created_at) FROM transactions "
+                "WHERE enriched_at >= (SELECT min(repaired_at) FROM repaired_days FINAL)"
+            ).result_rows
+        ]
     some: dict[date, set[int] | None] = {}
     limit = LISTED_MERCHANTS + 1
 
@@ -340,6 +382,7 @@ def _record(client: Client, seen: dict[date, _Seen], started_at: datetime) -> No
                 [
                     day,
                     one.rates_hash,
+                    one.fx_snapshot_id,
                     one.merchants_snapshot_id,
                     one.restated_snapshot_id,
                     started_at.replace(tzinfo=UTC),

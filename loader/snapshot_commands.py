@@ -11,6 +11,7 @@ from loader import history
 from loader.dimension import FX, MERCHANTS, Dimension
 from loader.refresh import roll_back
 from loader.repair_command import repaired_fields, run_repair, show_repaired
+from paystream.errors import PaystreamError
 from paystream.output import console, errors, is_terminal, print_fields, print_json
 from paystream.settings import load_settings
 
@@ -111,7 +112,13 @@ def roll_back_dimension(
     settings = load_settings()
     with errors.status(f"Rolling {name.value} back"):
         done = roll_back(settings, _dimension(name), to)
-    fields = asdict(done) | (repaired_fields(run_repair(settings)) if then_repair else {})
+    try:
+        fields = asdict(done) | (repaired_fields(run_repair(settings)) if then_repair else {})
+    except PaystreamError as error:
+        raise type(error)(
+            f"{error} Snapshot {done.snapshot_id} of '{name.value}' serves, with the rows of {to}; "
+            "`paystream dims repair` does what is left."
+        ) from error
     if as_json:
         print_json(fields)
     elif is_terminal():

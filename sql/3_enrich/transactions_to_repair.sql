@@ -2,7 +2,7 @@
 -- Written by: nobody (a view). Read by: `paystream dims repair`; filter by toDate(created_at) to read little.
 -- Parameter: restate_merchants, whether a known merchant's changed attributes are taken over into old rows.
 -- Guarantee: enriches as transactions_mv does (a test holds them together); empty once what it gives is written. It never
--- takes away: a row whose merchant or rate the dictionaries no longer have keeps what it was stored with, and so does
+-- takes away: where the dictionaries have no merchant or no rate any more, a row keeps what it was stored with, and so does
 -- one in another reporting currency. Each row's version is one above the stored one, so a redelivered message loses.
 CREATE VIEW transactions_to_repair AS
 WITH
@@ -20,7 +20,8 @@ WITH
     multiIf(
         t.merchant_snapshot_id = 0 AND NOT takes_merchant, 'merchant_pending',
         isNull(t.fx_rate) AND NOT takes_rate, 'fx_pending',
-        if(has_rate, fx.3 AND fx.2 < toDate(t.created_at), t.enrichment_status = 'fx_provisional'), 'fx_provisional',
+        -- Without a rate to compare with, a row that waited for its merchant does not say whether its rate is final.
+        if(has_rate, fx.3 AND fx.2 < toDate(t.created_at), t.enrichment_status = 'fx_provisional' OR (t.enrichment_status = 'merchant_pending' AND t.fx_rate_date < toDate(t.created_at))), 'fx_provisional',
         'ok'
     ) AS status_now
 SELECT

@@ -92,7 +92,8 @@ class Ingest:
         """Replace the rates, each (currency, ISO date, rate to USD), and reload their dictionary."""
         self.client.command("TRUNCATE TABLE fx_rates")
         values = ", ".join(f"('{c}', '{day}', '{rate}', 'USD', {snapshot_id})" for c, day, rate in rates)
-        self.client.command(f"INSERT INTO fx_rates VALUES {values}")
+        if values:
+            self.client.command(f"INSERT INTO fx_rates VALUES {values}")
         self.client.command("SYSTEM RELOAD DICTIONARY fx_rates_dict")
 
 

@@ -286,6 +286,43 @@ def test_only_days_whose_rates_or_merchants_changed_are_looked_at(warehouse: War
     assert repair(settings, every_day=True).days == 10
 
 
+def test_rates_that_came_and_went_are_taken_out_again(warehouse: Warehouse) -> None:
+    settings, ingest = warehouse
+    ingest.load_merchants((7, "Known", "DE", "5411"))
+    ingest.load_rates(("EUR", str(DAY), "1.1"))
+    pay(ingest, merchant_id=7, created_at=at(DAY))
+    assert repair(settings).days == 1
+    # A wrong snapshot, of which no repair took notice, and the right one again: the day's rates are those of before.
+    ingest.load_rates(("EUR", str(DAY), "9.9"), snapshot_id=2)
+    wrong = pay(ingest, merchant_id=7, created_at=at(DAY))
+    ingest.load_rates(("EUR", str(DAY), "1.1"), snapshot_id=3)
+    assert repair(settings).rows == 1
+    assert row(ingest, wrong, "fx_rate, fx_snapshot_id") == (Decimal("1.1"), 3)
+
+
+def test_late_merchants_are_filled_in_before_there_are_any_rates(warehouse: Warehouse) -> None:
+    settings, ingest = warehouse
+    ingest.load_merchants()
+    ingest.load_rates()
+    paid = pay(ingest, merchant_id=8, created_at=at(DAY))
+    assert repair(settings).rows == 0
+    ingest.load_merchants((8, "Late", "FR", "5812"), snapshot_id=2)
+    assert repair(settings).rows == 1
+    assert row(ingest, paid, "merchant_name, enrichment_status") == ("Late", "fx_pending")
+
+
+def test_a_dictionary_that_lags_behind_its_table_leaves_the_days_open(warehouse: Warehouse) -> None:
+    settings, ingest = warehouse
+    ingest.load_merchants()
+    ingest.load_rates(("EUR", str(DAY), "1.1"))
+    pay(ingest, merchant_id=8, created_at=at(DAY))
+    # As between a refresh's exchange and its reload.
+    ingest.client.command("INSERT INTO merchants VALUES (8, 'Late', 'FR', '5812', 2)")
+    assert repair(settings).rows == 0
+    ingest.client.command("SYSTEM RELOAD DICTIONARY merchants_dict")
+    assert repair(settings).rows == 1
+
+
 def test_batches_are_bounded_and_together_complete(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
     settings, ingest = warehouse
     monkeypatch.setattr(repairing, "BATCH_ROWS", 50)

@@ -212,6 +212,16 @@ def test_what_cannot_be_rolled_back_to_is_said(warehouse: Warehouse) -> None:
     assert serving(ingest, MERCHANTS) == [(1, "Name 4", "DE", "0742", 4)]
 
 
+def test_rates_in_another_reporting_currency_are_not_rolled_back_to(warehouse: Warehouse) -> None:
+    settings, ingest = warehouse
+    load_rates(settings.model_copy(update={"reporting_currency": "EUR"}), {("GBP", DAY): "1.2"})
+    load_rates(settings, {("GBP", DAY): "1.3"})
+    before = serving(ingest, FX)
+    with pytest.raises(UsageError, match="Snapshot 1 of 'fx' is in EUR, and PAYSTREAM_REPORTING_CURRENCY is USD"):
+        roll_back(settings, FX, 1)
+    assert serving(ingest, FX) == before
+
+
 def test_a_rate_that_was_rolled_back_is_taken_out_of_the_rows_again(
     warehouse: Warehouse, paystream_here: PaystreamHere
 ) -> None:
