@@ -33,6 +33,7 @@ OBJECTS = [
     "sql/2_store/quarantine.sql",
     "sql/2_store/quarantine_replays.sql",
     "sql/2_store/ingest_ledger.sql",
+    "sql/2_store/audits.sql",
     "sql/1_ingest/transactions_parsed.sql",
     "sql/1_ingest/transactions_mv.sql",
     "sql/1_ingest/quarantine_mv.sql",
