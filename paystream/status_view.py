@@ -86,7 +86,7 @@ def fields(status: Status, verdict: Verdict) -> dict[str, Any]:
         found[f"{one.dimension}_snapshot"] = one.snapshot_id
         found[f"{one.dimension}_age_h"] = _round(one.age_hours)
     found |= {
-        "parts": status.parts and sum(one.parts for one in status.parts),
+        "parts": None if status.parts is None else sum(one.parts for one in status.parts),
         "failed_loads": None if status.failed_loads is None else len(status.failed_loads),
         "last_audit": status.last_audit and status.last_audit.verdict,
         "last_audit_h": status.last_audit and _round(status.last_audit.age_hours),
