@@ -62,13 +62,13 @@ def _ingest(status: Status, settings: Settings) -> list[Problem]:
         expired = sum(one.expired for one in backlog.partitions)
         if expired:
             found.append(Problem("expired", f"{expired:,} messages expired unread", "Unread messages expire"))
-        if backlog.messages and backlog.expires_s is not None:
-            hours = backlog.expires_s / 3600
-            # A topic that keeps less than the limit anyway is not in danger while little of it is used up.
-            if hours < min(settings.status_expiry_limit_hours, (backlog.retention_s or 0) / 3600 / 2):
-                text = f"unread messages expire in {hours:.1f} h (limit {settings.status_expiry_limit_hours:g} h)"
-                found.append(Problem("expiry", text, "Unread messages expire"))
-        if backlog.seconds > settings.status_lag_limit_seconds:
+        # What has just come in is not in danger, however short a time the topic keeps anything.
+        late = backlog.seconds > settings.status_lag_limit_seconds
+        if late and backlog.expires_s is not None and backlog.expires_s < settings.status_expiry_limit_hours * 3600:
+            kept = duration(max(0, backlog.expires_s))
+            text = f"unread messages expire in {kept} (limit {settings.status_expiry_limit_hours:g} h)"
+            found.append(Problem("expiry", text, "Unread messages expire"))
+        if late:
             why = f", ingest runs into: {' '.join(status.ingest_error.split())[:160]}" if status.ingest_error else ""
             text = (
                 f"{backlog.messages:,} messages unread, the oldest for {duration(backlog.seconds)} "
@@ -99,8 +99,8 @@ def _stored(status: Status, settings: Settings) -> list[Problem]:
         share = flow.refused / flow.messages
         if share > settings.status_refused_share_limit:
             reason = f", most for {status.refusals[0].reason}" if status.refusals else ""
-            limit = f"{settings.status_refused_share_limit:.1%}"
-            text = f"{share:.1%} of the messages are refused (limit {limit}){reason}"
+            limit = f"{settings.status_refused_share_limit:.2%}"
+            text = f"{share:.2%} of the messages are refused (limit {limit}){reason}"
             found.append(Problem("refused", text, "Quarantine is growing"))
     for one in status.parts or []:
         if one.in_fullest_partition > PARTS_LIMIT:
@@ -125,6 +125,10 @@ def _dimensions(status: Status, settings: Settings) -> list[Problem]:
                     f"(limit {duration(settings.status_dimension_age_limit_hours * 3600)})"
                 )
                 found.append(Problem("dimension", text, "A dimension is old"))
+        quote = loaded["fx"].newest_quote if "fx" in loaded else None
+        if quote and (status.at.date() - quote).days * 24 > settings.status_dimension_age_limit_hours:
+            days = (status.at.date() - quote).days
+            found.append(Problem("quote", f"the newest exchange rate is {days} days old", "A dimension is old"))
     pending = status.pending
     if pending and pending.payments >= AT_LEAST and pending.share > PENDING_SHARE_LIMIT:
         text = f"{pending.share:.1%} of the payments came in without merchant or rate (limit {PENDING_SHARE_LIMIT:.0%})"

@@ -1,10 +1,10 @@
 """What the broker holds that the consumer group has not read."""
 
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from paystream.broker import Broker, kafka_time
+from paystream.audit import headroom_hours
+from paystream.broker import Broker, Retention
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,8 @@ class PartitionLag:
         seconds: how long the oldest unread message has waited, by its Kafka timestamp and this machine's clock.
         overdue: how many have waited longer than the objective allows.
         expired: offsets that retention removed before the group read them.
+        expires_s: how long the oldest unread message is still kept, or one that arrives now; None: for ever, or the
+            broker does not tell.
     """
 
     partition: int
@@ -23,6 +25,7 @@ class PartitionLag:
     seconds: float
     overdue: int
     expired: int
+    expires_s: float | None
 
 
 def partition_lags(broker: Broker, overdue_after: timedelta) -> list[PartitionLag]:
@@ -31,20 +34,21 @@ def partition_lags(broker: Broker, overdue_after: timedelta) -> list[PartitionLa
     Raises:
         ServiceUnavailable: the broker does not answer.
     """
-    # Committed offsets first, so that no watermark is older than them.
-    committed = broker.committed(broker.partitions)
-    return [_lag(broker, *place, overdue_after) for place in zip(broker.partitions, committed, strict=True)]
+    retention = broker.retention()
+    return [_lag(broker, partition, retention, overdue_after) for partition in broker.partitions]
 
 
-def _lag(broker: Broker, partition: int, committed: int | None, overdue_after: timedelta) -> PartitionLag:
-    low, high = broker.watermarks(partition)
-    reader = max(low, committed or 0)
-    expired = 0 if committed is None else max(0, low - committed)
-    oldest = next((b[0] for b in broker.read(partition, reader, high - 1, 1)), None) if reader < high else None
-    if oldest is None:
-        return PartitionLag(partition, max(0, high - reader), 0.0, 0, expired)
-    seconds = max(0.0, time.time() - kafka_time(oldest.timestamp()[1]).timestamp())
-    overdue = 0
-    if seconds > overdue_after.total_seconds():
-        overdue = broker.first_offset_since(partition, datetime.now(UTC) - overdue_after) - reader
-    return PartitionLag(partition, high - reader, seconds, max(0, overdue), expired)
+def _lag(broker: Broker, partition: int, retention: Retention, overdue_after: timedelta) -> PartitionLag:
+    position = broker.position(partition)
+    now = datetime.now(UTC)
+    waited = max(now - position.unread_at, timedelta(0)) if position.unread_at else timedelta(0)
+    overdue = broker.first_offset_since(partition, now - overdue_after) if waited > overdue_after else 0
+    kept_hours = headroom_hours(position, retention)
+    return PartitionLag(
+        partition,
+        messages=max(0, position.high - position.reader),
+        seconds=waited.total_seconds(),
+        overdue=max(0, overdue - position.reader),
+        expired=0 if position.committed is None else max(0, position.low - position.committed),
+        expires_s=None if kept_hours is None else kept_hours * 3600,
+    )

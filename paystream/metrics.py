@@ -12,7 +12,7 @@ Samples = Iterable[tuple[tuple[str, ...], float | None]]
 
 PROBLEMS = (
     "unmeasured", "expired", "expiry", "lag", "latency", "objective", "audit", "refused", "parts", "load",
-    "dimension", "pending",
+    "dimension", "quote", "pending",
 )  # fmt: skip
 """Every name that a problem can have: each is exported as 0 or 1, so that an alert on it resolves."""
 
@@ -63,7 +63,7 @@ def families(status: Status, verdict: Verdict) -> list[Metric]:
         text = "Messages that retention removed before they were read."
         add("expired_messages", text, [((str(p.partition),), p.expired) for p in lags], "partition")
         text = "How long the oldest unread message, or one that arrives now, is kept."
-        add("unread_expires_seconds", text, one(backlog.expires_s))
+        add("unread_expires_seconds", text, [((str(p.partition),), p.expires_s) for p in lags], "partition")
 
     if flow := status.flow:
         quantiles = (("0.5", flow.p50_s), ("0.95", flow.p95_s), ("0.99", flow.p99_s))

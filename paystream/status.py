@@ -42,12 +42,9 @@ class Unmeasured:
 
 @dataclass(frozen=True)
 class Backlog:
-    """What is unread. ``retention_s``: how long the topic keeps a message, ``expires_s``: how long it still keeps the
-    oldest unread one, or one that arrives now; None: for ever, or the broker does not tell."""
+    """What is unread."""
 
     partitions: list[PartitionLag]
-    retention_s: float | None
-    expires_s: float | None
 
     @property
     def messages(self) -> int:
@@ -56,6 +53,10 @@ class Backlog:
     @property
     def seconds(self) -> float:
         return max((one.seconds for one in self.partitions), default=0.0)
+
+    @property
+    def expires_s(self) -> float | None:
+        return min((one.expires_s for one in self.partitions if one.expires_s is not None), default=None)
 
 
 @dataclass(frozen=True)
@@ -231,14 +232,10 @@ def read_status(settings: Settings) -> Status:
 def _ask_broker(settings: Settings, unmeasured: list[Unmeasured]) -> Backlog | None:
     try:
         with open_broker(settings) as broker:
-            lags = partition_lags(broker, OBJECTIVE_LIMIT)
-            retention_ms = broker.retention_ms()
+            return Backlog(partition_lags(broker, OBJECTIVE_LIMIT))
     except PaystreamError as error:
         unmeasured.append(Unmeasured("what is unread", str(error), error.exit_code))
         return None
-    retention_s = None if retention_ms is None else retention_ms / 1000
-    waited = max((one.seconds for one in lags), default=0.0)
-    return Backlog(lags, retention_s, None if retention_s is None else retention_s - waited)
 
 
 def _ask_clickhouse(settings: Settings, unmeasured: list[Unmeasured]) -> dict[str, Any]:
