@@ -211,9 +211,12 @@ def read_status(settings: Settings) -> Status:
     started = time.monotonic()
     unmeasured: list[Unmeasured] = []
     with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(_ask_broker, settings, unmeasured)
+        asked = pool.submit(_ask_broker, settings)
         found = _ask_clickhouse(settings, unmeasured)
         backlog = asked.result()
+    if isinstance(backlog, Unmeasured):
+        unmeasured.insert(0, backlog)
+        backlog = None
     totals = found.pop("totals", None)
     objective = None if totals is None else _objective(totals, backlog)
     return Status(
@@ -229,13 +232,12 @@ def read_status(settings: Settings) -> Status:
     )
 
 
-def _ask_broker(settings: Settings, unmeasured: list[Unmeasured]) -> Backlog | None:
+def _ask_broker(settings: Settings) -> Backlog | Unmeasured:
     try:
         with open_broker(settings) as broker:
             return Backlog(partition_lags(broker, OBJECTIVE_LIMIT))
     except PaystreamError as error:
-        unmeasured.append(Unmeasured("what is unread", str(error), error.exit_code))
-        return None
+        return Unmeasured("what is unread", str(error), error.exit_code)
 
 
 def _ask_clickhouse(settings: Settings, unmeasured: list[Unmeasured]) -> dict[str, Any]:
