@@ -143,8 +143,8 @@ def _send(plan: Plan, producer: _Producer, stop: threading.Event) -> Sent:
     lateness = _Lateness()
     # The wall clock is read once: a clock that is set during the run neither stops nor floods it.
     offset_us = time.time_ns() // 1000 - time.monotonic_ns() // 1000
-    chunk = max(1, min(5000, int(plan.rate_per_second * RENDER_AHEAD_S / 5)))
-    most_ahead = max(chunk, int(plan.rate_per_second * RENDER_AHEAD_S))
+    chunk = max(1, min(5000, int(plan.peak_rate * RENDER_AHEAD_S / 5)))
+    most_ahead = max(chunk, int(plan.peak_rate * RENDER_AHEAD_S))
     keys: list[bytes] = []
     values: list[bytes] = []
     sent = base = queue_full = 0

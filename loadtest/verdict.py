@@ -25,13 +25,17 @@ DEFINITIONS = {
     "duplicated": "transactions that transactions_current returns more than once.",
     "unexpected": "rows of transactions_current from this run's offsets that the generator did not send, or sent "
     "malformed.",
-    "altered": "transactions of which a stored field is not the one sent, and messages sent malformed whose bytes in "
-    "quarantine are not those sent.",
+    "altered": "transactions of which a stored field is not the one sent, in the newest state sent, and messages sent "
+    "malformed whose bytes in quarantine are not those sent.",
     "recovered": "transactions of which the broker confirmed no message and that are stored all the same.",
     "malformed_messages": "messages sent malformed on purpose, duplicates of them included.",
     "refused_as_planned": "messages sent malformed that are in quarantine with exactly the bytes sent.",
     "quarantined": "messages of this run's offsets in quarantine that were not sent malformed.",
-    "pending": "rows without their merchant or their exchange rate.",
+    "pending": "rows without their merchant or their exchange rate although it is loaded.",
+    "pending_as_planned": "rows of payments that were sent, on purpose, with a merchant or a currency that is not "
+    "loaded, and that are marked so.",
+    "state_messages": "messages that told of a further state of an earlier transaction.",
+    "overtaken_messages": "those of them whose state was older than one sent before.",
     "rejected": "messages that the broker did not confirm.",
     "wrong_sums": "currencies in which the sum of the stored amounts is not exactly the sum of those sent.",
     "memory": "resident memory of the local stack's processes, summed, highest of a sample every half second.",
@@ -164,7 +168,7 @@ def show(console: Console, name: str, workload: Workload, result: Result, verdic
     """Print the verdict and the details for a person: what had to hold first."""
     found, sent, seen = result.found, result.sent, result.seen
     styles = {"pass": "bold green", "fail": "bold red", "invalid": "bold yellow"}
-    title = f"{verdict.word.upper()}  {name}: {sent.sent:,} messages at {workload.rate_per_second:,}/s"
+    title = f"{verdict.word.upper()}  {name}: {sent.sent:,} messages at {workload.rate_text}"
     console.print(Text(title, style=styles[verdict.word]))
     for reason in verdict.invalid:
         console.print(f"[yellow]![/] not a result: {reason}", highlight=False, soft_wrap=True)
@@ -202,6 +206,13 @@ def show(console: Console, name: str, workload: Workload, result: Result, verdic
         planned = f"{found.malformed_messages:,} sent  {found.refused_as_planned:,} refused as planned, byte for byte"
         details.add_row("malformed", planned)
     details.add_row("stored", f"{found.stored:,} rows of {found.accepted:,} transactions")
+    if found.state_messages:
+        states = f"{found.state_messages:,} further ones sent  {found.overtaken_messages:,} of them overtaken"
+        details.add_row("states", states)
+    if found.pending_as_planned:
+        details.add_row(
+            "pending as planned", f"{found.pending_as_planned:,} rows, their merchant or rate is not loaded"
+        )
     if found.recovered:
         details.add_row("recovered", f"{found.recovered:,} not confirmed by the broker, yet stored")
     details.add_row("enrichment", "  ".join(f"{status} {rows:,}" for status, rows in sorted(found.enrichment.items())))
