@@ -17,6 +17,7 @@ from rich.text import Text
 
 from loadtest.drain import FULL, PARTS, drain
 from loadtest.fault_commands import faults
+from loadtest.generate_command import generate
 from loadtest.repair_command import repair
 from loadtest.run import Progress
 from loadtest.run import run as run_workload
@@ -33,6 +34,7 @@ app = typer.Typer(help="Send payments at a fixed rate and check what becomes of 
 
 app.command()(faults)
 app.command()(repair)
+app.command()(generate)
 
 
 @app.command()

@@ -8,9 +8,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from loadtest.generator import Sent
 from loadtest.probe import percentile
 from loadtest.run import Result
-from loadtest.workload import Workload
+from loadtest.workload import Thresholds, Workload
 
 DEFINITIONS = {
     "latency": "from a canary's intended send time to the arrival of the first answer of a reader's query on "
@@ -90,20 +91,26 @@ def judge(workload: Workload, result: Result) -> Verdict:
         Threshold("pending", "without merchant or rate", found.pending, limits.pending, ""),
         Threshold("rejected", "not confirmed by the broker", len(sent.rejected_keys), limits.rejected, ""),
     ]
-    invalid = []
+    invalid = generator_problems(limits, sent)
+    if found.foreign_messages:
+        invalid.append(f"{found.foreign_messages:,} messages of other producers came between this run's")
+    return Verdict(thresholds, invalid)
+
+
+def generator_problems(limits: Thresholds, sent: Sent) -> list[str]:
+    """Return why a run says nothing of the pipeline, since the generator did not send as it should have."""
+    problems = []
     lateness_limit = limits.generator_lateness_p99_seconds
     if sent.lateness_p99_s > lateness_limit:
-        invalid.append(
+        problems.append(
             f"the generator itself fell behind: 1% of the messages went out {sent.lateness_p99_s:.3f} s late or more "
             f"({lateness_limit:g} s are allowed)"
         )
     if sent.queue_full:
-        invalid.append(f"the producer's queue was full {sent.queue_full:,} times, since the broker took no more")
+        problems.append(f"the producer's queue was full {sent.queue_full:,} times, since the broker took no more")
     if sent.sent < sent.planned:
-        invalid.append(f"only {sent.sent:,} of {sent.planned:,} messages could be sent")
-    if found.foreign_messages:
-        invalid.append(f"{found.foreign_messages:,} messages of other producers came between this run's")
-    return Verdict(thresholds, invalid)
+        problems.append(f"only {sent.sent:,} of {sent.planned:,} messages could be sent")
+    return problems
 
 
 def as_dict(name: str, workload: Workload, result: Result, verdict: Verdict) -> dict[str, Any]:
