@@ -95,7 +95,7 @@ def check(
     if OLDER_SNAPSHOT not in forced:
         _check_age(client, dimension, source, staging, merged)
     if ROW_COUNT not in forced:
-        _check_row_count(client, settings, source, staging, serving)
+        _check_row_count(client, settings, dimension, source, staging, serving)
     if dimension is FX and RATE_MOVE not in forced:
         _check_moves(client, settings, source, staging)
 
@@ -109,7 +109,12 @@ def _check_age(client: Client, dimension: Dimension, source: Source, staging: st
         if checksum == source.checksum:
             newest = recorded[0][0]
             if snapshot_id != newest:
-                raise _refusal(source, OLDER_SNAPSHOT, f"it was snapshot {snapshot_id}, which {newest} has replaced")
+                raise _refusal(
+                    source,
+                    OLDER_SNAPSHOT,
+                    f"it was snapshot {snapshot_id}, which {newest} has replaced "
+                    f"(`paystream dims rollback {dimension.name} --to {snapshot_id}` lets it serve again)",
+                )
             break
     if dimension is MERCHANTS:
         before = recorded[0][2] if recorded else None
@@ -127,7 +132,9 @@ def _check_age(client: Client, dimension: Dimension, source: Source, staging: st
             raise _refusal(source, OLDER_SNAPSHOT, f"its newest quote is of {new}, and what serves has {old}")
 
 
-def _check_row_count(client: Client, settings: Settings, source: Source, staging: str, serving: int) -> None:
+def _check_row_count(
+    client: Client, settings: Settings, dimension: Dimension, source: Source, staging: str, serving: int
+) -> None:
     [[rows]] = client.query(f"SELECT count() FROM {staging}").result_rows
     limit = settings.dims_row_fall_limit
     if rows < serving * (1 - limit):
@@ -135,7 +142,9 @@ def _check_row_count(client: Client, settings: Settings, source: Source, staging
             source,
             ROW_COUNT,
             f"it has {rows:,} rows where {serving:,} serve, a fall by {1 - rows / serving:.1%} "
-            f"(at most {limit:.0%}: PAYSTREAM_DIMS_ROW_FALL_LIMIT)",
+            f"(at most {limit:.0%}: PAYSTREAM_DIMS_ROW_FALL_LIMIT)"
+            # The likeliest mistake, whose remedy is another than to override the gate.
+            + ("; to add these rates to those that serve, use --merge" if dimension is FX else ""),
         )
 
 

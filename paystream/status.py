@@ -70,6 +70,8 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON 
             )
         console.print(table if ages else "No dimension was loaded yet. Load them with `paystream dims refresh`.")
     else:
+        if not ages:
+            print_fields("status", {"dimensions": 0})
         for age in ages:
             fields = asdict(age) | {"age_hours": f"{age.age_hours:.2f}", "newest_quote": age.newest_quote or "none"}
             print_fields("status", fields | {"loaded_at": age.loaded_at.isoformat(timespec="seconds")})

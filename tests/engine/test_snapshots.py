@@ -191,7 +191,9 @@ def test_snapshots_are_listed_compared_and_rolled_back_to(warehouse: Warehouse) 
     ]
     assert history.compare(settings, MERCHANTS, 1, 3).unchanged == 4
     # Cron that delivers the withdrawn file again is told; the file of the snapshot that serves again is no change.
-    with pytest.raises(GateFailed, match="it was snapshot 2, which 3 has replaced"):
+    with pytest.raises(
+        GateFailed, match=r"it was snapshot 2, which 3 has replaced \(`paystream dims rollback merchants --to 2`"
+    ):
         load_merchants(settings, {1: "One", 2: "Zwei", 4: "Four", 5: "Five"}, name="second.csv")
     same = load_merchants(settings, {1: "One", 2: "Two", 3: "Three", 4: "Four"}, name="first.csv", modified_at=NOON)
     assert (same.result, same.snapshot_id) == ("unchanged", 3)
@@ -331,7 +333,7 @@ def test_a_rollback_killed_at_any_moment_leaves_the_old_or_the_new(warehouse: Wa
 
 def test_status_says_how_old_each_dimension_is(warehouse: Warehouse, paystream_here: PaystreamHere) -> None:
     settings, ingest = warehouse
-    assert paystream_here(settings, "status") == (0, "", [])
+    assert paystream_here(settings, "status") == (0, "status dimensions=0\n", [])
     load_merchants(settings, {1: "One"})
     load_rates(settings, {("EUR", DAY): "1.1"})
     ingest.client.command(
