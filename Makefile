@@ -11,7 +11,7 @@ demo: setup
 test: setup
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-# The figures of docs/performance.md, measured on this machine. Three minutes; not part of the tests.
+# The figures of docs/performance.md, measured on this machine. Six minutes; not part of the tests.
 bench: setup
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash devstack/bench.sh
 

@@ -17,10 +17,15 @@ paystream dims sample merchants --to "$home/merchants.csv"
 paystream dims refresh merchants --from "$home/merchants.csv"
 paystream dims sample fx --to "$home/eurofxref-hist.zip"
 paystream dims refresh fx --from "$home/eurofxref-hist.zip"
+paystream dims sample merchants --count 1000000 --to "$home/million.csv"
+paystream dims refresh merchants --from "$home/million.csv"
 
 failed=0
 for workload in today ten_times; do
   paystream loadtest run "$workload" || failed=1
 done
-paystream loadtest drain || failed=1
+paystream loadtest drain --compare 3 || failed=1
+# On a stack of its own.
+paystream down
+paystream loadtest repair || failed=1
 exit $failed

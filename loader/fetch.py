@@ -62,8 +62,9 @@ def shown_name(place: str) -> str:
     """
     parts = urlsplit(place)
     host = parts.netloc.rpartition("@")[2]
-    # The rest of a password with an unescaped '/', '?' or '#' would be taken for what follows the host.
-    if not host or "@" in place.partition(parts.netloc)[2]:
+    # The rest of a password with an unescaped '/', '?' or '#' would be taken for what follows the host. White space, of
+    # which urlsplit removes some, is in no address.
+    if not host or re.search(r"\s", place) or "@" in place.partition(parts.netloc)[2]:
         raise ValueError
     parts.port  # noqa: B018  raises ValueError where it is no number
     return f"{parts.scheme}://{host}{parts.path}"

@@ -196,7 +196,7 @@ def run_fault(settings: Settings, fault: Fault, kills: int, report: Callable[[st
                 bite = fault.inflict(scene)
                 scene.count_duplicate_rows()
                 report("waiting until all is read")
-                sent = _stop(generator)
+                sent = stop_generator(generator)
                 end = topic.ends()
                 _wait_read(settings, topic, end)
                 last_us = plan.started_us + sent.sent * 1_000_000 // plan.rate_per_second - 1
@@ -233,7 +233,8 @@ def _fingerprint(client: Client, first: list[int]) -> tuple[int, ...]:
     return client.query(_FINGERPRINT, parameters={"first": first}).result_rows[0]
 
 
-def _stop(generator: Generator) -> Sent:
+def stop_generator(generator: Generator) -> Sent:
+    """End the sending early, and return what was sent once the broker has confirmed it."""
     generator.stop()
     deadline = time.monotonic() + DELIVERY_TIMEOUT_S + 30
     while generator.result is None:

@@ -15,8 +15,8 @@ from loader.refresh import refresh
 from loader.repair import preview, repair
 from loader.source import Source
 from loadtest.checker import Found, Window, check
-from loadtest.fault_run import MERCHANTS_COUNT
-from loadtest.generator import DELIVERY_TIMEOUT_S, Generator
+from loadtest.fault_run import MERCHANTS_COUNT, stop_generator
+from loadtest.generator import Generator
 from loadtest.messages import Plan, render
 from loadtest.probe import Probe, percentile
 from loadtest.run import LEAD_S, make_plan, wait_until_quiet
@@ -115,9 +115,7 @@ def repair_under_load(
                 began_us = time.time_ns() // 1000
                 done = repair(settings)
                 ended_us = time.time_ns() // 1000
-                generator.stop()
-                _wait(lambda: generator.result is not None, "the load generator did not stop", DELIVERY_TIMEOUT_S + 30)
-                sent = generator.result
+                sent = stop_generator(generator)
                 end = topic.ends()
                 _wait(lambda: topic.has_read_to(end), "not all was read")
                 probe.finish(10, plan.started_us + sent.sent * 1_000_000 // rate_per_second - 1)

@@ -7,22 +7,22 @@ from clickhouse_connect.driver.client import Client
 
 from paystream.audit_deep import compare_rows
 from paystream.audit_holes import Gap, Holes, explain
-from paystream.audit_ledger import blocks_since, intervals, reach_before, scope_of
-from paystream.broker import Broker, Position, open_broker
+from paystream.audit_ledger import Block, blocks_since, intervals, reach_before, read_first
+from paystream.broker import Broker, Position, Retention, open_broker
 from paystream.clickhouse import answering, connect
 from paystream.settings import Settings
 
 LEDGER_KEPT = timedelta(days=90)
 CONTRACT_WINDOW = timedelta(minutes=5)
 
-# Recently created days only: a payment arrives about when it is made, and the day leads the primary key.
+# Rows that differ in the sorting key are never merged into one. Another time on the same day harms nobody.
 _CONTRACT = """
 SELECT countIf(toYYYYMM(earliest) != toYYYYMM(latest)), count(), anyLast(toString(transaction_id))
 FROM
 (
-    SELECT transaction_id, min(created_at) AS earliest, max(created_at) AS latest
+    SELECT transaction_id, min(toDate(created_at)) AS earliest, max(toDate(created_at)) AS latest
     FROM transactions
-    WHERE {where}
+    WHERE ingested_at >= {since:DateTime64(3, 'UTC')}
     GROUP BY transaction_id
     HAVING earliest != latest OR min(merchant_id) != max(merchant_id)
 )
@@ -39,7 +39,9 @@ class PartitionAudit:
         in_flight: messages' offsets from the committed one to the end; they are nobody's loss.
         hours_from_oldest: how much time lies between the oldest retained message and the reader's position.
         headroom_hours: how long until the oldest unread message expires, or one that arrives now; None: never.
-        recreated: the ledger knows offsets that the topic does not have: it was deleted and made again, or cut.
+        recreated: the ledger knows offsets that the topic does not have, or other messages at those that it has: it was
+            deleted and made again, or cut.
+        uncommitted: the ledger knows retained offsets, and the group has committed none: there is nothing to compare.
         lost_examples, absent_examples: some of the messages in question, as offset and time.
         absent_rows: with ``--deep``: messages whose row is in no table, nor a later state that replaced it.
         superseded_rows: with ``--deep``: messages whose row a later state of the same transaction has replaced.
@@ -59,6 +61,7 @@ class PartitionAudit:
     hours_from_oldest: float | None = None
     headroom_hours: float | None = None
     recreated: bool = False
+    uncommitted: bool = False
     lost_examples: list[tuple[int, datetime]] = field(default_factory=list)
     absent_examples: list[tuple[int, datetime]] = field(default_factory=list)
     absent_rows: int | None = None
@@ -72,7 +75,7 @@ class Audit:
     Attributes:
         since: blocks read from then on were audited.
         in_several_partitions: transactions that the table holds in more than one monthly partition.
-        changed_keys: transactions stored with more than one ``created_at`` or ``merchant_id``.
+        changed_keys: transactions stored with more than one ``merchant_id`` or day of ``created_at``.
         example: one of them.
     """
 
@@ -99,7 +102,7 @@ class Audit:
             return "loss"
         if any(one.recreated for one in self.partitions):
             return "recreated"
-        return "incomplete" if holes.unchecked else "complete"
+        return "incomplete" if holes.unchecked or any(one.uncommitted for one in self.partitions) else "complete"
 
 
 def audit(settings: Settings, window: timedelta, deep: bool = False) -> Audit:
@@ -116,18 +119,17 @@ def audit(settings: Settings, window: timedelta, deep: bool = False) -> Audit:
     since = datetime.now(UTC) - window
     what = f"Audit of topic '{settings.kafka_topic}'"
     with open_broker(settings) as broker, connect(settings) as client, answering(what):
-        retention_ms = broker.retention_ms()
-        found, gaps = [], []
-        for partition in broker.partitions:
-            one, its_gaps = _reconcile(settings, broker, client, partition, since, retention_ms)
-            found.append(one)
-            gaps += its_gaps
-        explained = explain(broker, gaps, retention_ms)
-        for one in found:
-            one.holes, one.lost_examples = explained[one.partition].holes, explained[one.partition].lost_examples
+        retention = broker.retention()
+        audited = [_reconcile(settings, broker, client, partition, since, retention) for partition in broker.partitions]
+        found = [one for one, _, _ in audited]
+        explained = explain(broker, [gap for _, gaps, _ in audited for gap in gaps], retention.milliseconds)
+        for one, _, earliest in audited:
+            one.holes.add(explained[one.partition].holes)
+            one.lost_examples = explained[one.partition].lost_examples
             if deep and not one.recreated:
                 end = max(one.low, one.committed or 0)
-                rows = compare_rows(settings, broker, client, one.partition, one.start, end)
+                read_since = earliest and earliest.read_at
+                rows = compare_rows(settings, broker, client, one.partition, one.start, end, read_since)
                 one.absent_rows, one.superseded_rows = rows.absent, rows.superseded
                 one.absent_examples = rows.absent_examples
         several, changed, example = _contract(
@@ -136,7 +138,7 @@ def audit(settings: Settings, window: timedelta, deep: bool = False) -> Audit:
     return Audit(
         topic=settings.kafka_topic,
         since=since,
-        retention_hours=None if retention_ms is None else retention_ms / 3_600_000,
+        retention_hours=None if retention.milliseconds is None else retention.milliseconds / 3_600_000,
         partitions=found,
         in_several_partitions=several,
         changed_keys=changed,
@@ -150,11 +152,12 @@ def _reconcile(
     client: Client,
     partition: int,
     since: datetime,
-    retention_ms: int | None,
-) -> tuple[PartitionAudit, list[Gap]]:
+    retention: Retention,
+) -> tuple[PartitionAudit, list[Gap], Block | None]:
+    """Return what the ledger says of a partition, what it leaves out, and the block that was read first."""
     # The broker first: whatever the group has committed by now is in the ledger by the time that is read.
     position = broker.position(partition)
-    scope = scope_of(settings, position)
+    scope = {"topic": settings.kafka_topic, "partition": partition}
     in_window, first, last = blocks_since(client, since, scope)
     start = reach_before(client, first, scope)
     known = max(last + 1 if in_window else 0, start or 0)
@@ -162,6 +165,8 @@ def _reconcile(
         # What the ledger is too young or too old to know of is audited as far as the ledger would still have it.
         oldest = max(position.low, broker.first_offset_since(partition, datetime.now(UTC) - LEDGER_KEPT))
         start = min(first, oldest)
+    # From the block on that says where to start.
+    earliest = read_first(client, max(position.low, start - 1), position.reader, scope)
     one = PartitionAudit(
         partition,
         position.low,
@@ -170,18 +175,33 @@ def _reconcile(
         start,
         in_flight=max(0, position.high - position.reader),
         hours_from_oldest=_hours_from_oldest(position),
-        headroom_hours=_headroom_hours(position, retention_ms),
+        headroom_hours=_headroom_hours(position, retention),
         # The topic has grown since the first look, so look again before saying that it is shorter than what was read.
-        recreated=known > position.high and known > broker.watermarks(partition)[1],
+        recreated=(known > position.high and known > broker.watermarks(partition)[1])
+        or (earliest is not None and _is_of_another_topic(broker, position, earliest)),
+        # Between the first block's row in the ledger and its commit there are milliseconds.
+        uncommitted=position.committed is None and known > position.low and broker.committed([partition]) == [None],
     )
-    if one.recreated:
-        return one, []
-    if position.reader <= start and not in_window:
-        return one, []
+    if one.recreated or (position.reader <= start and not in_window):
+        return one, [], earliest
     found = intervals(client, start, min(first, position.reader), position.reader, scope)
     one.blocks, one.stored, one.refused = found.blocks, found.messages, found.refused
-    one.redelivered = found.redelivered
-    return one, [gap for gap in found.gaps if gap.first <= gap.last]
+    one.redelivered, one.holes = found.redelivered, Holes(unchecked=found.unkept)
+    return one, found.gaps, earliest
+
+
+def _is_of_another_topic(broker: Broker, position: Position, block: Block) -> bool:
+    """Return whether a block of the ledger was read from a topic of the same name that is no more.
+
+    The ledger knows the newest timestamp in the block, so a newer message in its place is not one that it had. Both
+    are the producers' times, compared with nothing else: their clocks may be wrong. Of the blocks in question the one
+    that was read first speaks for all.
+    """
+    for batch in broker.read(position.partition, max(position.low, block.first), block.last, batch_size=1):
+        # Empty messages and tombstones are in no block.
+        if batch[0].value():
+            return batch[0].timestamp()[1] > block.newest_ms
+    return False
 
 
 def _hours_from_oldest(position: Position) -> float | None:
@@ -190,20 +210,20 @@ def _hours_from_oldest(position: Position) -> float | None:
     return ((position.unread_at or datetime.now(UTC)) - position.oldest_at).total_seconds() / 3600
 
 
-def _headroom_hours(position: Position, retention_ms: int | None) -> float | None:
-    if retention_ms is None:
-        return None
-    waiting = datetime.now(UTC) - position.unread_at if position.unread_at else timedelta(0)
-    return retention_ms / 3_600_000 - waiting.total_seconds() / 3600
+def _headroom_hours(position: Position, retention: Retention) -> float | None:
+    hours = []
+    if retention.milliseconds is not None:
+        waiting = datetime.now(UTC) - position.unread_at if position.unread_at else timedelta(0)
+        hours.append(retention.milliseconds / 3_600_000 - waiting.total_seconds() / 3600)
+    # Once a limit has removed something, the log is as long as it allows: what comes in pushes out the oldest. Before
+    # that nobody can tell how far off it is: the size of a log is not in what a client may ask here.
+    if retention.by_size and position.low > 0 and (from_oldest := _hours_from_oldest(position)) is not None:
+        hours.append(from_oldest)
+    return min(hours, default=None)
 
 
 def _contract(client: Client, since: datetime | None) -> tuple[int, int, str]:
-    if since is None:
-        where, parameters = "1", {}
-        settings = {"max_bytes_before_external_group_by": 300_000_000}
-    else:
-        where = "toDate(created_at) >= {day:Date} AND ingested_at >= {since:DateTime64(3, 'UTC')}"
-        parameters = {"day": (since - timedelta(days=1)).date(), "since": since}
-        settings = {}
-    [row] = client.query(_CONTRACT.replace("{where}", where), parameters=parameters, settings=settings).result_rows
+    parameters = {"since": since or datetime.fromtimestamp(0, UTC)}
+    settings = {} if since else {"max_bytes_before_external_group_by": 300_000_000}
+    [row] = client.query(_CONTRACT, parameters=parameters, settings=settings).result_rows
     return row

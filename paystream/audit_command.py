@@ -28,7 +28,7 @@ def audit(
 
     Compares the broker's offsets with the ledger, and looks every hole up in the broker: tombstone or empty message,
     transaction marker or compacted, expired before it was read, or lost. Reads only, and takes nothing from the group.
-    Exit code 1 on lost or expired messages, a topic made anew, or holes too many to look up.
+    Exit code 1 on lost or expired messages, a topic made anew, a group without offsets, or holes too many to look up.
 
     Example: paystream audit --since 24h
     """
@@ -135,8 +135,13 @@ def _advice(found: Audit) -> list[str]:
     for one in found.partitions:
         if one.recreated:
             lines.append(
-                f"Partition {one.partition} of topic '{found.topic}': the ledger knows offsets beyond its end,"
-                f" {one.high}; the topic was recreated or cut. Audit what came after with a shorter --since."
+                f"Partition {one.partition} of topic '{found.topic}': the ledger knows messages that the topic does not"
+                " have; the topic was recreated or cut. See 'Audit says recreated' in docs/runbook.md."
+            )
+        if one.uncommitted:
+            lines.append(
+                f"Partition {one.partition} of topic '{found.topic}': the group has committed nothing, though the"
+                " ledger knows what was read. Check PAYSTREAM_KAFKA_GROUP; if the group was deleted, let it read again."
             )
         lines += _lost(found, one)
     if holes.expired:

@@ -9,17 +9,18 @@ from confluent_kafka import Message
 
 from paystream.broker import Broker, kafka_time
 
-LOOKUP_MESSAGES = 1_000_000
-"""How many messages one run reads from the broker to explain what has no row, a few seconds' worth."""
+LOOKUP_MESSAGES = 3_000_000
+"""How many messages one run reads from the broker to explain what has no row, about ten seconds' worth."""
 
 SCAN_OFFSETS = 100_000
 JOIN_OFFSETS = 5_000
+"""To begin to read elsewhere takes at least as long as to read on over so many messages, and is charged as such."""
 EXAMPLES = 5
 
 TOMBSTONE, EMPTY, CONTENT = range(3)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Gap:
     """Offsets of which fewer were stored than there are: between two blocks (``rows`` is 0) or within one.
 
@@ -48,7 +49,8 @@ class Holes:
         empty: a message of no bytes.
         marker: nothing at that offset: a transaction's marker, an aborted transaction, or compacted away.
         expired: below the low watermark before it was read, as far as anyone can tell now.
-        gone: below the low watermark, and passed longer ago than the topic keeps anything: nobody can tell any more.
+        gone: below the low watermark, but not for want of a reader: it read the block around, or passed longer ago than
+            the topic keeps anything. What it was, nobody can tell any more.
         lost: a message with content that no row accounts for.
         unchecked: not looked up, since that would have taken more than ``LOOKUP_MESSAGES``.
     """
@@ -88,9 +90,11 @@ def explain(broker: Broker, gaps: Sequence[Gap], retention_ms: int | None) -> di
         one = explained[partition]
         first, last = max(lows[partition], scan[0].first), max(gap.last for gap in scan)
         offsets, kinds, times, reached = _look_up(broker, partition, first, last, left)
-        left -= len(offsets)
-        # Again, since what is absent from the scan may have expired in the meantime.
-        low = broker.watermarks(partition)[0]
+        if reached > first:
+            left -= max(len(offsets), JOIN_OFFSETS)
+            # Again, since what is absent from the scan may have expired in the meantime.
+            lows[partition] = broker.watermarks(partition)[0]
+        low = lows[partition]
         for group in _overlapping(scan):
             gap = _joined(group, offsets, kinds)
             if gap.last >= max(reached, first):
@@ -116,6 +120,8 @@ def classify(gap: Gap, offsets: np.ndarray, kinds: np.ndarray, low: int, gone: b
         low: the low watermark after they were read.
         gone: the reader passed longer ago than the topic keeps anything.
     """
+    # Within a block nothing was passed unread: the reader was there.
+    gone = gone or gap.rows > 0
     content = int(np.count_nonzero(kinds == CONTENT))
     absent_below = max(0, min(gap.last + 1, low) - gap.first) - int(np.count_nonzero(offsets < low))
     absent = gap.last - gap.first + 1 - len(offsets)

@@ -14,6 +14,7 @@ from typing import Any
 
 from clickhouse_connect.driver.client import Client
 
+from paystream.broker import kafka_time
 from paystream.clickhouse import answering, connect
 from paystream.errors import UsageError
 from paystream.settings import Settings
@@ -33,25 +34,59 @@ newest AS
     SELECT
         kafka_partition, kafka_offset, kafka_timestamp,
         count() AS replays,
-        argMax((state, new_partition, new_offset, new_timestamp), replayed_at) AS place
+        argMax((state, new_partition, new_offset, new_timestamp), replayed_at) AS place,
+        place.1 = 'sent' AS is_sent, place.2 AS sent_partition, place.3 AS sent_offset, place.4 AS sent_timestamp
     FROM attempts
     GROUP BY kafka_partition, kafka_offset, kafka_timestamp
 ),
--- The views of one block commit one after the other: what was read a moment ago may not be in quarantine yet.
-read AS
-(
-    SELECT kafka_partition, max(last_offset) + 1 AS next_offset
-    FROM ingest_ledger
-    WHERE kafka_topic = {topic:String}
-      AND read_at >= (SELECT min(replayed_at) FROM attempts)
-      AND read_at < now64(3) - INTERVAL 2 SECOND
-    GROUP BY kafka_partition
-),
-refused AS
+again AS
 (
     SELECT reason, kafka_partition, kafka_offset, kafka_timestamp, quarantined_at
     FROM quarantine FINAL
     WHERE kafka_topic = {topic:String}
+      AND (kafka_partition, kafka_offset, kafka_timestamp) IN
+          (SELECT sent_partition, sent_offset, sent_timestamp FROM newest)
+),
+-- The blocks that hold a replay: few, however long the ledger is.
+holding AS
+(
+    SELECT kafka_partition, first_offset, last_offset
+    FROM
+    (
+        SELECT kafka_partition, first_offset, last_offset
+        FROM ingest_ledger
+        WHERE kafka_topic = {topic:String}
+          AND read_at >= (SELECT min(replayed_at) FROM attempts)
+          -- The views of one block commit one after the other: what was read just now may not be in quarantine yet.
+          AND read_at < now64(3) - INTERVAL 2 SECOND
+    ) AS block
+    ASOF JOIN newest ON block.kafka_partition = newest.sent_partition AND block.first_offset <= newest.sent_offset
+    WHERE last_offset >= sent_offset
+),
+-- How far the blocks reach that begin at an offset or before it: to it, if one of them holds it.
+reading AS
+(
+    SELECT
+        kafka_partition, first_offset,
+        max(last_offset) OVER (PARTITION BY kafka_partition ORDER BY first_offset) AS reach
+    FROM holding
+),
+replayed AS
+(
+    SELECT
+        newest.kafka_partition AS kafka_partition,
+        newest.kafka_offset AS kafka_offset,
+        newest.kafka_timestamp AS kafka_timestamp,
+        replays, sent_partition, sent_offset,
+        again.reason AS new_reason,
+        again.quarantined_at AS refused_again_at,
+        is_sent AND reading.reach >= sent_offset AS was_read
+    FROM newest
+    LEFT JOIN again
+        ON sent_partition = again.kafka_partition
+        AND sent_offset = again.kafka_offset
+        AND sent_timestamp = again.kafka_timestamp
+    ASOF LEFT JOIN reading ON sent_partition = reading.kafka_partition AND sent_offset >= reading.first_offset
 ),
 messages AS
 (
@@ -59,35 +94,28 @@ messages AS
         original.kafka_partition AS kafka_partition,
         original.kafka_offset AS kafka_offset,
         original.kafka_timestamp AS kafka_timestamp,
-        if(again.reason != '', again.reason, original.reason) AS reason,
-        if(again.reason != '', again.quarantined_at, original.quarantined_at) AS refused_at,
-        newest.replays AS replays,
-        newest.place.2 AS new_partition,
-        newest.place.3 AS new_offset,
+        if(new_reason != '', new_reason, original.reason) AS reason,
+        if(new_reason != '', refused_again_at, original.quarantined_at) AS refused_at,
+        replays,
+        sent_partition AS new_partition,
+        sent_offset AS new_offset,
         multiIf(
-            newest.replays = 0, 'never_replayed',
-            again.reason != '', 'refused_again',
-            newest.place.1 = 'sent' AND read.next_offset > newest.place.3, 'stored',
-            'in_flight'
+            replays = 0, 'never_replayed', new_reason != '', 'refused_again', was_read, 'stored', 'in_flight'
         ) AS outcome
-    FROM refused AS original
-    LEFT JOIN newest
-        ON original.kafka_partition = newest.kafka_partition
-        AND original.kafka_offset = newest.kafka_offset
-        AND original.kafka_timestamp = newest.kafka_timestamp
-    LEFT JOIN refused AS again
-        ON newest.place.2 = again.kafka_partition
-        AND newest.place.3 = again.kafka_offset
-        AND newest.place.4 = again.kafka_timestamp
-    LEFT JOIN read ON newest.place.2 = read.kafka_partition
+    FROM (SELECT * FROM quarantine FINAL WHERE kafka_topic = {topic:String}) AS original
+    LEFT JOIN replayed
+        ON original.kafka_partition = replayed.kafka_partition
+        AND original.kafka_offset = replayed.kafka_offset
+        AND original.kafka_timestamp = replayed.kafka_timestamp
     WHERE (original.kafka_partition, original.kafka_offset, original.kafka_timestamp)
         NOT IN (SELECT new_partition, new_offset, new_timestamp FROM attempts WHERE state = 'sent')
 )
 """
 """One row a message of the topic: whether it was replayed, and what became of the newest replay.
 
-A replay that was read and not refused is ``stored``. The ledger says so and not a row of transactions with its offset:
-that row is merged away once a later state of the transaction, or the same one, is there too."""
+A replay that a block of the ledger holds and that was not refused is ``stored``. The ledger says so and not a row of
+transactions with its offset: that row is merged away once a later state of the transaction, or the same one, is there
+too. While a view throws, a block that it holds up may be in the ledger already."""
 
 _GROUPS = (
     MESSAGES
@@ -134,11 +162,6 @@ class Place:
     offset: int
     timestamp_ms: int
 
-    @property
-    def time(self) -> datetime:
-        """Return the timestamp, exactly."""
-        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=self.timestamp_ms)
-
 
 @dataclass(frozen=True)
 class Example:
@@ -175,7 +198,7 @@ class Group:
 @dataclass(frozen=True)
 class Selection:
     """Which messages are meant; all conditions hold together. Times are those of the refusal, from ``since`` on and
-    before ``until``; a partition and offset is the message's own or its refused replay's."""
+    before ``until``. An offset is the message's own or its refused replay's, in the same partition."""
 
     reason: str | None = None
     since: datetime | None = None
@@ -194,8 +217,7 @@ class Selection:
             "reason": "reason = {reason:String}",
             "since": "refused_at >= {since:DateTime64(6, 'UTC')}",
             "until": "refused_at < {until:DateTime64(6, 'UTC')}",
-            "partition": "(kafka_partition = {partition:UInt32}"
-            " OR outcome = 'refused_again' AND new_partition = {partition:UInt32})",
+            "partition": "kafka_partition = {partition:UInt32}",
             "offset": "(kafka_offset = {offset:UInt64} OR outcome = 'refused_again' AND new_offset = {offset:UInt64})",
         }
         given = {name: getattr(self, name) for name in parts if getattr(self, name) is not None}
@@ -243,6 +265,11 @@ def contents(client: Client, settings: Settings, places: list[Place]) -> dict[Pl
     return {place: (key, message) for place, (key, message) in rows.items() if place in places}
 
 
+def sizes(client: Client, settings: Settings, places: list[Place]) -> dict[Place, int]:
+    """Return how many bytes each of these messages in one partition has. Those that went by age are missing."""
+    return {place: size for place, (_, size) in _content(client, settings, places, "length(raw_message)").items()}
+
+
 def example(client: Client, settings: Settings, place: Place) -> Example | None:
     """Return a message shortened to look at, None if it went by age meanwhile."""
     columns = f"substring(raw_message, 1, {4 * EXAMPLE_CHARACTERS}), length(raw_message)"
@@ -250,7 +277,8 @@ def example(client: Client, settings: Settings, place: Place) -> Example | None:
     if found is None:
         return None
     key, start, size = found
-    return Example(place.partition, place.offset, place.time, printable(key), printable(start, size=size), size)
+    moment = kafka_time(place.timestamp_ms)
+    return Example(place.partition, place.offset, moment, printable(key), printable(start, size=size), size)
 
 
 def printable(value: bytes, *, size: int | None = None, characters: int = EXAMPLE_CHARACTERS) -> str:

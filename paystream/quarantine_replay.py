@@ -11,32 +11,31 @@ import json
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from datetime import datetime
-from itertools import groupby
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from itertools import groupby, islice
 from typing import Any
 
 import psutil
 from clickhouse_connect.driver.binding import format_str
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
-from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import KafkaError, Message, Producer
 
+from paystream.broker import Broker, open_broker
 from paystream.errors import CheckFailed, ServiceUnavailable, UsageError
-from paystream.kafka import answering, client_config, existing_partitions
-from paystream.quarantine import MESSAGES, Example, Place, Selection, connected, contents, example, require_known
+from paystream.kafka import answering, client_config
+from paystream.quarantine import MESSAGES, Example, Place, Selection, connected, contents, example, require_known, sizes
 from paystream.settings import Settings
 
 HEADER = "paystream-replay"
 BATCH_MESSAGES = 500
 BATCH_BYTES = 32_000_000
 DELIVERY_TIMEOUT_S = 60
-TIMEOUT_S = 10
-SEARCH_STALLS_S = 30
 
-SEARCH_S = 15 * 60
+SEARCH_TIME = timedelta(minutes=15)
 """What a killed replay had sent stands in the topic at most this long after its record, by the messages' timestamps."""
 
 LOCK_EXPIRES_S = 60 * 60
@@ -63,19 +62,11 @@ _OUTCOMES = MESSAGES + "SELECT outcome, count() FROM messages WHERE {condition} 
 _CHOSEN = (
     MESSAGES
     + """
-SELECT chosen.kafka_partition, chosen.kafka_offset, toUnixTimestamp64Milli(chosen.kafka_timestamp), size
-FROM (SELECT * FROM messages WHERE ({condition}) AND outcome IN {outcomes:Array(String)}) AS chosen
-INNER JOIN
-(
-    SELECT kafka_partition, kafka_offset, kafka_timestamp, length(raw_message) AS size
-    FROM quarantine FINAL
-    WHERE kafka_topic = {topic:String}
-) AS content
-    ON chosen.kafka_partition = content.kafka_partition
-    AND chosen.kafka_offset = content.kafka_offset
-    AND chosen.kafka_timestamp = content.kafka_timestamp
+SELECT kafka_partition, kafka_offset, toUnixTimestamp64Milli(kafka_timestamp) FROM messages
+WHERE ({condition}) AND outcome IN {outcomes:Array(String)}
 -- In the order in which they came, so that they go in that order.
-ORDER BY chosen.kafka_partition, chosen.kafka_offset
+ORDER BY kafka_partition, kafka_offset
+LIMIT {most:UInt64}
 """
 )
 
@@ -134,7 +125,7 @@ def plan(settings: Settings, selection: Selection, *, again: bool = False) -> Pl
     """
     with connected(settings) as client:
         require_known(client, settings, selection)
-        return _plan(client, settings, selection, again)[0]
+        return _plan(client, settings, selection, again, most=1)[0]
 
 
 def replay(
@@ -167,26 +158,26 @@ def replay(
     replay_id = str(uuid.uuid4())
     with connected(settings) as client:
         require_known(client, settings, selection)
-        partitions = existing_partitions(settings)
         with (
+            open_broker(settings) as broker,
             _alone(client, replay_id) as still_alone,
             answering(settings, "then run it again: that sends what is left"),
         ):
-            found = _settle(client, settings, partitions)
-            planned, chosen = _plan(client, settings, selection, again)
+            found = _settle(client, settings, broker)
+            planned, chosen = _plan(client, settings, selection, again, most)
             if planned.to_send > most:
                 raise UsageError(
                     f"Replay of {planned.to_send} messages: that is more than {most}. Choose fewer with --reason, "
                     f"--since, --until or --partition, or allow them with --max {planned.to_send}."
                 )
-            if gone := sorted({place.partition for place, _ in chosen} - set(partitions)):
+            if gone := sorted({place.partition for place in chosen} - set(broker.partitions)):
                 raise UsageError(
                     f"Partition '{gone[0]}' of topic '{settings.kafka_topic}' is no longer there, but messages to "
                     "replay came from it. Choose others with --partition."
                 )
             sent, rejected, error = 0, 0, ""
-            sender = _Sender(settings, client, replay_id)
-            for batch in _batches(chosen):
+            sender = _Sender(settings, client, broker, replay_id)
+            for batch in _batches(client, settings, chosen):
                 still_alone()
                 delivered, refused, why = sender.send(batch)
                 sent, rejected, error = sent + delivered, rejected + refused, why or error
@@ -194,46 +185,49 @@ def replay(
     return Replayed(replay_id, planned, sent, rejected, found, error)
 
 
-def _plan(
-    client: Client, settings: Settings, selection: Selection, again: bool
-) -> tuple[Plan, list[tuple[Place, int]]]:
+def _plan(client: Client, settings: Settings, selection: Selection, again: bool, most: int) -> tuple[Plan, list[Place]]:
+    """Return what a selection amounts to, and the first ``most`` of the messages to send."""
     condition, parameters = selection.condition()
     outcomes = ["never_replayed", "refused_again", "in_flight"] if again else ["never_replayed"]
-    parameters |= {"topic": settings.kafka_topic, "outcomes": outcomes}
+    parameters |= {"topic": settings.kafka_topic, "outcomes": outcomes, "most": most}
     counts = dict(client.query(_OUTCOMES.replace("{condition}", condition), parameters=parameters).result_rows)
     rows = client.query(_CHOSEN.replace("{condition}", condition), parameters=parameters).result_rows
-    chosen = [(Place(*place), size) for *place, size in rows]
+    chosen = [Place(*row) for row in rows]
     planned = Plan(
         matched=sum(counts.values()),
-        to_send=len(chosen),
+        to_send=sum(counts.get(outcome, 0) for outcome in outcomes),
         stored=counts.get("stored", 0),
         refused_again=counts.get("refused_again", 0),
         in_flight=counts.get("in_flight", 0),
-        example=example(client, settings, chosen[0][0]) if chosen else None,
+        example=example(client, settings, chosen[0]) if chosen else None,
     )
     return planned, chosen
 
 
-def _batches(chosen: Iterable[tuple[Place, int]]) -> Iterator[list[Place]]:
+def _batches(client: Client, settings: Settings, chosen: list[Place]) -> Iterator[list[Place]]:
     """Cut into batches of one partition each, bounded in number and bytes."""
-    for _, of_partition in groupby(chosen, key=lambda one: one[0].partition):
-        batch: list[Place] = []
-        size = 0
-        for place, length in of_partition:
-            if batch and (len(batch) == BATCH_MESSAGES or size + length > BATCH_BYTES):
-                yield batch
-                batch, size = [], 0
-            batch.append(place)
-            size += length
-        yield batch
+    for _, of_partition in groupby(chosen, key=lambda place: place.partition):
+        while places := list(islice(of_partition, BATCH_MESSAGES)):
+            its_sizes = sizes(client, settings, places)
+            batch: list[Place] = []
+            total = 0
+            for place in places:
+                size = its_sizes.get(place, 0)
+                if batch and total + size > BATCH_BYTES:
+                    yield batch
+                    batch, total = [], 0
+                batch.append(place)
+                total += size
+            yield batch
 
 
 class _Sender:
     """A producer, and the records that go with what it sends."""
 
-    def __init__(self, settings: Settings, client: Client, replay_id: str) -> None:
+    def __init__(self, settings: Settings, client: Client, broker: Broker, replay_id: str) -> None:
         self._settings = settings
         self._client = client
+        self._broker = broker
         self._replay_id = replay_id
         self._by = f"{psutil.Process().username()}@{socket.gethostname()}"
         self._producer = Producer(
@@ -252,10 +246,7 @@ class _Sender:
         [partition] = {place.partition for place in places}
         content = contents(self._client, self._settings, places)
         [[now]] = self._client.query("SELECT now64(3, 'UTC')", tz_mode="aware").result_rows
-        with _reader(self._settings) as reader:
-            _, end = reader.get_watermark_offsets(
-                TopicPartition(self._settings.kafka_topic, partition), timeout=TIMEOUT_S
-            )
+        _, end = self._broker.watermarks(partition)
         attempts = [
             _Attempt(place, self._replay_id, now, self._by, Place(partition, end, 0))
             for place in places
@@ -271,7 +262,7 @@ class _Sender:
         for attempt in attempts:
             report = reports.get(attempt.place)
             if isinstance(report, Place):
-                delivered.append(_moved(attempt, report))
+                delivered.append(replace(attempt, new=report))
             elif _is_too_large(report):
                 rejected.append(attempt)
             else:
@@ -317,19 +308,20 @@ class _Sender:
 
 def record(client: Client, settings: Settings, state: str, attempts: list[_Attempt]) -> None:
     """Write the state of these attempts. A row of a later state replaces that of an earlier one."""
+    # Kafka's timestamps as numbers: a producer may have set one that no datetime can hold.
     rows = [
         [
             settings.kafka_topic,
             one.place.partition,
             one.place.offset,
-            one.place.time,
+            one.place.timestamp_ms,
             one.replay_id,
             state,
             one.replayed_at,
             one.replayed_by,
             one.new.partition,
             one.new.offset,
-            one.new.time,
+            one.new.timestamp_ms,
         ]
         for one in attempts
     ]
@@ -337,7 +329,7 @@ def record(client: Client, settings: Settings, state: str, attempts: list[_Attem
         client.insert("quarantine_replays", rows, column_names=_COLUMNS)
 
 
-def _settle(client: Client, settings: Settings, partitions: list[int]) -> int:
+def _settle(client: Client, settings: Settings, broker: Broker) -> int:
     """Find out what became of the messages that killed replays were sending; return how many had been sent."""
     rows = client.query(_UNSETTLED, parameters={"topic": settings.kafka_topic}, tz_mode="aware").result_rows
     attempts = [
@@ -347,68 +339,30 @@ def _settle(client: Client, settings: Settings, partitions: list[int]) -> int:
     found = 0
     for partition, of_partition in groupby(attempts, key=lambda one: one.new.partition):
         left = {_header(one): one for one in of_partition}
-        sent = _search(settings, partition, left) if partition in partitions else {}
-        record(client, settings, "sent", [_moved(left[header], new) for header, new in sent.items()])
+        sent = _search(broker, partition, left) if partition in broker.partitions else {}
+        record(client, settings, "sent", [replace(left[header], new=new) for header, new in sent.items()])
         record(client, settings, "not_sent", [one for header, one in left.items() if header not in sent])
         found += len(sent)
     return found
 
 
-def _search(settings: Settings, partition: int, wanted: dict[bytes, _Attempt]) -> dict[bytes, Place]:
+def _search(broker: Broker, partition: int, wanted: dict[bytes, _Attempt]) -> dict[bytes, Place]:
     """Look for replayed messages in the part of the topic where they can be; return the places of those found."""
     first = min(one.new.offset for one in wanted.values())
-    last_ms = max(int(one.replayed_at.timestamp() * 1000) for one in wanted.values()) + SEARCH_S * 1000
+    latest = max(one.replayed_at for one in wanted.values()) + SEARCH_TIME
+    low, end = broker.watermarks(partition)
+    first, end = max(low, first), min(end, broker.first_offset_since(partition, latest))
     found: dict[bytes, Place] = {}
-    with _reader(settings) as reader:
-        low, end = reader.get_watermark_offsets(TopicPartition(settings.kafka_topic, partition), timeout=TIMEOUT_S)
-        [later] = reader.offsets_for_times(
-            [TopicPartition(settings.kafka_topic, partition, last_ms)], timeout=TIMEOUT_S
-        )
-        end = end if later.offset in (OFFSET_END, -1) else min(end, later.offset)
-        if first >= end:
-            return found
-        reader.assign([TopicPartition(settings.kafka_topic, partition, max(low, first))])
-        deadline = time.monotonic() + SEARCH_STALLS_S
-        while len(found) < len(wanted):
-            messages = reader.consume(1000, 1)
-            for message in messages:
-                error = message.error()
-                if error is not None and error.code() == KafkaError._PARTITION_EOF:
-                    return found
-                if error is not None:
-                    raise KafkaException(error)
-                if message.offset() >= end:
-                    return found
-                for name, value in message.headers() or []:
-                    if name == HEADER and value in wanted:
-                        found[value] = _place(message)
-            if messages:
-                deadline = time.monotonic() + SEARCH_STALLS_S
-            elif time.monotonic() > deadline:
-                raise ServiceUnavailable(
-                    f"Kafka '{settings.kafka_brokers}' stopped answering: no message of partition {partition} for "
-                    f"{SEARCH_STALLS_S} s. Check the broker, then run it again."
-                )
+    if first >= end:
+        return found
+    for batch in broker.read(partition, first, end - 1):
+        for message in batch:
+            for name, value in message.headers() or []:
+                if name == HEADER and value in wanted:
+                    found[value] = _place(message)
+        if len(found) == len(wanted):
+            break
     return found
-
-
-@contextmanager
-def _reader(settings: Settings) -> Iterator[Consumer]:
-    """Open a consumer that joins no group and commits nothing."""
-    consumer = Consumer(
-        client_config(settings)
-        | {
-            "group.id": f"{settings.kafka_group}-quarantine-replay",
-            "enable.auto.commit": False,
-            "auto.offset.reset": "earliest",
-            "enable.partition.eof": True,
-            "log_level": 0,
-        }
-    )
-    try:
-        yield consumer
-    finally:
-        consumer.close()
 
 
 @contextmanager
@@ -478,10 +432,6 @@ def _is_dead(owner: dict[str, Any], age_s: int) -> bool:
 
 def _is_too_large(report: Place | KafkaError | None) -> bool:
     return isinstance(report, KafkaError) and report.code() == KafkaError.MSG_SIZE_TOO_LARGE
-
-
-def _moved(attempt: _Attempt, new: Place) -> _Attempt:
-    return _Attempt(attempt.place, attempt.replay_id, attempt.replayed_at, attempt.replayed_by, new)
 
 
 def _place(message: Message) -> Place:

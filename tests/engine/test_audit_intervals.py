@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from ingest import ingest_schema
 
 from paystream.audit_holes import CONTENT, EMPTY, TOMBSTONE, Gap, classify
-from paystream.audit_ledger import blocks_since, intervals, reach_before
+from paystream.audit_ledger import Block, blocks_since, intervals, reach_before, read_first
 
 # Not a fixed day: the ledger forgets what is older than 90 days.
 NOW = datetime.now(UTC).replace(microsecond=0)
-SCOPE = {"topic": "transactions", "partition": 0, "low": 0, "born": datetime(1970, 1, 1, tzinfo=UTC)}
+SCOPE = {"topic": "transactions", "partition": 0}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def ledgers(draw):
 
 
 @given(ledgers(), st.integers(0, 60), st.integers(0, 200), st.integers(1, 13))
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_union_of_blocks_is_what_counting_offsets_one_by_one_gives(ingest, blocks, start, end, at_once):
     start_again(ingest)
     if blocks:
@@ -120,16 +120,36 @@ def test_a_hole_carries_the_time_at_which_the_reader_passed_it(ingest):
     ]
 
 
-def test_rows_of_a_deleted_topic_of_the_same_name_fill_no_hole(ingest):
+def test_the_newest_gaps_are_kept_and_what_the_others_leave_out_is_counted(ingest):
     start_again(ingest)
-    write(ingest, [(0, 99, 100)], read_at=NOW - timedelta(days=3))
-    write(ingest, [(0, 9, 10)], read_at=NOW)
-    scope = SCOPE | {"born": NOW - timedelta(days=1)}
-    found = intervals(ingest.client, 0, 0, 20, scope)
-    assert [(gap.first, gap.last) for gap in found.gaps] == [(10, 19)]
-    # Read before the oldest retained message was produced, and that is right below the low watermark.
-    found = intervals(ingest.client, 0, 0, 120, scope | {"low": 100})
-    assert [(gap.first, gap.last) for gap in found.gaps] == [(100, 119)]
+    # Two offsets missing before each block, and one within.
+    write(ingest, [(first, first + 7, 7) for first in range(2, 102, 10)])
+    found = intervals(ingest.client, 0, 0, 100, SCOPE, at_once=3, most_gaps=5)
+    assert [(gap.first, gap.last, gap.rows) for gap in found.gaps] == [
+        (72, 79, 7),
+        (80, 81, 0),
+        (82, 89, 7),
+        (90, 91, 0),
+        (92, 99, 7),
+    ]
+    assert found.unkept == 10 * 3 - (1 + 2 + 1 + 2 + 1)
+
+
+def test_the_block_that_was_read_first_of_those_that_touch_a_range(ingest):
+    start_again(ingest)
+    write(ingest, [(0, 9, 10), (30, 39, 10)], read_at=NOW - timedelta(days=3))
+    write(ingest, [(0, 99, 100)], partition=1, read_at=NOW - timedelta(days=4))
+    write(ingest, [(10, 19, 10)], read_at=NOW - timedelta(days=1))
+    write(ingest, [(20, 29, 10)], read_at=NOW)
+
+    def first(reaching: int, end: int) -> Block | None:
+        return read_first(ingest.client, reaching, end, SCOPE)
+
+    of_yesterday = NOW - timedelta(days=1)
+    assert first(10, 30) == Block(10, 19, int(of_yesterday.timestamp() * 1000), of_yesterday)
+    assert first(19, 20) == first(10, 30)
+    assert (first(9, 30).first, first(20, 30).first, first(20, 31).first) == (0, 20, 30)
+    assert first(40, 50) is None
 
 
 @given(st.data())
@@ -177,3 +197,9 @@ def test_what_was_passed_longer_ago_than_anything_is_kept_nobody_can_tell():
     nothing = np.array([], dtype=np.int64)
     found = classify(Gap(0, 0, 9, 0, NOW), nothing, nothing.astype(np.int8), 50, gone=True)
     assert (found.gone, found.expired, found.lost) == (10, 0, 0)
+
+
+def test_what_a_block_lacked_did_not_expire_unread():
+    nothing = np.array([], dtype=np.int64)
+    found = classify(Gap(0, 10, 19, 8, NOW), nothing, nothing.astype(np.int8), 20, gone=False)
+    assert (found.gone, found.expired, found.marker, found.lost) == (2, 0, 0, 0)

@@ -9,7 +9,6 @@ import random
 import re
 import subprocess
 import sys
-import time
 import uuid
 import zipfile
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from ingest import OBJECTS, Ingest, ingest_schema
+from kill_at_random import run_and_kill
 from payments import message
 
 from loader import lock, sample
@@ -424,24 +424,10 @@ def test_a_refresh_killed_at_any_moment_leaves_the_old_or_the_new_and_the_next_o
     longest_s = 0.0
     for number in range(1, 10):
         path = merchants_file(tmp_path, f"Round {number}", count=2000)
-        process = subprocess.Popen(
-            [sys.executable, "-c", REFRESH_WHEN_READY, str(path)],
-            env=os.environ | settings.environment(),
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-        )
-        try:
-            assert process.stdout.readline() == b"ready\n"
-            started = time.monotonic()
-            # The first two run to their end, to know how long there is something to interrupt.
-            process.wait(60 if number <= 2 else chance.uniform(0, longest_s))
-            longest_s = max(longest_s, time.monotonic() - started)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        finally:
-            process.kill()
-            process.stdout.close()
+        # The first two run to their end, to know how long there is something to interrupt.
+        after_s = 60 if number <= 2 else chance.uniform(0, longest_s)
+        _, worked_s = run_and_kill(REFRESH_WHEN_READY, str(path), settings=settings, folder=tmp_path, after_s=after_s)
+        longest_s = max(longest_s, worked_s)
         old, new = (f"Round {number - 1}", number, 2000), (f"Round {number}", number + 1, 2000)
         for holder in ("merchants", "merchants_dict"):
             assert ingest.rows(names.format(holder)) in ([old], [new])

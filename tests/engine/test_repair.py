@@ -1,11 +1,7 @@
 """Repairing transactions in the real engine: exactly the rows concerned, whatever else happens meanwhile."""
 
 import json
-import os
 import random
-import subprocess
-import sys
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from ingest import Ingest, ingest_schema
+from kill_at_random import run_and_kill
 from payments import message
 
 from loader import repair as repairing
@@ -355,24 +352,10 @@ def test_a_repair_killed_at_any_moment_can_be_run_again(warehouse: Warehouse, tm
             *((one, f"M{one}", "DE", "5411") for one in range(1, 12 * number + 1)), snapshot_id=number
         )
         ingest.load_rates(("EUR", str(DAY), f"1.{number}"), snapshot_id=number)
-        process = subprocess.Popen(
-            [sys.executable, "-c", REPAIR_WHEN_READY],
-            env=os.environ | settings.environment(),
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-        )
-        try:
-            assert process.stdout.readline() == b"ready\n"
-            started = time.monotonic()
-            process.wait(60 if number == 1 else chance.uniform(0, longest_s))
-            longest_s = max(longest_s, time.monotonic() - started)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            killed += 1
-        finally:
-            process.kill()
-            process.stdout.close()
+        after_s = 60 if number == 1 else chance.uniform(0, longest_s)
+        was_killed, worked_s = run_and_kill(REPAIR_WHEN_READY, settings=settings, folder=tmp_path, after_s=after_s)
+        longest_s = max(longest_s, worked_s)
+        killed += was_killed
         repair(settings)
         assert preview(settings, every_day=True) == []
         assert ingest.value("SELECT count() FROM transactions_current") == before

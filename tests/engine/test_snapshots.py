@@ -1,11 +1,7 @@
 """Gates before a swap, and the snapshots that are kept after it: compared, and rolled back to."""
 
 import json
-import os
 import random
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -14,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from ingest import Ingest, ingest_schema
+from kill_at_random import run_and_kill
 from payments import message
 
 from loader import history
@@ -304,24 +301,12 @@ def test_a_rollback_killed_at_any_moment_leaves_the_old_or_the_new(warehouse: Wa
     chance = random.Random(7)
     longest_s, killed, to = 0.0, 0, 1
     for number in range(8):
-        process = subprocess.Popen(
-            [sys.executable, "-c", ROLL_BACK_WHEN_READY, str(to)],
-            env=os.environ | settings.environment(),
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
+        after_s = 60 if number == 0 else chance.uniform(0, longest_s)
+        was_killed, worked_s = run_and_kill(
+            ROLL_BACK_WHEN_READY, str(to), settings=settings, folder=tmp_path, after_s=after_s
         )
-        try:
-            assert process.stdout.readline() == b"ready\n"
-            started = time.monotonic()
-            process.wait(60 if number == 0 else chance.uniform(0, longest_s))
-            longest_s = max(longest_s, time.monotonic() - started)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            killed += 1
-        finally:
-            process.kill()
-            process.stdout.close()
+        longest_s = max(longest_s, worked_s)
+        killed += was_killed
         for holder in ("merchants", "merchants_dict"):
             assert len(ingest.rows(f"SELECT merchant_name, snapshot_id FROM {holder} GROUP BY ALL")) == 1
         assert ingest.value("SELECT count() FROM merchants") == 3000

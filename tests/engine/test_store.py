@@ -55,13 +55,15 @@ def test_redelivery_changes_nothing(ingest):
     [old, _, new] = states(transaction_id)
     ingest.deliver(old, new, first_offset=500_000)
     [before] = ingest.rows(
-        "SELECT * EXCEPT ingested_at EXCEPT kafka_timestamp FROM transactions_current WHERE transaction_id = {id:UUID}",
+        "SELECT * EXCEPT (ingested_at, enriched_at, kafka_timestamp) FROM transactions_current "
+        "WHERE transaction_id = {id:UUID}",
         id=transaction_id,
     )
     for _ in range(3):
         ingest.deliver(old, new, first_offset=500_000)
     assert [before] == ingest.rows(
-        "SELECT * EXCEPT ingested_at EXCEPT kafka_timestamp FROM transactions_current WHERE transaction_id = {id:UUID}",
+        "SELECT * EXCEPT (ingested_at, enriched_at, kafka_timestamp) FROM transactions_current "
+        "WHERE transaction_id = {id:UUID}",
         id=transaction_id,
     )
     stored = ingest.value("SELECT count() FROM transactions WHERE transaction_id = {id:UUID}", id=transaction_id)
