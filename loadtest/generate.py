@@ -3,7 +3,7 @@
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from confluent_kafka import KafkaException
@@ -18,6 +18,7 @@ from paystream.settings import Settings
 MERCHANTS = 80_000
 LEAD_S = 0.5
 LOOK_EVERY_S = 0.5
+TOPIC_TIMEOUT_S = 10
 
 
 @dataclass(frozen=True)
@@ -68,19 +69,27 @@ def generate(settings: Settings, workload: Workload, report: Callable[[int], Non
 def _topic(settings: Settings) -> Iterator[str]:
     admin = AdminClient(client_config(settings) | {"log_level": 0})
     name = f"{settings.kafka_topic}-generate-{secrets.token_hex(4)}"
-    new = NewTopic(name, len(existing_partitions(settings)))
+    partitions = len(existing_partitions(settings))
     try:
-        admin.create_topics([new])[name].result(10)
+        admin.create_topics([NewTopic(name, partitions)], request_timeout=TOPIC_TIMEOUT_S)[name].result()
     except KafkaException as error:
         raise ServiceUnavailable(
-            f"Topic '{name}': Kafka did not create it: {error.args[0].str()}. Allow this user to create topics."
+            f"Topic '{name}': Kafka did not create it: {error.args[0].str()}. "
+            "Allow this user to create topics; the broker in memory can't."
         ) from error
     try:
         yield name
-    finally:
-        try:
-            admin.delete_topics([name])[name].result(10)
-        except KafkaException as error:
-            raise ServiceUnavailable(
-                f"Topic '{name}': Kafka did not delete it: {error.args[0].str()}. Delete it with Kafka's own tools."
-            ) from error
+    except BaseException:
+        with suppress(KafkaException):
+            _delete(admin, name)
+        raise
+    try:
+        _delete(admin, name)
+    except KafkaException as error:
+        raise ServiceUnavailable(
+            f"Topic '{name}': Kafka did not delete it: {error.args[0].str()}. Delete it with Kafka's own tools."
+        ) from error
+
+
+def _delete(admin: AdminClient, topic: str) -> None:
+    admin.delete_topics([topic], request_timeout=TOPIC_TIMEOUT_S)[topic].result()
