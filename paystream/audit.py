@@ -211,7 +211,7 @@ def _hours_from_oldest(position: Position) -> float | None:
 
 
 def headroom_hours(position: Position, retention: Retention) -> float | None:
-    """Return how long the oldest unread message is still kept, or one that arrives now; None: for ever, or not known."""
+    """Return how long the oldest unread message is still kept, or one arriving now; None: for ever, or not known."""
     hours = []
     if retention.milliseconds is not None:
         waiting = datetime.now(UTC) - position.unread_at if position.unread_at else timedelta(0)
