@@ -140,5 +140,6 @@ def duration(seconds: float) -> str:
     """Return seconds in the largest unit that leaves a number people can grasp."""
     for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= 2 * size:
-            return f"{seconds / size:.1f}".removesuffix(".0") + f" {unit}"
+            number = seconds / size
+            return f"{number:.0f} {unit}" if number >= 10 else f"{number:.1f}".removesuffix(".0") + f" {unit}"
     return f"{seconds:.3g} s" if seconds < 10 else f"{seconds:.0f} s"

@@ -43,12 +43,12 @@ def figures(status: Status) -> list[Figure]:
     spent = None if objective is None else objective.budget_spent_share
     late = f"{objective.late:,} late of {objective.payments:,}" if objective else "not known"
     return [
-        Figure("p95", "Produced to stored, p95", _seconds(flow and flow.p95_s), payments),
-        Figure("rate", "Messages per second", f"{flow.messages_per_s:,.1f}" if flow else "-", "mean of the last 5 min"),
-        Figure("unread", "Unread messages", f"{backlog.messages:,}" if backlog else "-", oldest if backlog else ""),
-        Figure("fresh", "Newest stored message", _ago(status.freshness_s), "by its Kafka timestamp"),
+        Figure("p95", "Latency, p95", _seconds(flow and flow.p95_s), payments),
+        Figure("rate", "Messages a second", f"{flow.messages_per_s:,.1f}" if flow else "-", "last 5 min"),
+        Figure("unread", "Unread", f"{backlog.messages:,}" if backlog else "-", oldest if backlog else ""),
+        Figure("fresh", "Newest stored", _ago(status.freshness_s), "by its Kafka timestamp"),
         Figure("refused", "Refused", _share(flow.refused, flow.messages) if flow else "-", refused),
-        Figure("budget", "Error budget spent", "-" if spent is None else f"{spent:.1%}", f"{late}, 30 days"),
+        Figure("budget", "Budget spent", "-" if spent is None else f"{spent:.1%}", f"{late} in 30 days"),
     ]
 
 
@@ -105,17 +105,19 @@ def document(status: Status, verdict: Verdict) -> dict[str, Any]:
 
 def _unread(status: Status) -> Section:
     backlog = status.backlog
-    header = ("partition", "unread", "oldest waits", "over 5 min", "expired unread")
+    header = ("partition", "messages", "oldest waits", "over 5 min")
     if backlog is None:
-        return Section("unread", "Unread", header, [])
+        return Section("unread", "Unread, by partition", header, [], "Not known.")
     rows = [
-        (str(one.partition), f"{one.messages:,}", _seconds(one.seconds), f"{one.overdue:,}", f"{one.expired:,}")
+        (str(one.partition), f"{one.messages:,}", _seconds(one.seconds), f"{one.overdue:,}")
         for one in backlog.partitions
     ]
     note = "The topic keeps messages for ever, or the broker does not tell how long."
     if backlog.expires_s is not None:
         what = "The oldest unread message expires in" if backlog.messages else "A message that arrives now is kept for"
         note = f"{what} {duration(max(0, backlog.expires_s))}."
+    if expired := sum(one.expired for one in backlog.partitions):
+        note += f" Expired unread: {expired:,}."
     return Section("unread", "Unread, by partition", header, rows, note)
 
 
@@ -125,20 +127,23 @@ def _latency(status: Status) -> Section:
         [("50 %", _seconds(flow.p50_s)), ("95 %", _seconds(flow.p95_s)), ("99 %", _seconds(flow.p99_s))] if flow else []
     )
     note = "Last five minutes, to within 9 %."
-    return Section("latency", "Produced to stored", ("of the payments", "within"), rows, note)
+    return Section("latency", "Latency, produced to stored", ("of the payments", "within"), rows, note)
 
 
 def _objective(status: Status) -> Section:
     one = status.objective
-    title = f"Objective: {OBJECTIVE_SHARE:.0%} of payments stored within five minutes, over 30 days"
+    title = "Objective"
+    aim = f"{OBJECTIVE_SHARE:.0%} of payments stored within five minutes, over 30 days"
     if one is None or one.in_time_share is None:
-        return Section("objective", title, ("", ""), [], "No payment was timed yet." if one else "")
+        return Section(
+            "objective", title, ("", ""), [], f"{aim}. {'No payment was timed yet' if one else 'Not known'}."
+        )
     rows = [
         ("in time", f"{one.in_time_share:.3%} of {one.payments:,}"),
         ("late", f"{one.late:,}"),
         ("error budget spent", f"{one.budget_spent_share:.1%}"),
     ]
-    note = f"Since {one.since:%Y-%m-%d %H:00} UTC." if one.since else ""
+    note = f"{aim}; measured since {one.since:%Y-%m-%d %H:00} UTC." if one.since else f"{aim}."
     return Section("objective", title, ("", ""), rows, note)
 
 
@@ -149,15 +154,14 @@ def _refused(status: Status) -> Section:
 
 
 def _dimensions(status: Status) -> Section:
-    header = ("dimension", "snapshot", "rows", "loaded (UTC)", "age", "newest quote")
+    header = ("dimension", "loaded", "newest quote", "rows", "snapshot")
     rows = [
         (
             one.dimension,
-            str(one.snapshot_id),
-            f"{one.rows:,}",
-            f"{one.loaded_at:%Y-%m-%d %H:%M}",
-            duration(one.age_hours * 3600),
+            f"{duration(one.age_hours * 3600)} ago",
             str(one.newest_quote or "-"),
+            f"{one.rows:,}",
+            str(one.snapshot_id),
         )
         for one in status.dimensions or []
     ]
@@ -174,7 +178,7 @@ def _dimensions(status: Status) -> Section:
 
 def _stores(status: Status) -> Section:
     rows = [
-        (f"parts of {one.table}", f"{one.parts:,}", f"{one.in_fullest_partition:,} in the fullest partition")
+        (f"parts of {one.table}", f"{one.parts:,}", f"fullest partition {one.in_fullest_partition:,}")
         for one in status.parts or []
     ]
     if status.failed_loads is not None:
@@ -193,7 +197,7 @@ def _round(value: float | None) -> float | None:
 
 
 def _seconds(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f} s" if value < 10 else duration(value)
+    return "-" if value is None else f"{value:.3f} s" if 0 < value < 10 else duration(value)
 
 
 def _ago(value: float | None) -> str:
