@@ -6,6 +6,9 @@ from datetime import UTC, datetime, timedelta
 from paystream.audit import headroom_hours
 from paystream.broker import Broker, Retention
 
+RETENTION_TIMEOUT_S = 2
+"""The stand-in broker never answers this one."""
+
 
 @dataclass(frozen=True)
 class PartitionLag:
@@ -34,7 +37,7 @@ def partition_lags(broker: Broker, overdue_after: timedelta) -> list[PartitionLa
     Raises:
         ServiceUnavailable: the broker does not answer.
     """
-    retention = broker.retention()
+    retention = broker.retention(RETENTION_TIMEOUT_S)
     return [_lag(broker, partition, retention, overdue_after) for partition in broker.partitions]
 
 
