@@ -51,18 +51,8 @@ def kept_status(settings: Settings, kept_s: float = KEPT_S) -> Callable[[], tupl
     return current
 
 
-def serve(host: str, port: int, routes: Mapping[str, Callable[[], Answer]], ready: Callable[[str], None]) -> None:
-    """Answer GET and HEAD until Ctrl-C or SIGTERM.
-
-    Args:
-        host: an address of this machine.
-        port: 0 takes a free one.
-        routes: what each path answers with.
-        ready: called with the address (``http://…``) once it listens.
-
-    Raises:
-        UsageError: it cannot listen there.
-    """
+def handler(routes: Mapping[str, Callable[[], Answer]]) -> type[BaseHTTPRequestHandler]:
+    """Return what answers GET and HEAD with these paths' answers, and says on stderr when one fails."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -90,6 +80,22 @@ def serve(host: str, port: int, routes: Mapping[str, Callable[[], Answer]], read
         def version_string(self) -> str:
             return "paystream"
 
+    return Handler
+
+
+def serve(host: str, port: int, routes: Mapping[str, Callable[[], Answer]], ready: Callable[[str], None]) -> None:
+    """Answer until Ctrl-C or SIGTERM.
+
+    Args:
+        host: an address of this machine.
+        port: 0 takes a free one.
+        routes: what each path answers with.
+        ready: called with the address (``http://…``) once it listens.
+
+    Raises:
+        UsageError: it cannot listen there.
+    """
+
     class Server(ThreadingHTTPServer):
         daemon_threads = True
 
@@ -97,7 +103,7 @@ def serve(host: str, port: int, routes: Mapping[str, Callable[[], Answer]], read
             pass  # a reader that went away before it had its answer
 
     try:
-        server = Server((host, port), Handler)
+        server = Server((host, port), handler(routes))
     except (OSError, OverflowError) as error:
         why = getattr(error, "strerror", None) or error
         raise UsageError(
