@@ -62,10 +62,11 @@ def _ingest(status: Status, settings: Settings) -> list[Problem]:
         expired = sum(one.expired for one in backlog.partitions)
         if expired:
             found.append(Problem("expired", f"{expired:,} messages expired unread", "Unread messages expire"))
-        # What has just come in is not in danger, however short a time the topic keeps anything.
         late = backlog.seconds > settings.status_lag_limit_seconds
-        if late and backlog.expires_s is not None and backlog.expires_s < settings.status_expiry_limit_hours * 3600:
-            kept = duration(max(0, backlog.expires_s))
+        # Not before half of its time is up: a topic may keep everything for less than the limit.
+        left = backlog.expires_s
+        if late and left is not None and left < min(settings.status_expiry_limit_hours * 3600, backlog.seconds):
+            kept = duration(max(0, left))
             text = f"unread messages expire in {kept} (limit {settings.status_expiry_limit_hours:g} h)"
             found.append(Problem("expiry", text, "Unread messages expire"))
         if late:

@@ -38,7 +38,7 @@ ALTER TABLE ingest_ledger
     );
 ALTER TABLE ingest_ledger MATERIALIZE PROJECTION by_hour;
 
--- Ingest goes on meanwhile.
+-- Ingest goes on meanwhile; a block that is under way is written without latencies.
 ALTER TABLE ledger_mv MODIFY QUERY
 WITH
     now64(3) AS stored_at,

@@ -24,7 +24,7 @@ def test_healthy_needs_no_reason() -> None:
     [
         ({"backlog": lag(messages=9000, seconds=61)}, "lag", "9,000 messages unread, the oldest for 61 s (limit 60 s)"),
         (
-            {"backlog": lag(seconds=7200, expires_s=3600 * 23)},
+            {"backlog": lag(seconds=3600 * 145, expires_s=3600 * 23)},
             "expiry",
             "unread messages expire in 23 h (limit 24 h)",
         ),
@@ -89,7 +89,7 @@ def test_each_reason_is_in_the_first_line(change: dict[str, Any], name: str, tex
 @pytest.mark.parametrize(
     "change",
     [
-        {"backlog": lag(seconds=59, expires_s=60.0)},  # a topic that keeps everything for two minutes
+        {"backlog": lag(seconds=59, expires_s=50.0)},  # a topic that keeps everything for two minutes
         {"flow": Flow(12, 0.04, 9, 3, 0.1, 0.2, 0.3)},  # three quarters, but of next to nothing
         {"pending": Pending(3, 0, 4)},
         {"last_audit": None},
@@ -122,7 +122,13 @@ def test_limits_are_settings() -> None:
         status_dimension_age_limit_hours=5.5,
         status_expiry_limit_hours=25,
     )
-    assert [one.name for one in judge(HEALTHY, strict).problems] == ["expiry", "lag", "refused", "dimension", "quote"]
+    assert [one.name for one in judge(HEALTHY, strict).problems] == ["lag", "refused", "dimension", "quote"]
+
+
+def test_a_topic_that_keeps_little_is_in_no_danger_at_first() -> None:
+    day = 24 * 3600.0
+    names = [judge(replace(HEALTHY, backlog=lag(seconds=s, expires_s=day - s)), SETTINGS) for s in (600, day * 0.6)]
+    assert [[one.name for one in verdict.problems] for verdict in names] == [["lag"], ["expiry", "lag"]]
 
 
 @pytest.mark.parametrize(
