@@ -12,6 +12,7 @@ FROM transactions_parsed
 GROUP BY kafka_topic, kafka_partition;
 ALTER TABLE ingest_ledger CLEAR PROJECTION IF EXISTS by_hour;
 ALTER TABLE ingest_ledger DROP PROJECTION IF EXISTS by_hour;
+ALTER TABLE ingest_ledger RESET SETTING lightweight_mutation_projection_mode;
 ALTER TABLE ingest_ledger DROP COLUMN IF EXISTS timed, DROP COLUMN IF EXISTS late, DROP COLUMN IF EXISTS latency_histogram;
 ALTER TABLE quarantine CLEAR INDEX IF EXISTS lately;
 ALTER TABLE quarantine DROP INDEX IF EXISTS lately;

@@ -29,6 +29,9 @@ ALTER TABLE ingest_ledger
     ADD COLUMN late UInt64,
     ADD COLUMN latency_histogram Array(UInt32) CODEC(ZSTD(1));
 
+-- Else the projection would forbid a DELETE.
+ALTER TABLE ingest_ledger MODIFY SETTING lightweight_mutation_projection_mode = 'rebuild';
+
 -- A row an hour.
 ALTER TABLE ingest_ledger
     ADD PROJECTION by_hour

@@ -33,4 +33,7 @@ ENGINE = MergeTree
 PARTITION BY toYYYYMM(read_at)
 ORDER BY (kafka_topic, kafka_partition, first_offset)
 TTL toDateTime(read_at) + INTERVAL 90 DAY
-SETTINGS ttl_only_drop_parts = 1
+SETTINGS
+    ttl_only_drop_parts = 1,
+    index_granularity = 8192,                         -- the default, said here since the engine writes it before what came later
+    lightweight_mutation_projection_mode = 'rebuild'  -- else the projection would forbid a DELETE, as after a test topic

@@ -45,6 +45,18 @@ OBJECTS = [
     "sql/4_report/report_merchant_by_day.sql",
 ]
 
+BLOCK_COLUMNS = [
+    "kafka_topic",
+    "kafka_partition",
+    "first_offset",
+    "last_offset",
+    "messages",
+    "refused",
+    "last_kafka_timestamp",
+    "read_at",
+]
+"""What the ledger says of a block, without how long its payments took."""
+
 
 def kafka_now() -> datetime:
     """Return this moment with the milliseconds that Kafka keeps."""
