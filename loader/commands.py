@@ -13,7 +13,7 @@ from loader.dimension import FX, MERCHANTS, Dimension
 from loader.fx import FxFormat, read_fx
 from loader.merchants import MerchantsFormat, read_merchants
 from loader.refresh import Refreshed, refresh, require_schema
-from loader.repair_command import repair_transactions, repaired_fields, run_repair, show_repaired
+from loader.repair_command import ThenRepair, repair_after, repair_transactions, show_repaired
 from loader.snapshot_commands import compare_snapshots, list_history, roll_back_dimension
 from loader.source import Source, read_source
 from paystream.errors import PaystreamError
@@ -37,7 +37,6 @@ Force = Annotated[
     list[str] | None,
     typer.Option("--force", metavar="GATE", help=f"Override one check: {', '.join(gates.GATES)}. Can be repeated."),
 ]
-Repair = Annotated[bool, typer.Option("--repair/--no-repair", help="Afterwards, repair the transactions concerned.")]
 
 
 @refresh_app.command("merchants")
@@ -47,7 +46,7 @@ def refresh_merchants(
         MerchantsFormat | None, typer.Option("--format", help="What the file is; seen from its content by default.")
     ] = None,
     force: Force = None,
-    then_repair: Repair = True,
+    then_repair: ThenRepair = True,
     as_json: AsJson = False,
 ) -> None:
     """Replace all merchants by those of a file, at once, or leave everything as it is.
@@ -77,7 +76,7 @@ def refresh_fx(
         bool, typer.Option("--merge", help="Add to the rates that serve, instead of replacing them all.")
     ] = False,
     force: Force = None,
-    then_repair: Repair = True,
+    then_repair: ThenRepair = True,
     as_json: AsJson = False,
 ) -> None:
     """Replace all exchange rates by a history, at once, or add a day's rates, or leave everything as it is.
@@ -148,13 +147,11 @@ def _refresh(
     newest = {"newest_quote": max(columns["rate_date"]).isoformat()} if "rate_date" in columns else {}
     fields = asdict(done) | newest | {"seconds": round(time.monotonic() - started, 2)}
     try:
-        repaired = repaired_fields(run_repair(settings)) if then_repair else {}
-    except PaystreamError as error:
+        serving = f"Snapshot {done.snapshot_id} of '{dimension.name}' serves"
+        repaired = repair_after(settings, serving) if then_repair else {}
+    except PaystreamError:
         _report(dimension, done, fields, as_json)
-        raise type(error)(
-            f"{error} Snapshot {done.snapshot_id} of '{dimension.name}' serves; "
-            "`paystream dims repair` does what is left."
-        ) from error
+        raise
     _report(dimension, done, fields | repaired, as_json)
 
 

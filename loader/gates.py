@@ -105,17 +105,15 @@ def _check_age(client: Client, dimension: Dimension, source: Source, staging: st
         "SELECT snapshot_id, checksum, source_modified_at FROM dimension_snapshots "
         f"WHERE dimension = '{dimension.name}' ORDER BY snapshot_id DESC"
     ).result_rows
-    for snapshot_id, checksum, _ in recorded:
-        if checksum == source.checksum:
-            newest = recorded[0][0]
-            if snapshot_id != newest:
-                raise _refusal(
-                    source,
-                    OLDER_SNAPSHOT,
-                    f"it was snapshot {snapshot_id}, which {newest} has replaced "
-                    f"(`paystream dims rollback {dimension.name} --to {snapshot_id}` lets it serve again)",
-                )
-            break
+    newest_id = recorded[0][0] if recorded else None
+    same_id = next((snapshot_id for snapshot_id, checksum, _ in recorded if checksum == source.checksum), newest_id)
+    if same_id != newest_id:
+        raise _refusal(
+            source,
+            OLDER_SNAPSHOT,
+            f"it was snapshot {same_id}, which {newest_id} has replaced "
+            f"(`paystream dims rollback {dimension.name} --to {same_id}` lets it serve again)",
+        )
     if dimension is MERCHANTS:
         before = recorded[0][2] if recorded else None
         if before and source.modified_at and source.modified_at < before.replace(tzinfo=UTC):

@@ -70,12 +70,12 @@ def compare(settings: Settings, dimension: Dimension, before: int, after: int) -
         ServiceUnavailable: ClickHouse cannot be reached.
     """
     key, values = ", ".join(dimension.key), ", ".join(dimension.values)
-    one = f"SELECT {key}, tuple({values}) AS content FROM {dimension.history} WHERE snapshot_id = "
+    rows_of = f"SELECT {key}, tuple({values}) AS content FROM {dimension.history} WHERE snapshot_id = "
     # The default of what a join does not find is told from a row by its marker, not by NULL.
     both = (
         f"SELECT {key}, b.content AS before, a.content AS after, b.found AS was, a.found AS is "
-        f"FROM (SELECT *, 1 AS found FROM ({one}{before})) AS b "
-        f"FULL JOIN (SELECT *, 1 AS found FROM ({one}{after})) AS a USING ({key})"
+        f"FROM (SELECT *, 1 AS found FROM ({rows_of}{before})) AS b "
+        f"FULL JOIN (SELECT *, 1 AS found FROM ({rows_of}{after})) AS a USING ({key})"
     )
     with connect(settings) as client, answering(f"History of '{dimension.name}'"):
         kept = {one.snapshot_id: one for one in snapshots(client, dimension)}

@@ -9,8 +9,8 @@ the next one finishes or clears away. Beside the dimension's table there are for
 """
 
 import socket
-from collections.abc import Callable, Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -22,8 +22,9 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from loader import gates, history
 from loader.dimension import Dimension
 from loader.lock import LockMustStay, locked
+from loader.schema import connected
 from loader.source import Source
-from paystream.clickhouse import answering, cause_of, connect
+from paystream.clickhouse import cause_of
 from paystream.errors import CheckFailed, PaystreamError, ServiceUnavailable, UsageError
 from paystream.settings import Settings
 
@@ -94,8 +95,8 @@ def refresh(
     with _connected(settings, dimension) as client, _locked(client, dimension) as token:
         _settle_killed_refresh(client, dimension)
         unchanged = _unchanged(client, dimension, source, columns)
-        record = _Record(source.name, source.checksum, source.modified_at, sorted(forced))
-        return unchanged or _load(client, settings, dimension, token, record, fill)
+        origin = _Origin(source.name, source.checksum, source.modified_at, sorted(forced))
+        return unchanged or _load(client, settings, dimension, token, origin, fill)
 
 
 def roll_back(settings: Settings, dimension: Dimension, snapshot_id: int) -> Refreshed:
@@ -135,8 +136,8 @@ def roll_back(settings: Settings, dimension: Dimension, snapshot_id: int) -> Ref
                     f"Snapshot {snapshot_id} of '{dimension.name}' is in {currency}, and PAYSTREAM_REPORTING_CURRENCY "
                     f"is {settings.reporting_currency}. Set that back, or choose another snapshot."
                 )
-        record = _Record(f"snapshot {snapshot_id}", wanted.checksum, wanted.source_modified_at, [])
-        return _load(client, settings, dimension, token, record, fill, "rolled_back")
+        origin = _Origin(f"snapshot {snapshot_id}", wanted.checksum, wanted.source_modified_at, [])
+        return _load(client, settings, dimension, token, origin, fill, "rolled_back")
 
 
 def require_schema(settings: Settings, dimension: Dimension) -> None:
@@ -150,26 +151,15 @@ def require_schema(settings: Settings, dimension: Dimension) -> None:
         pass
 
 
-@contextmanager
-def _connected(settings: Settings, dimension: Dimension) -> Iterator[Client]:
-    needed = {
+def _connected(settings: Settings, dimension: Dimension) -> AbstractContextManager[Client]:
+    needed = [
         dimension.table,
         dimension.history,
         dimension.dictionary,
         dimension.dictionary_source,
         "dimension_snapshots",
-    }
-    what = f"Refresh of '{dimension.name}'"
-    with connect(settings) as client, answering(what, "The previous snapshot serves."):
-        missing = needed - {
-            name for (name,) in _rows(client, "SELECT name FROM system.tables WHERE database = currentDatabase()")
-        }
-        if missing:
-            raise UsageError(
-                f"{what}: {', '.join(sorted(missing))} do{'es' * (len(missing) == 1)} not "
-                f"exist in database '{settings.clickhouse_database}'. Run `paystream migrate up`."
-            )
-        yield client
+    ]
+    return connected(settings, f"Refresh of '{dimension.name}'", "The previous snapshot serves.", needed)
 
 
 def _locked(client: Client, dimension: Dimension) -> AbstractContextManager[str]:
@@ -242,8 +232,8 @@ def _keep_others(
 
 
 @dataclass(frozen=True)
-class _Record:
-    """What is recorded of a snapshot beside its number and rows."""
+class _Origin:
+    """Where a snapshot comes from, as it is recorded beside its number and rows."""
 
     source: str
     checksum: str
@@ -256,7 +246,7 @@ def _load(
     settings: Settings,
     dimension: Dimension,
     token: str,
-    record: _Record,
+    origin: _Origin,
     fill: Callable[[Client, str, int], None],
     result: str = "loaded",
 ) -> Refreshed:
@@ -276,12 +266,12 @@ def _load(
         pending = {
             "dimension": dimension.name,
             "snapshot_id": snapshot_id,
-            "source": record.source,
-            "checksum": record.checksum,
+            "source": origin.source,
+            "checksum": origin.checksum,
             "row_count": rows,
             "loaded_by": f"{process.username()}@{socket.gethostname()}",
-            "source_modified_at": record.source_modified_at,
-            "forced_gates": record.forced_gates,
+            "source_modified_at": origin.source_modified_at,
+            "forced_gates": origin.forced_gates,
         }
         client.insert(_lock_name(dimension), [list(pending.values())], column_names=list(pending))
         _swap(client, dimension, staging, snapshot_id)
@@ -297,7 +287,7 @@ def _load(
         raise
     client.command(f"DROP TABLE IF EXISTS {staging} SYNC")
     history.prune(client, dimension, settings.dims_snapshots_kept)
-    return Refreshed(dimension.name, result, snapshot_id, rows, record.checksum)
+    return Refreshed(dimension.name, result, snapshot_id, rows, origin.checksum)
 
 
 def _swap(client: Client, dimension: Dimension, staging: str, snapshot_id: int) -> None:

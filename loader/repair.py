@@ -6,7 +6,7 @@ read at each refresh, so only those days are whose rates, or whose merchants, ar
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -14,8 +14,7 @@ from decimal import Decimal
 from clickhouse_connect.driver.client import Client
 
 from loader.lock import locked
-from paystream.clickhouse import answering, connect
-from paystream.errors import UsageError
+from loader.schema import connected
 from paystream.settings import Settings
 
 BATCH_ROWS = 1_000_000
@@ -162,14 +161,15 @@ def repair(
         locked(client, LOCK, "Repair of transactions", like="repaired_days", wait_s=LOCK_WAIT_S),
     ):
         _drop_dead_locks(client)
-        if not client.query("SELECT count() FROM transactions").result_rows[0][0]:
+        first = _first_day(client)
+        if first is None:
             return Repaired(0, 0, time.monotonic() - began)
         while True:
             loaded = _wait_settled(client)
             [[started_at]] = client.query("SELECT now64(3, 'UTC')").result_rows
-            plan = _plan(client, settings, every_day)
+            plan = _plan(client, settings, first, every_day)
             if _loaded(client) == loaded:
-                break  # else a dictionary changed amid the planning
+                break  # else a dictionary changed amid the waiting or the planning
         # Until a day is done nothing is known of it: whatever ends this repair, the next one looks at it again.
         _record(client, {day: _Seen(0, 0, 0, 0) for day in plan.days}, started_at)
         names = ", ".join(_columns(client))
@@ -197,8 +197,10 @@ def preview(settings: Settings, *, every_day: bool = False) -> list[Move]:
     """
     moves = []
     with _connected(settings) as client:
-        [[rows]] = client.query("SELECT count() FROM transactions").result_rows
-        for day, merchants in _plan(client, settings, every_day).days.items() if rows else ():
+        first = _first_day(client)
+        if first is None:
+            return []
+        for day, merchants in _plan(client, settings, first, every_day).days.items():
             moves += client.query(
                 f"""
                 SELECT
@@ -213,16 +215,8 @@ def preview(settings: Settings, *, every_day: bool = False) -> list[Move]:
     return [Move(*row) for row in moves]
 
 
-@contextmanager
-def _connected(settings: Settings) -> Iterator[Client]:
-    with connect(settings) as client, answering("Repair of transactions", "What was repaired so far stays."):
-        found = client.query("SELECT name FROM system.tables WHERE database = currentDatabase()").result_rows
-        if missing := [name for name in NEEDED if (name,) not in found]:
-            raise UsageError(
-                f"Repair of transactions: {', '.join(missing)} do{'es' * (len(missing) == 1)} not exist in database "
-                f"'{settings.clickhouse_database}'. Run `paystream migrate up`."
-            )
-        yield client
+def _connected(settings: Settings) -> AbstractContextManager[Client]:
+    return connected(settings, "Repair of transactions", "What was repaired so far stays.", NEEDED)
 
 
 def _view(settings: Settings) -> str:
@@ -240,18 +234,16 @@ def _wait_settled(client: Client) -> tuple:
     """Wait until no block can be under way any more that is enriched from dictionaries that have been replaced.
 
     Returns:
-        What tells these dictionaries from those after another load.
+        What tells these dictionaries from those after another load, which may have come meanwhile.
     """
-    while True:
-        loaded = _loaded(client)
-        [[age_s]] = client.query(
-            "SELECT dateDiff('millisecond', max(loading_start_time + loading_duration), now64(3)) / 1000 "
-            "FROM system.dictionaries "
-            "WHERE database = currentDatabase() AND name IN ('merchants_dict', 'fx_rates_dict')"
-        ).result_rows
-        time.sleep(min(SETTLE_S, max(0.0, SETTLE_S - age_s)))
-        if _loaded(client) == loaded:
-            return loaded
+    loaded = _loaded(client)
+    [[age_s]] = client.query(
+        "SELECT dateDiff('millisecond', max(loading_start_time + loading_duration), now64(3)) / 1000 "
+        "FROM system.dictionaries "
+        "WHERE database = currentDatabase() AND name IN ('merchants_dict', 'fx_rates_dict')"
+    ).result_rows
+    time.sleep(min(SETTLE_S, max(0.0, SETTLE_S - age_s)))
+    return loaded
 
 
 def _loaded(client: Client) -> tuple:
@@ -264,8 +256,13 @@ def _loaded(client: Client) -> tuple:
     )
 
 
-def _plan(client: Client, settings: Settings, every_day: bool) -> _Plan:
-    [[first]] = client.query("SELECT toDate(min(created_at)) FROM transactions").result_rows
+def _first_day(client: Client) -> date | None:
+    """Return the day of the oldest transaction, None where there is none."""
+    [[rows, first]] = client.query("SELECT count(), toDate(min(created_at)) FROM transactions").result_rows
+    return first if rows else None
+
+
+def _plan(client: Client, settings: Settings, first: date, every_day: bool) -> _Plan:
     restating = settings.dims_merchant_changes == "restate"
     # Of the dictionaries, not of their tables: between an exchange and the reload the two differ.
     [[snapshot_id, fx_snapshot_id, kept_since]] = client.query(
@@ -301,17 +298,16 @@ def _plan(client: Client, settings: Settings, every_day: bool) -> _Plan:
                 "WHERE enriched_at >= (SELECT min(repaired_at) FROM repaired_days FINAL)"
             ).result_rows
         ]
-    some: dict[date, set[int] | None] = {}
+    some: dict[date, set[int]] = {}
     limit = LISTED_MERCHANTS + 1
 
     def add(found: list, is_open: Callable[[_Seen], bool]) -> None:
         for day, merchants in found:
             if day in before and is_open(before[day]):
-                listed = some.setdefault(day, set())
-                if len(merchants) == limit or listed is None:
-                    some[day] = None
+                if len(merchants) == limit:
+                    whole.append(day)
                 else:
-                    listed.update(merchants)
+                    some.setdefault(day, set()).update(merchants)
 
     add(
         client.query(_LATE, parameters={"limit": limit}).result_rows,
@@ -326,9 +322,7 @@ def _plan(client: Client, settings: Settings, every_day: bool) -> _Plan:
         "SELECT DISTINCT toDate(created_at) FROM transactions WHERE toDate(created_at) IN {days:Array(Date)}",
         parameters={"days": whole},
     ).result_rows
-    days: dict[date, list[int] | None] = {
-        day: sorted(merchants) if merchants is not None else None for day, merchants in some.items()
-    }
+    days: dict[date, list[int] | None] = {day: sorted(merchants) for day, merchants in some.items()}
     days |= {day: None for (day,) in there}
     return _Plan(
         dict(sorted(days.items(), reverse=True)),

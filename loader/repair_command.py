@@ -8,8 +8,13 @@ import typer
 from rich.table import Table
 
 from loader.repair import Move, Progress, Repaired, preview, repair
+from paystream.errors import PaystreamError
 from paystream.output import console, errors, is_terminal, print_fields, print_json
 from paystream.settings import Settings, load_settings
+
+ThenRepair = Annotated[
+    bool, typer.Option("--repair/--no-repair", help="Afterwards, repair the transactions concerned.")
+]
 
 
 def repair_transactions(
@@ -52,6 +57,22 @@ def run_repair(settings: Settings, *, every_day: bool = False) -> Repaired:
             )
 
         return repair(settings, every_day=every_day, report=report)
+
+
+def repair_after(settings: Settings, now_serving: str) -> dict[str, Any]:
+    """Repair after another snapshot went live, and return what that did as ``repaired_fields`` does.
+
+    Args:
+        settings: where ClickHouse is.
+        now_serving: a clause that says which snapshot serves now, for whoever reads that the repair failed.
+
+    Raises:
+        PaystreamError: as ``repair``, saying what is left to do.
+    """
+    try:
+        return repaired_fields(run_repair(settings))
+    except PaystreamError as error:
+        raise type(error)(f"{error} {now_serving}; `paystream dims repair` does what is left.") from error
 
 
 def repaired_fields(done: Repaired) -> dict[str, Any]:

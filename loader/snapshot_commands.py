@@ -10,8 +10,7 @@ from rich.table import Table
 from loader import history
 from loader.dimension import FX, MERCHANTS, Dimension
 from loader.refresh import roll_back
-from loader.repair_command import repaired_fields, run_repair, show_repaired
-from paystream.errors import PaystreamError
+from loader.repair_command import ThenRepair, repair_after, show_repaired
 from paystream.output import console, errors, is_terminal, print_fields, print_json
 from paystream.settings import load_settings
 
@@ -98,9 +97,7 @@ def _content(values: tuple[Any, ...] | None) -> str:
 def roll_back_dimension(
     name: OfDimension,
     to: Annotated[int, typer.Option("--to", min=1, help="The snapshot that shall serve again.")],
-    then_repair: Annotated[
-        bool, typer.Option("--repair/--no-repair", help="Afterwards, repair the transactions concerned.")
-    ] = True,
+    then_repair: ThenRepair = True,
     as_json: AsJson = False,
 ) -> None:
     """Let an earlier snapshot of a dimension serve again, as a new snapshot, and repair the transactions concerned.
@@ -112,13 +109,8 @@ def roll_back_dimension(
     settings = load_settings()
     with errors.status(f"Rolling {name.value} back"):
         done = roll_back(settings, _dimension(name), to)
-    try:
-        fields = asdict(done) | (repaired_fields(run_repair(settings)) if then_repair else {})
-    except PaystreamError as error:
-        raise type(error)(
-            f"{error} Snapshot {done.snapshot_id} of '{name.value}' serves, with the rows of {to}; "
-            "`paystream dims repair` does what is left."
-        ) from error
+    serving = f"Snapshot {done.snapshot_id} of '{name.value}' serves, with the rows of {to}"
+    fields = asdict(done) | (repair_after(settings, serving) if then_repair else {})
     if as_json:
         print_json(fields)
     elif is_terminal():

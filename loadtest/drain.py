@@ -11,13 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
-import numpy as np
 from clickhouse_connect.driver.binding import format_str
 from clickhouse_connect.driver.client import Client
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from loadtest.messages import Plan, render
+from loadtest.backlog import send
 from loadtest.run import make_plan, wait_until_quiet
 from loadtest.topic import open_topic
 from loadtest.workload import load
@@ -27,7 +26,6 @@ from paystream.errors import CheckFailed, ServiceUnavailable
 from paystream.kafka import client_config
 from paystream.settings import Settings
 
-BATCH = 20_000
 BACKLOG_RATE = 5_000
 POLL_S = 0.02
 
@@ -152,8 +150,8 @@ def drain(settings: Settings, messages: int, rounds: int = 0, timeout_s: float =
         )
         wait_until_quiet(settings, topic, client, plan, lambda _: None)
         live, start = _live(client), topic.ends()
-        with _ingest_stopped(client):
-            _produce(settings, plan, lines)
+        with _ingest_stopped(client), lines.open("wb") as file:
+            send(settings, plan, "Backlog", lambda values: file.write(b"\n".join(values) + b"\n"))
         attached = time.monotonic()
         began = datetime.now(UTC)
         first, last = _watch(client, plan.messages, began, timeout_s)
@@ -184,25 +182,6 @@ def _ingest_stopped(client: Client) -> Iterator[None]:
         yield
     finally:
         client.command("ATTACH TABLE transactions_queue")
-
-
-def _produce(settings: Settings, plan: Plan, copy: Path) -> None:
-    producer = Producer(
-        client_config(settings)
-        | {"enable.idempotence": True, "linger.ms": 50, "compression.type": "lz4", "log_level": 0}
-    )
-    with copy.open("wb") as file:
-        for start in range(0, plan.messages, BATCH):
-            keys, values = render(plan, np.arange(start, min(start + BATCH, plan.messages)))
-            file.write(b"\n".join(values) + b"\n")
-            for key, value in zip(keys, values, strict=True):
-                producer.produce(settings.kafka_topic, value, key)
-            # A whole batch is confirmed before the next, so the queue stays bounded.
-            if producer.flush(60):
-                raise CheckFailed(
-                    f"Backlog for topic '{settings.kafka_topic}': the broker did not take it within 60 s. "
-                    "Look at the broker's log."
-                )
 
 
 def _watch(client: Client, messages: int, began: datetime, timeout_s: float) -> tuple[tuple, tuple]:

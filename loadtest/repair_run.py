@@ -7,17 +7,15 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from itertools import count
 
-import numpy as np
-from confluent_kafka import Producer
-
 from loader.dimension import FX, MERCHANTS
 from loader.refresh import refresh
 from loader.repair import preview, repair
 from loader.source import Source
+from loadtest.backlog import send
 from loadtest.checker import Found, Window, check
 from loadtest.fault_run import MERCHANTS_COUNT, stop_generator
 from loadtest.generator import Generator
-from loadtest.messages import Plan, render
+from loadtest.messages import Plan
 from loadtest.probe import Probe, percentile
 from loadtest.run import LEAD_S, make_plan, wait_until_quiet
 from loadtest.topic import open_topic
@@ -31,7 +29,6 @@ DAYS = 10
 """Late payments are spread over so many days, today's among them."""
 
 LATE_MERCHANTS = 20_000
-BATCH = 20_000
 LONGEST_S = 3600
 WAIT_S = 120
 
@@ -143,10 +140,6 @@ def repair_under_load(
 
 def _send_late(settings: Settings, plan: Plan, late: int) -> list[date]:
     """Send payments of merchants nobody knows, and return the days they are of, newest first."""
-    producer = Producer(
-        client_config(settings)
-        | {"enable.idempotence": True, "linger.ms": 50, "compression.type": "lz4", "log_level": 0}
-    )
     merchants = list(range(MERCHANTS_COUNT + 1, MERCHANTS_COUNT + 1 + LATE_MERCHANTS))
     days = [datetime.now(UTC).date() - timedelta(days) for days in range(DAYS)]
     for number, day in enumerate(days):
@@ -164,14 +157,7 @@ def _send_late(settings: Settings, plan: Plan, late: int) -> list[date]:
             malformed_share=0.0,
             started_us=int(started.timestamp() * 1e6),
         )
-        for start in range(0, share, BATCH):
-            keys, values = render(of_day, np.arange(start, min(start + BATCH, share)))
-            for key, value in zip(keys, values, strict=True):
-                producer.produce(settings.kafka_topic, value, key)
-            if producer.flush(60):
-                raise CheckFailed(
-                    f"Late payments: the broker did not take them within 60 s ('{settings.kafka_topic}')."
-                )
+        send(settings, of_day, "Late payments")
     return days
 
 

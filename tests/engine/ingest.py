@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from clickhouse_connect.driver.client import Client
 
@@ -113,3 +113,18 @@ def ingest_schema(settings: Settings) -> Iterator[Ingest]:
     finally:
         with connect(settings, database="") as client:
             client.command(f"DROP DATABASE {database} SYNC")
+
+
+class Warehouse(NamedTuple):
+    """A database with the whole schema, and the settings that lead to it."""
+
+    settings: Settings
+    ingest: Ingest
+
+
+@contextmanager
+def warehouse_of(server: Settings, home: Path, **changes: Any) -> Iterator[Warehouse]:
+    """Create the schema in a database of its own, with settings changed so, and drop it afterwards."""
+    with ingest_schema(server) as ingest:
+        update = {"clickhouse_database": ingest.client.database, "home": home} | changes
+        yield Warehouse(server.model_copy(update=update), ingest)

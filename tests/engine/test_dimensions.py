@@ -17,10 +17,10 @@ from datetime import date, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
-from ingest import OBJECTS, Ingest, ingest_schema
+from ingest import OBJECTS, Ingest, Warehouse, warehouse_of
 from kill_at_random import run_and_kill
 from payments import message
 
@@ -38,17 +38,11 @@ Paystream = Callable[..., subprocess.Popen]
 PaystreamHere = Callable[..., tuple[int, str, list[str]]]
 
 
-class Warehouse(NamedTuple):
-    settings: Settings
-    ingest: Ingest
-
-
 @pytest.fixture
 def warehouse(clickhouse_server: Settings, tmp_path: Path) -> Iterator[Warehouse]:
-    with ingest_schema(clickhouse_server) as ingest:
-        # Files of a few rows: what the gates make of them is in test_snapshots.py.
-        update = {"clickhouse_database": ingest.client.database, "home": tmp_path / "home", "dims_row_fall_limit": 1.0}
-        yield Warehouse(clickhouse_server.model_copy(update=update), ingest)
+    # Files of a few rows: what the gates make of them is in test_snapshots.py.
+    with warehouse_of(clickhouse_server, tmp_path / "home", dims_row_fall_limit=1.0) as warehouse:
+        yield warehouse
 
 
 def finish(process: subprocess.Popen) -> tuple[int, str, list[str]]:

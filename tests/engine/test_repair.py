@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
-from ingest import Ingest, ingest_schema
+from ingest import Ingest, Warehouse, warehouse_of
 from kill_at_random import run_and_kill
 from payments import message
 
@@ -26,18 +26,12 @@ ENRICHMENT = (
 )
 
 
-class Warehouse(NamedTuple):
-    settings: Settings
-    ingest: Ingest
-
-
 @pytest.fixture
 def warehouse(clickhouse_server: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Warehouse]:
     # Nothing is under way here when a dictionary changes.
     monkeypatch.setattr(repairing, "SETTLE_S", 0.0)
-    with ingest_schema(clickhouse_server) as ingest:
-        update = {"clickhouse_database": ingest.client.database, "home": tmp_path / "home"}
-        yield Warehouse(clickhouse_server.model_copy(update=update), ingest)
+    with warehouse_of(clickhouse_server, tmp_path / "home") as warehouse:
+        yield warehouse
 
 
 def at(day: date, hour: int = 12) -> str:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
-from ingest import Ingest, ingest_schema
+from ingest import Ingest, Warehouse, warehouse_of
 from kill_at_random import run_and_kill
 from payments import message
 
@@ -26,16 +26,10 @@ NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
 DAY = date(2026, 10, 1)
 
 
-class Warehouse(NamedTuple):
-    settings: Settings
-    ingest: Ingest
-
-
 @pytest.fixture
 def warehouse(clickhouse_server: Settings, tmp_path: Path) -> Iterator[Warehouse]:
-    with ingest_schema(clickhouse_server) as ingest:
-        update = {"clickhouse_database": ingest.client.database, "home": tmp_path / "home"}
-        yield Warehouse(clickhouse_server.model_copy(update=update), ingest)
+    with warehouse_of(clickhouse_server, tmp_path / "home") as warehouse:
+        yield warehouse
 
 
 def load_merchants(
