@@ -1,7 +1,7 @@
 """The checker: what went in must come out, once, with the same money. Exact, whatever the length of the run."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -9,7 +9,22 @@ from typing import Any
 import numpy as np
 from clickhouse_connect.driver.client import Client
 
-from loadtest.messages import Plan, contents, halves, is_duplicate, is_malformed, numbers_of, originals, render
+from loadtest.messages import (
+    Contents,
+    Plan,
+    contents,
+    halves,
+    is_duplicate,
+    is_malformed,
+    is_overtaken,
+    is_pending_currency,
+    is_state,
+    is_unknown_merchant,
+    numbers_of,
+    originals,
+    render,
+    roots,
+)
 
 CHUNK = 1_000_000
 
@@ -32,7 +47,8 @@ SELECT
     indexOf({{currencies:Array(String)}}, currency) AS currency_place,
     indexOf({{statuses:Array(String)}}, status) AS status_place,
     toUnixTimestamp64Micro(created_at) AS created_us,
-    toUnixTimestamp64Micro(updated_at) AS updated_us
+    toUnixTimestamp64Micro(updated_at) AS updated_us,
+    indexOf(['merchant_pending', 'fx_pending'], enrichment_status) AS pending
 {_CURRENT}
 """
 _SUMS = f"""
@@ -74,8 +90,9 @@ class Found:
         duplicated: transactions that transactions_current returns more than once.
         unexpected: rows of transactions_current that came from this run's offsets and that nobody sent, or that a
             malformed message became.
-        altered: transactions of which any stored field is not the one sent, and malformed messages whose bytes in
-            quarantine are not those sent.
+        altered: transactions of which any stored field is not the one sent, in the newest state that was sent, and
+            malformed messages whose bytes in quarantine are not those sent. Of a transaction of which the broker did
+            not confirm every message, any state that was sent will do.
         recovered: transactions that are stored although the broker confirmed none of their messages.
         malformed_messages: how many messages were malformed, duplicates of them included.
         refused_as_planned: how many of them are in quarantine with exactly the bytes sent.
@@ -84,6 +101,9 @@ class Found:
         money: by currency, units sent and stored, in 1/10,000.
         enrichment: rows by enrichment_status.
         duplicate_messages: how many messages repeated an earlier one.
+        state_messages: how many messages told of a further state of an earlier transaction.
+        overtaken_messages: how many of them told of a state that a message before them had left behind.
+        pending_as_planned: rows that lack their merchant or their rate as was planned: it is not loaded.
         foreign_messages: messages in the run's offsets beyond those that the generator handed to its producer.
         rows_before_final: rows of this run in the table, duplicates that no merge has removed yet included.
         duplicate_rows_before_final: how many of them are such duplicates.
@@ -106,11 +126,15 @@ class Found:
     foreign_messages: int
     rows_before_final: int
     duplicate_rows_before_final: int
+    state_messages: int = 0
+    overtaken_messages: int = 0
+    pending_as_planned: int = 0
 
     @property
     def pending(self) -> int:
-        """Return how many rows lack their merchant or their rate."""
-        return self.enrichment.get("merchant_pending", 0) + self.enrichment.get("fx_pending", 0)
+        """Return how many rows lack their merchant or their rate although it is loaded."""
+        lacking = self.enrichment.get("merchant_pending", 0) + self.enrichment.get("fx_pending", 0)
+        return lacking - self.pending_as_planned
 
     @property
     def wrong_sums(self) -> list[str]:
@@ -128,13 +152,14 @@ def check(client: Client, plan: Plan, window: Window, sent: int, rejected_keys: 
         sent: how many messages were handed to the producer, from number 0.
         rejected_keys: the transaction id of each message among them that the broker did not confirm.
 
-    Memory: a few bytes a message, some tens a malformed one, and blocks of the result as they arrive.
+    Memory: a few bytes a message (8 more with further states), some tens a malformed one, and blocks of the result as
+    they arrive.
     """
     parameters: dict[str, Any] = {
         "first": window.first,
         "end": window.end,
         "started": window.started_at,
-        "currencies": list(plan.currencies),
+        "currencies": plan.all_currencies,
         "statuses": list(plan.statuses),
     }
     parameters["days"] = [day for (day,) in client.query(_DAYS, parameters=parameters).result_rows]
@@ -143,11 +168,12 @@ def check(client: Client, plan: Plan, window: Window, sent: int, rejected_keys: 
     rejections = dict(zip(rejected.tolist(), times.tolist(), strict=True))
     accepted = _accepted(plan, sent, rejections)
     malformed = _Malformed.of(plan, sent, rejections)
+    newest, unsure = _newest_states(plan, sent, rejections)
     seen = np.zeros(sent, dtype=np.uint8)
-    stored = unexpected = altered = 0
+    stored = unexpected = altered = pending_as_planned = 0
     with client.query_column_block_stream(_ROWS, parameters=parameters) as blocks:
         for block in blocks:
-            upper, lower, merchant_id, amount, currency, status, created_us, updated_us = map(np.asarray, block)
+            upper, lower, *columns, pending = map(np.asarray, block)
             stored += len(upper)
             numbers = numbers_of(plan, upper.astype(np.uint64), lower.astype(np.uint64))
             ours = (numbers >= 0) & (numbers < sent)
@@ -155,17 +181,17 @@ def check(client: Client, plan: Plan, window: Window, sent: int, rejected_keys: 
             ours &= ~is_malformed(plan, numbers)
             unexpected += int(np.count_nonzero(~ours))
             numbers = numbers[ours]
-            wanted = contents(plan, numbers)
-            altered += int(
-                np.count_nonzero(
-                    (wanted.merchant_id != merchant_id[ours])
-                    | (wanted.amount != amount[ours])
-                    | (wanted.currency + 1 != currency[ours])
-                    | (wanted.status + 1 != status[ours])
-                    | (wanted.at_us != created_us[ours])
-                    | (wanted.at_us != updated_us[ours])
-                )
+            columns = [column[ours] for column in columns]
+            wrong = np.flatnonzero(_differs(contents(plan, numbers if newest is None else newest[numbers]), columns))
+            altered += sum(
+                number not in unsure
+                or bool(_differs(contents(plan, unsure[number]), [column[place] for column in columns]).all())
+                for place, number in zip(wrong.tolist(), numbers[wrong].tolist(), strict=True)
             )
+            planned = np.where(
+                is_unknown_merchant(plan, numbers), 1, np.where(is_pending_currency(plan, numbers), 2, 0)
+            )
+            pending_as_planned += int(np.count_nonzero((planned > 0) & (planned == pending[ours])))
             found, times = np.unique(numbers, return_counts=True)
             seen[found] = np.minimum(seen[found] + times, 2)
 
@@ -193,10 +219,13 @@ def check(client: Client, plan: Plan, window: Window, sent: int, rejected_keys: 
             for currency in sorted({*money_sent, *money_stored})
         },
         enrichment=enrichment,
-        duplicate_messages=sum(int(np.count_nonzero(is_duplicate(plan, numbers))) for numbers in _chunks(sent)),
+        duplicate_messages=_count(is_duplicate, plan, sent),
         foreign_messages=max(0, window.messages - sent),
         rows_before_final=rows,
         duplicate_rows_before_final=rows - distinct,
+        state_messages=_count(_is_new_state, plan, sent),
+        overtaken_messages=_count(_is_newly_overtaken, plan, sent),
+        pending_as_planned=pending_as_planned,
     )
 
 
@@ -276,11 +305,12 @@ def _accepted(plan: Plan, sent: int, rejections: dict[int, int]) -> np.ndarray:
     """Mark the messages that carry a new, valid transaction of which at least one sending was confirmed."""
     accepted = np.zeros(sent, dtype=bool)
     for numbers in _chunks(sent):
-        accepted[numbers] = ~is_duplicate(plan, numbers) & ~is_malformed(plan, numbers)
+        begins = ~is_duplicate(plan, numbers) & ~_is_new_state(plan, numbers)
+        accepted[numbers] = begins & ~is_malformed(plan, numbers)
     if rejections:
         sendings = np.zeros(sent, dtype=np.int64)
         for numbers in _chunks(sent):
-            again, copies = np.unique(originals(plan, numbers), return_counts=True)
+            again, copies = np.unique(roots(plan, numbers), return_counts=True)
             sendings[again] += copies
         for number, times in rejections.items():
             if times >= sendings[number]:
@@ -288,11 +318,56 @@ def _accepted(plan: Plan, sent: int, rejections: dict[int, int]) -> np.ndarray:
     return accepted
 
 
+def _is_new_state(plan: Plan, numbers: np.ndarray) -> np.ndarray:
+    return is_state(plan, numbers) & ~is_duplicate(plan, numbers)
+
+
+def _is_newly_overtaken(plan: Plan, numbers: np.ndarray) -> np.ndarray:
+    return is_overtaken(plan, numbers) & ~is_duplicate(plan, numbers)
+
+
+def _newest_states(
+    plan: Plan, sent: int, rejections: dict[int, int]
+) -> tuple[np.ndarray | None, dict[int, np.ndarray]]:
+    """Return which message told of the newest state of the transaction that each one began; None where all have one.
+
+    And, by the number of its first message, all states of each transaction of which not every message was confirmed:
+    which of them arrived cannot be told.
+    """
+    if not plan.state_share:
+        return None, {}
+    newest = np.arange(sent)
+    unsure: dict[int, list[int]] = {number: [number] for number in rejections}
+    for numbers in _chunks(sent):
+        states = numbers[_is_new_state(plan, numbers)]
+        first = roots(plan, states)
+        known = np.isin(first, list(rejections))
+        for number, state in zip(first[known].tolist(), states[known].tolist(), strict=True):
+            unsure[number].append(state)
+        # Of two that are not overtaken, the one that was sent later is the newer one.
+        newer = ~is_overtaken(plan, states)
+        np.maximum.at(newest, first[newer], states[newer])
+    return newest, {number: np.array(states) for number, states in unsure.items()}
+
+
+def _differs(wanted: Contents, columns: list[np.ndarray]) -> np.ndarray:
+    """Return which of the wanted contents differ from what is stored in any field."""
+    merchant_id, amount, currency, status, created_us, updated_us = columns
+    return (
+        (wanted.merchant_id != merchant_id)
+        | (wanted.amount != amount)
+        | (wanted.currency + 1 != currency)
+        | (wanted.status + 1 != status)
+        | (wanted.created_us != created_us)
+        | (wanted.updated_us != updated_us)
+    )
+
+
 def _sent_sums(plan: Plan, expected: np.ndarray) -> dict[str, int]:
-    sums = dict.fromkeys(plan.currencies, 0)
+    sums = dict.fromkeys(plan.all_currencies, 0)
     for numbers in _chunks(len(expected)):
         chunk = contents(plan, numbers[expected[numbers]])
-        for place, currency in enumerate(plan.currencies):
+        for place, currency in enumerate(plan.all_currencies):
             sums[currency] += int(chunk.amount[chunk.currency == place].sum())
     return {currency: total for currency, total in sums.items() if total}
 
@@ -304,6 +379,10 @@ def _stored_sums(client: Client, parameters: dict[str, Any]) -> tuple[dict[str, 
         money[currency] = money.get(currency, 0) + int(total * 10_000)
         enrichment[status] = enrichment.get(status, 0) + rows
     return money, enrichment
+
+
+def _count(which: Callable[[Plan, np.ndarray], np.ndarray], plan: Plan, sent: int) -> int:
+    return sum(int(np.count_nonzero(which(plan, numbers))) for numbers in _chunks(sent))
 
 
 def _chunks(count: int) -> Iterator[np.ndarray]:

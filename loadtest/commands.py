@@ -17,6 +17,7 @@ from rich.text import Text
 
 from loadtest.drain import FULL, PARTS, drain
 from loadtest.fault_commands import faults
+from loadtest.generate_command import generate
 from loadtest.repair_command import repair
 from loadtest.run import Progress
 from loadtest.run import run as run_workload
@@ -33,6 +34,7 @@ app = typer.Typer(help="Send payments at a fixed rate and check what becomes of 
 
 app.command()(faults)
 app.command()(repair)
+app.command()(generate)
 
 
 @app.command()
@@ -155,11 +157,11 @@ def list_workloads(as_json: Annotated[bool, typer.Option("--json", help="Print o
     if as_json:
         print_json([{"name": name} | workload.model_dump() for name, workload in workloads.items()])
     elif is_terminal():
-        table = Table("workload", "per second", "seconds", "duplicates", "p95 at most", "what it is")
+        table = Table("workload", "rate", "seconds", "duplicates", "p95 at most", "what it is")
         for name, one in workloads.items():
             table.add_row(
                 name,
-                f"{one.rate_per_second:,}",
+                one.rate_text,
                 str(one.duration_seconds),
                 f"{one.duplicate_share:.0%}",
                 f"{one.thresholds.p95_seconds:g} s",

@@ -28,6 +28,7 @@ from paystream.settings import Settings
 
 BACKLOG_RATE = 5_000
 POLL_S = 0.02
+FILE_BLOCK_ROWS = 262_144
 
 QUEUE_STANDIN = """
 CREATE TABLE transactions_queue
@@ -232,7 +233,8 @@ def _from_file(settings: Settings, live: dict[str, str], messages: int, lines: P
             " SELECT line, number % 4, number, now64(3)"
             " FROM (SELECT line, rowNumberInAllBlocks() AS number"
             f" FROM file('{lines}', LineAsString, 'line String'))"
-            f" SETTINGS max_insert_threads = {threads}"
+            # Blocks as large as the Kafka table's: with the default of 1,048,449 rows, memory would be the limit.
+            f" SETTINGS max_insert_threads = {threads}, min_insert_block_size_rows = {FILE_BLOCK_ROWS}"
         )
         seconds = time.monotonic() - began
         stored = copy.query("SELECT count() FROM transactions").result_rows[0][0]

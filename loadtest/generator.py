@@ -32,8 +32,9 @@ GIVE_UP_AFTER_S = 30
 
 DELIVERY_TIMEOUT_S = 30
 REPORT_EVERY_S = 0.5
-SHORTEST_PAUSE_S = 0.005
-"""At high rates, what came due in the meantime is sent in one go; sleeping less would cost more than sending."""
+SHORTEST_ROUND_S = 0.005
+"""At high rates, what came due in the meantime is sent in one go: going round for each message costs more than sending
+it. A generator that is behind does not pause."""
 
 _LATENESS_BINS = 60_001
 """Lateness is counted in whole milliseconds, rounded up; the last bin holds a minute and more."""
@@ -143,8 +144,8 @@ def _send(plan: Plan, producer: _Producer, stop: threading.Event) -> Sent:
     lateness = _Lateness()
     # The wall clock is read once: a clock that is set during the run neither stops nor floods it.
     offset_us = time.time_ns() // 1000 - time.monotonic_ns() // 1000
-    chunk = max(1, min(5000, int(plan.rate_per_second * RENDER_AHEAD_S / 5)))
-    most_ahead = max(chunk, int(plan.rate_per_second * RENDER_AHEAD_S))
+    chunk = max(1, min(5000, int(plan.peak_rate * RENDER_AHEAD_S / 5)))
+    most_ahead = max(chunk, int(plan.peak_rate * RENDER_AHEAD_S))
     keys: list[bytes] = []
     values: list[bytes] = []
     sent = base = queue_full = 0
@@ -156,7 +157,9 @@ def _send(plan: Plan, producer: _Producer, stop: threading.Event) -> Sent:
         now_us = time.monotonic_ns() // 1000 + offset_us
         if now_us > give_up_us:
             break
-        ready = min(due(plan, now_us), base + len(keys), sent + chunk)
+        next_round_us = now_us + int(SHORTEST_ROUND_S * 1e6)
+        due_now = due(plan, now_us)
+        ready = min(due_now, base + len(keys), sent + chunk)
         if ready > sent:
             accepted = sent
             try:
@@ -179,11 +182,11 @@ def _send(plan: Plan, producer: _Producer, stop: threading.Event) -> Sent:
         if rendered - sent < most_ahead and rendered < plan.messages:
             more_keys, more_values = render(plan, np.arange(rendered, min(rendered + chunk, plan.messages)))
             keys, values, base = keys[sent - base :] + more_keys, values[sent - base :] + more_values, sent
-        elif sent < plan.messages:
-            next_us = int(intended_us(plan, np.array([sent]))[0])
+        elif due_now <= sent < plan.messages:
+            next_us = max(next_round_us, int(intended_us(plan, np.array([sent]))[0]))
             pause_s = (next_us - time.monotonic_ns() // 1000 - offset_us) / 1e6
             if pause_s > 0:
-                time.sleep(min(max(pause_s, SHORTEST_PAUSE_S), 0.1))
+                time.sleep(min(pause_s, 0.1))
     producer.finish()
     return Sent(
         sent=sent,

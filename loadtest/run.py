@@ -17,7 +17,7 @@ from loadtest.messages import Plan, intended_us
 from loadtest.probe import Probe, Seen, percentile
 from loadtest.topic import Topic, open_topic
 from loadtest.usage import Meter, Usage
-from loadtest.workload import Workload
+from loadtest.workload import WITHOUT_RATE, Workload, plan_of
 from paystream.clickhouse import answering, connect
 from paystream.errors import CheckFailed, PaystreamError, UsageError
 from paystream.kafka import client_config
@@ -36,6 +36,12 @@ _ASSIGNED = """
 SELECT sum(length(assignments.partition_id))
 FROM system.kafka_consumers
 WHERE database = currentDatabase() AND table = 'transactions_queue'
+"""
+
+_QUOTED = """
+SELECT currency, max(valid_to) >= today(), min(valid_from) <= toDate(now() - {oldest_s:UInt32})
+FROM fx_rate_periods
+GROUP BY currency
 """
 
 
@@ -139,32 +145,32 @@ def make_plan(client: Client, workload: Workload) -> Plan:
             "Merchants: none are loaded, so no payment could be enriched. "
             "Load them with `paystream dims refresh merchants --from FILE`."
         )
-    current = client.query("SELECT DISTINCT currency FROM fx_rate_periods WHERE valid_to >= today()").result_rows
-    quoted = {currency for (currency,) in current}
-    unknown = sorted(set(workload.currencies) - quoted)
+    quoted = client.query(_QUOTED, parameters={"oldest_s": workload.oldest_s}).result_rows
     if not quoted:
         raise UsageError(
             "Exchange rates: none are loaded, so no payment could be converted. "
             "Load them with `paystream dims refresh fx --from FILE`."
         )
-    if unknown:
+    usable = {currency for currency, is_current, _ in quoted if is_current}
+    if unknown := sorted(set(workload.currencies) - usable):
         raise UsageError(
             f"Exchange rates: {', '.join(unknown)} of the workload have no current rate. "
             "Load them with `paystream dims refresh fx --from FILE`, or take them out of the workload."
         )
+    since_then = {currency for currency, _, reaches_back in quoted if reaches_back}
+    if unknown := sorted(set(workload.currencies) - since_then):
+        raise UsageError(
+            f"Exchange rates: {', '.join(unknown)} of the workload have no rate for the days of its late payments. "
+            "Load them with `paystream dims refresh fx --from FILE`, or lower late_by_seconds."
+        )
+    pending = [currency for currency in WITHOUT_RATE if currency not in {one for one, _, _ in quoted}]
+    if workload.pending_currency_share and not pending:
+        raise UsageError(
+            f"Exchange rates: {', '.join(WITHOUT_RATE)} all have one, so no payment could wait for its rate. "
+            "Take pending_currency_share out of the workload."
+        )
     ids = [int(merchant_id) for merchant_id in merchants[0]]
-    return Plan(
-        seed=secrets.randbits(63),
-        rate_per_second=workload.rate_per_second,
-        messages=workload.messages,
-        duplicate_share=workload.duplicate_share,
-        malformed_share=workload.malformed_share,
-        canaries_per_second=workload.canaries_per_second,
-        merchants=ids,
-        canary_merchant=secrets.choice(ids),
-        currencies=dict(workload.currencies),
-        statuses=dict(workload.statuses),
-    )
+    return plan_of(workload, secrets.randbits(63), ids, secrets.choice(ids), pending)
 
 
 def wait_until_quiet(

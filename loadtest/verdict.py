@@ -8,9 +8,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from loadtest.generator import Sent
 from loadtest.probe import percentile
 from loadtest.run import Result
-from loadtest.workload import Workload
+from loadtest.workload import Thresholds, Workload
 
 DEFINITIONS = {
     "latency": "from a canary's intended send time to the arrival of the first answer of a reader's query on "
@@ -25,13 +26,17 @@ DEFINITIONS = {
     "duplicated": "transactions that transactions_current returns more than once.",
     "unexpected": "rows of transactions_current from this run's offsets that the generator did not send, or sent "
     "malformed.",
-    "altered": "transactions of which a stored field is not the one sent, and messages sent malformed whose bytes in "
-    "quarantine are not those sent.",
+    "altered": "transactions of which a stored field is not the one sent, in the newest state sent, and messages sent "
+    "malformed whose bytes in quarantine are not those sent.",
     "recovered": "transactions of which the broker confirmed no message and that are stored all the same.",
     "malformed_messages": "messages sent malformed on purpose, duplicates of them included.",
     "refused_as_planned": "messages sent malformed that are in quarantine with exactly the bytes sent.",
     "quarantined": "messages of this run's offsets in quarantine that were not sent malformed.",
-    "pending": "rows without their merchant or their exchange rate.",
+    "pending": "rows without their merchant or their exchange rate although it is loaded.",
+    "pending_as_planned": "rows of payments that were sent, on purpose, with a merchant or a currency that is not "
+    "loaded, and that are marked so.",
+    "state_messages": "messages that told of a further state of an earlier transaction.",
+    "overtaken_messages": "those of them whose state was older than one sent before.",
     "rejected": "messages that the broker did not confirm.",
     "wrong_sums": "currencies in which the sum of the stored amounts is not exactly the sum of those sent.",
     "memory": "resident memory of the local stack's processes, summed, highest of a sample every half second.",
@@ -86,20 +91,26 @@ def judge(workload: Workload, result: Result) -> Verdict:
         Threshold("pending", "without merchant or rate", found.pending, limits.pending, ""),
         Threshold("rejected", "not confirmed by the broker", len(sent.rejected_keys), limits.rejected, ""),
     ]
-    invalid = []
+    invalid = generator_problems(limits, sent)
+    if found.foreign_messages:
+        invalid.append(f"{found.foreign_messages:,} messages of other producers came between this run's")
+    return Verdict(thresholds, invalid)
+
+
+def generator_problems(limits: Thresholds, sent: Sent) -> list[str]:
+    """Return why a run says nothing of the pipeline, since the generator did not send as it should have."""
+    problems = []
     lateness_limit = limits.generator_lateness_p99_seconds
     if sent.lateness_p99_s > lateness_limit:
-        invalid.append(
+        problems.append(
             f"the generator itself fell behind: 1% of the messages went out {sent.lateness_p99_s:.3f} s late or more "
             f"({lateness_limit:g} s are allowed)"
         )
     if sent.queue_full:
-        invalid.append(f"the producer's queue was full {sent.queue_full:,} times, since the broker took no more")
+        problems.append(f"the producer's queue was full {sent.queue_full:,} times, since the broker took no more")
     if sent.sent < sent.planned:
-        invalid.append(f"only {sent.sent:,} of {sent.planned:,} messages could be sent")
-    if found.foreign_messages:
-        invalid.append(f"{found.foreign_messages:,} messages of other producers came between this run's")
-    return Verdict(thresholds, invalid)
+        problems.append(f"only {sent.sent:,} of {sent.planned:,} messages could be sent")
+    return problems
 
 
 def as_dict(name: str, workload: Workload, result: Result, verdict: Verdict) -> dict[str, Any]:
@@ -164,7 +175,7 @@ def show(console: Console, name: str, workload: Workload, result: Result, verdic
     """Print the verdict and the details for a person: what had to hold first."""
     found, sent, seen = result.found, result.sent, result.seen
     styles = {"pass": "bold green", "fail": "bold red", "invalid": "bold yellow"}
-    title = f"{verdict.word.upper()}  {name}: {sent.sent:,} messages at {workload.rate_per_second:,}/s"
+    title = f"{verdict.word.upper()}  {name}: {sent.sent:,} messages at {workload.rate_text}"
     console.print(Text(title, style=styles[verdict.word]))
     for reason in verdict.invalid:
         console.print(f"[yellow]![/] not a result: {reason}", highlight=False, soft_wrap=True)
@@ -202,6 +213,13 @@ def show(console: Console, name: str, workload: Workload, result: Result, verdic
         planned = f"{found.malformed_messages:,} sent  {found.refused_as_planned:,} refused as planned, byte for byte"
         details.add_row("malformed", planned)
     details.add_row("stored", f"{found.stored:,} rows of {found.accepted:,} transactions")
+    if found.state_messages:
+        states = f"{found.state_messages:,} further ones sent  {found.overtaken_messages:,} of them overtaken"
+        details.add_row("states", states)
+    if found.pending_as_planned:
+        details.add_row(
+            "pending as planned", f"{found.pending_as_planned:,} rows, their merchant or rate is not loaded"
+        )
     if found.recovered:
         details.add_row("recovered", f"{found.recovered:,} not confirmed by the broker, yet stored")
     details.add_row("enrichment", "  ".join(f"{status} {rows:,}" for status, rows in sorted(found.enrichment.items())))

@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import numpy as np
@@ -25,8 +25,9 @@ BEFORE = 1_000
 def ingest(clickhouse_server):
     with ingest_schema(clickhouse_server) as ingest:
         ingest.load_merchants(*((number, f"Merchant {number}", "DE", "5411") for number in MERCHANTS))
-        today = datetime.now(UTC).date().isoformat()
-        ingest.load_rates(("EUR", today, "1.1"), ("USD", today, "1"))
+        today = datetime.now(UTC).date()
+        days = [(today - timedelta(days=ago)).isoformat() for ago in (9, 0)]
+        ingest.load_rates(*(rate for day in days for rate in (("EUR", day, "1.1"), ("USD", day, "1"))))
         yield ingest
 
 
@@ -36,7 +37,7 @@ class StoredRun:
     ``distinct`` holds the valid transactions, ``malformed`` the bytes of the others, both by id.
     """
 
-    def __init__(self, ingest, messages=4_000, malformed_share=0.0):
+    def __init__(self, ingest, messages=4_000, malformed_share=0.0, **changes):
         self.client = ingest.client
         for table in ("transactions", "quarantine"):
             self.client.command(f"TRUNCATE TABLE {table}")
@@ -52,13 +53,17 @@ class StoredRun:
             currencies={"EUR": 2, "USD": 1},
             statuses={"captured": 1},
             started_us=int(datetime.now(UTC).timestamp() * 1e6),
+            **changes,
         )
         self.keys, self.values = render(self.plan, np.arange(messages))
         _, clean = render(replace(self.plan, malformed_share=0.0), np.arange(messages))
         self.distinct, self.malformed = {}, {}
         for key, value, valid in zip(self.keys, self.values, clean, strict=True):
             if value == valid:
-                self.distinct[key.decode()] = orjson.loads(value)
+                # A state is the newest by its own time, not by when it was sent.
+                message, known = orjson.loads(value), self.distinct.get(key.decode())
+                if known is None or message["updated_at"] > known["updated_at"]:
+                    self.distinct[key.decode()] = message
             else:
                 self.malformed[key.decode()] = value
         self.sendings = Counter(key.decode() for key in self.keys)
@@ -388,3 +393,142 @@ def test_of_a_poisoned_run_cut_short_only_what_was_sent_counts(poisoned):
     assert found.malformed_messages == planned
     assert found.lost == sum(before[key] if key in poisoned.malformed else 1 for key in gone) > 0
     assert (found.quarantined, found.unexpected, found.altered) == (0, 0, 0)
+
+
+MESSY = {
+    "late_share": 0.1,
+    "late_by_us": 3 * 86_400_000_000,
+    "state_share": 0.3,
+    "out_of_order_share": 0.5,
+    "unknown_merchants": [4_000_000_000, 4_000_000_001],
+    "unknown_merchant_share": 0.05,
+    "pending_currencies": ["KES", "XOF"],
+    "pending_currency_share": 0.05,
+    "payload_bytes": 300,
+    "second_rates": [500, 0, 2_500, 1_000],
+    "zipf_exponent": 1.0,
+}
+
+
+@pytest.fixture
+def messy(ingest):
+    return StoredRun(ingest, **MESSY)
+
+
+def states_of(run):
+    """Return the distinct messages of each transaction, in the order in which they were sent."""
+    states = {}
+    for key, value in dict.fromkeys(zip(run.keys, run.values, strict=True)):
+        states.setdefault(key.decode(), []).append(orjson.loads(value))
+    return states
+
+
+def test_a_messy_run_has_no_fault_and_what_waits_is_what_should(messy):
+    found = messy.check()
+    assert faults(found) == {}
+    assert found.accepted == found.stored == len(messy.distinct)
+    unknown = [one for one in messy.distinct.values() if one["merchant_id"] >= 4_000_000_000]
+    waiting = [one for one in messy.distinct.values() if one not in unknown and one["currency"] in ("KES", "XOF")]
+    assert len(unknown) > 50 < len(waiting)
+    assert found.enrichment == {
+        "ok": len(messy.distinct) - len(unknown) - len(waiting),
+        "merchant_pending": len(unknown),
+        "fx_pending": len(waiting),
+    }
+    assert (found.pending, found.pending_as_planned) == (0, len(unknown) + len(waiting))
+    assert {currency: stored for currency, (_, stored) in found.money.items()} == {
+        currency: total * 10_000 for currency, total in messy.sums().items()
+    }
+    states = states_of(messy)
+    assert found.state_messages == sum(len(told) - 1 for told in states.values()) > 800
+    overtaken = sum(one["updated_at"] < told[0]["updated_at"] for told in states.values() for one in told[1:])
+    assert found.overtaken_messages == overtaken > 300
+    assert found.duplicate_messages == 4_000 - sum(map(len, states.values())) > 100
+
+
+def test_the_newest_state_is_stored_with_the_merchant_and_created_at_of_the_first(messy):
+    rows = messy.client.query(
+        "SELECT toString(transaction_id), merchant_id, formatDateTime(created_at, '%Y-%m-%dT%H:%i:%S.%fZ', 'UTC'),"
+        " formatDateTime(updated_at, '%Y-%m-%dT%H:%i:%S.%fZ', 'UTC'), status FROM transactions_current"
+    ).result_rows
+    assert {row[0]: row[1:] for row in rows} == {
+        key: (one["merchant_id"], one["created_at"], one["updated_at"], one["status"])
+        for key, one in messy.distinct.items()
+    }
+
+
+def test_an_older_state_in_the_place_of_the_newest_is_altered(messy):
+    told = {key: states for key, states in states_of(messy).items() if len(states) > 1}
+    [early, late] = [
+        next(key for key, states in told.items() if (states[1]["updated_at"] > states[0]["updated_at"]) is in_order)
+        for in_order in (True, False)
+    ]
+    messy.delete([early, late])
+    # The state that should have been beaten is all that there is.
+    for key in (early, late):
+        oldest = min(told[key], key=lambda state: state["updated_at"])
+        messy.deliver([key.encode()], [orjson.dumps(oldest)])
+    found = messy.check()
+    assert faults(found) == {"altered": 2}
+    # Had the broker confirmed only one of the messages, nobody could tell which.
+    assert faults(messy.check(rejected_keys=[early, late])) == {}
+
+
+def test_a_state_that_nobody_sent_is_altered_also_where_not_all_was_confirmed(messy):
+    key, told = next((key, states) for key, states in states_of(messy).items() if len(states) > 1)
+    messy.copy(key, updated_at="updated_at + toIntervalMicrosecond(1)", enrichment_revision="toUInt16(1)")
+    assert faults(messy.check()) == {"altered": 1}
+    assert faults(messy.check(rejected_keys=[key] * (len(told) - 1))) == {"altered": 1}
+
+
+def test_a_transaction_is_lost_when_no_state_of_it_is_stored(messy):
+    gone = [key for key, states in states_of(messy).items() if len(states) > 1][:3]
+    sendings = messy.sendings[gone[0]]
+    messy.delete(gone)
+    assert messy.check().lost == 3
+    assert messy.check(rejected_keys=gone[:1] * sendings).lost == 2
+    assert messy.check(rejected_keys=gone[:1] * (sendings - 1)).lost == 3
+
+
+@pytest.mark.parametrize(
+    ("wrong", "of"),
+    [
+        ("merchant_pending", lambda one: one["merchant_id"] < 1_000),
+        ("fx_pending", lambda one: one["currency"] == "EUR"),
+    ],
+    ids=["merchant", "rate"],
+)
+def test_a_row_that_waits_for_what_is_loaded_is_pending_and_not_as_planned(messy, wrong, of):
+    key = next(
+        key
+        for key, one in messy.distinct.items()
+        if of(one) and one["merchant_id"] < 1_000 and one["currency"] == "EUR"
+    )
+    planned = messy.check().pending_as_planned
+    messy.copy(key, enrichment_status=f"'{wrong}'", enrichment_revision="toUInt16(1)")
+    found = messy.check()
+    assert (found.pending, found.pending_as_planned, faults(found)) == (1, planned, {})
+
+
+def test_a_messy_run_cut_short_expects_the_newest_of_what_was_sent(messy):
+    sent = 2_500
+    for table in ("transactions", "quarantine"):
+        messy.client.command(f"TRUNCATE TABLE {table}")
+    messy.ends = [BEFORE] * PARTITIONS
+    messy.deliver(messy.keys[:sent], messy.values[:sent])
+    found = messy.check(sent=sent)
+    assert faults(found) == {}
+    assert found.stored == len({*messy.keys[:sent]})
+
+
+def test_malformed_messages_among_states_are_refused_as_planned(ingest):
+    """Told apart by the engine's own judgement, since another share of malformed messages is another run."""
+    run = StoredRun(ingest, **MESSY | {"state_share": 0.0, "out_of_order_share": 0.0}, malformed_share=0.1)
+    assert faults(run.check()) == {}
+    with_states = StoredRun(ingest, **MESSY, malformed_share=0.1)
+    found = with_states.check()
+    assert faults(found) == {}
+    [[refused]] = with_states.client.query("SELECT count() FROM quarantine FINAL").result_rows
+    assert found.malformed_messages == found.refused_as_planned == refused > 200
+    [[rows]] = with_states.client.query("SELECT uniqExact(transaction_id) FROM transactions").result_rows
+    assert found.accepted == found.stored == rows

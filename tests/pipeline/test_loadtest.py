@@ -209,6 +209,45 @@ def test_what_never_reaches_the_table_is_lost_and_fails_the_run(
     assert " p95_seconds=never " in out
 
 
+def test_a_run_with_everything_that_is_untidy_about_payments_passes(
+    pipeline: Pipeline, paystream: Paystream, tmp_path
+) -> None:
+    file = tmp_path / "untidy.yaml"
+    file.write_text(
+        "description: of a test\nrate_per_second: 300\nduration_seconds: 6\n"
+        "shape: {kind: burst, burst_per_second: 900, every_seconds: 3, for_seconds: 1}\n"
+        "payload_bytes: 500\nhot_merchants: {count: 3, share: 0.5}\nduplicate_share: 0.05\nlate_share: 0.1\n"
+        "late_by_seconds: 200000\nstate_share: 0.2\nout_of_order_share: 0.5\nmalformed_share: 0.05\n"
+        "unknown_merchant_share: 0.05\npending_currency_share: 0.05\n"
+        "thresholds: {p95_seconds: 60, generator_lateness_p99_seconds: 60}\n"
+    )
+    result = tmp_path / "result.json"
+    code, out, err = finish(paystream(pipeline.settings, "loadtest", "run", str(file), "--json", str(result)))
+    assert (code, err) == (0, []), out
+    document = json.loads(result.read_text())
+    found = document["transactions"]
+    assert document["generator"]["sent"] == 4 * 300 + 2 * 900
+    for kind in ("duplicate_messages", "state_messages", "overtaken_messages", "malformed_messages"):
+        assert found[kind] > 50, kind
+    assert found["refused_as_planned"] == found["malformed_messages"]
+    assert found["pending_as_planned"] == found["enrichment"]["merchant_pending"] + found["enrichment"]["fx_pending"]
+    assert found["enrichment"]["merchant_pending"] > 50 < found["enrichment"]["fx_pending"]
+
+
+def test_the_generator_alone_leaves_nothing_behind(pipeline: Pipeline, paystream: Paystream, workload) -> None:
+    settings = pipeline.settings
+    with open_topic(settings) as topic:
+        before = topic.ends()
+        code, out, err = finish(paystream(settings, "loadtest", "generate", workload(400, 3), "--json"))
+        assert (code, err) == (0, [])
+        assert topic.ends() == before
+    document = json.loads(out)
+    assert (document["verdict"], document["sent"], document["problems"]) == ("pass", 1_200, [])
+    assert document["per_second_and_core"] == pytest.approx(1_200 / document["cpu_seconds"], rel=0.2)
+    admin = AdminClient(client_config(settings) | {"log_level": 0})
+    wait_until(lambda: not [name for name in admin.list_topics(timeout=10).topics if "generate" in name])
+
+
 def test_ctrl_c_ends_everything_with_one_line(pipeline: Pipeline, paystream: Paystream, workload) -> None:
     process = paystream(pipeline.settings, "loadtest", "run", workload(200, 60))
     wait_for_line(process, "phase=sending")

@@ -1,10 +1,13 @@
 """What the documentation promises exists, and what exists is documented."""
 
 import re
+from typing import get_args
 
 import pytest
+from pydantic import BaseModel
 from typer.main import get_command
 
+from loadtest.workload import Workload, load, shipped
 from paystream import cli
 from paystream.settings import REPOSITORY, Settings
 
@@ -68,3 +71,48 @@ def test_every_sql_file_opens_with_row_writer_and_guarantee():
         for part in ("-- One ", "Read by:", "-- Guarantee:"):
             assert any(part in line for line in head), f"{path.name} has no '{part}'"
         assert re.search(rf"^CREATE .*\b{path.stem}\b", path.read_text(), re.MULTILINE), path.name
+
+
+def workload_fields(model, prefix=""):
+    """Yield the dotted name of each field of a workload with its default, those of shapes by their kind."""
+    for name, field in model.model_fields.items():
+        if name == "kind":
+            continue
+        yield f"{prefix}{name}", "required" if field.is_required() else field.default
+        for inner in models_in(field.annotation):
+            kind = inner.model_fields.get("kind")
+            yield from workload_fields(inner, f"{get_args(kind.annotation)[0]}." if kind else f"{prefix}{name}.")
+
+
+def models_in(annotation):
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in models_in(part)]
+
+
+def test_every_field_of_a_workload_is_in_the_table_with_its_default():
+    page = (REPOSITORY / "docs/loadtest.md").read_text()
+    table = dict(re.findall(r"^\| `([a-z0-9_.]+)` \| ([^|]+) \|", page.split("## Writing a workload")[1], re.MULTILINE))
+
+    def spelled(default):
+        if isinstance(default, dict):
+            return ", ".join(f"{name} {weight}" for name, weight in default.items())
+        return {None: "none", "required": "required"}.get(default) or f"`{default:g}`"
+
+    assert table == {name: spelled(default) for name, default in workload_fields(Workload)}
+
+
+def test_every_shape_in_the_documentation_is_one(tmp_path):
+    page = (REPOSITORY / "docs/loadtest.md").read_text()
+    shapes = re.findall(r"^\| `(shape: \{.*\})` \|", page, re.MULTILINE)
+    assert {re.search(r"kind: (\w+)", shape)[1] for shape in shapes} == {"ramp", "steps", "daily", "burst"}
+    [example] = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    for shape in shapes:
+        file = tmp_path / "mine.yaml"
+        file.write_text(f"{example}{shape}\n")
+        assert len(load(str(file)).second_rates) == 300
+
+
+def test_every_shipped_workload_is_in_the_documentation():
+    page = (REPOSITORY / "docs/loadtest.md").read_text().split("## Writing a workload")[0]
+    assert sorted(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == shipped()

@@ -16,7 +16,7 @@ def finish(process):
 def test_list_names_the_shipped_workloads(own_settings, paystream):
     code, out, err = finish(paystream(own_settings, "loadtest", "list"))
     assert (code, err) == (0, [])
-    assert out.splitlines()[0] == (
+    assert out.splitlines()[1] == (
         "workload name=demo rate_per_second=500 duration_seconds=60 duplicate_share=0.01 p95_seconds=0.6"
     )
     code, out, err = finish(paystream(own_settings, "loadtest", "list", "--json"))
@@ -26,7 +26,11 @@ def test_list_names_the_shipped_workloads(own_settings, paystream):
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["tomorrow"], 2, "Workload 'tomorrow': no such workload. Name a file, or one of: demo, poison, smoke,"),
+        (
+            ["tomorrow"],
+            2,
+            "Workload 'tomorrow': no such workload. Name a file, or one of: daily, demo, hundred_times, poison, smoke,",
+        ),
         (["smoke", "--json", "absent/result.json"], 2, "Result file 'absent/result.json' cannot be written: No such"),
         (["smoke"], 3, "cannot be reached"),
     ],

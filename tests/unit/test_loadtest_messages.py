@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import uuid
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -23,8 +24,12 @@ from loadtest.messages import (
     is_canary,
     is_duplicate,
     is_malformed,
+    is_pending_currency,
+    is_unknown_merchant,
     numbers_of,
+    originals,
     render,
+    roots,
 )
 from loadtest.probe import canaries
 
@@ -119,8 +124,9 @@ def test_the_checker_knows_the_fields_that_are_sent(plan, rendered):
         assert known.amount[place] == Decimal(message["amount"]) * 10_000
         assert list(plan.currencies)[known.currency[place]] == message["currency"]
         assert list(plan.statuses)[known.status[place]] == message["status"]
-        at = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=int(known.at_us[place]))
-        assert {message["created_at"], message["updated_at"]} == {at.isoformat(timespec="microseconds")[:-6] + "Z"}
+        for field, times_us in (("created_at", known.created_us), ("updated_at", known.updated_us)):
+            at = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=int(times_us[place]))
+            assert message[field] == at.isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 def test_an_id_leads_back_to_its_message_and_no_other_id_does(plan, rendered):
@@ -220,3 +226,193 @@ def test_a_message_does_not_depend_on_those_rendered_with_it(poisoned):
     plan, keys, values, changed = poisoned
     some = np.array(changed[:200])
     assert render(plan, some) == ([keys[number] for number in some], [values[number] for number in some])
+
+
+MESSY = {
+    "duplicate_share": 0.05,
+    "malformed_share": 0.05,
+    "late_share": 0.1,
+    "late_by_us": 3 * 86_400_000_000,
+    "state_share": 0.3,
+    "out_of_order_share": 0.4,
+    "unknown_merchants": [4_000_000_000, 4_000_000_001],
+    "unknown_merchant_share": 0.1,
+    "pending_currencies": ["KES", "XOF"],
+    "pending_currency_share": 0.1,
+    "payload_bytes": 400,
+}
+
+
+def us(text):
+    return (datetime.fromisoformat(text) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def is_valid(plan, value):
+    """Judge by the topic's contract alone, as strictly as these messages are uniform."""
+
+    def once(pairs):
+        if len({name for name, _ in pairs}) < len(pairs):
+            raise ValueError
+        return dict(pairs)
+
+    try:
+        message = json.loads(value, object_pairs_hook=once)
+    except ValueError:
+        return False
+    wanted = {"transaction_id", "merchant_id", "amount", "currency", "status", "created_at", "updated_at", "padding"}
+    return (
+        isinstance(message, dict)
+        and set(message) == wanted
+        and isinstance(message["transaction_id"], str)
+        and type(message["merchant_id"]) is int
+        and 0 < message["merchant_id"] < 2**32
+        and isinstance(message["amount"], str)
+        and re.fullmatch(r"[0-9]+\.[0-9]{2}", message["amount"]) is not None
+        and message["currency"] in {*plan.currencies, *plan.pending_currencies}
+        and message["status"] in plan.statuses
+        and message["created_at"][:5] in ("2026-", "2027-")
+    )
+
+
+@pytest.fixture(scope="module")
+def messy():
+    """A run with everything in it; what it sent, and of what is valid and no duplicate the number and the fields."""
+    plan = make_plan(**MESSY)
+    keys, values = render(plan, all_numbers(plan))
+    first_sent = {}
+    for number, value in enumerate(values):
+        first_sent.setdefault(value, number)
+    new = [(number, json.loads(value)) for value, number in first_sent.items() if is_valid(plan, value)]
+    return plan, keys, values, new
+
+
+def near(count, eligible, share):
+    return abs(count - eligible * share) < 5 * math.sqrt(eligible * share * (1 - share))
+
+
+def test_the_states_of_a_transaction_share_all_but_status_and_updated_at(messy):
+    plan, keys, _, new = messy
+    states = {}
+    for number, message in new:
+        assert keys[number].decode() == message["transaction_id"]
+        states.setdefault(message["transaction_id"], []).append((number, message))
+    further = overtaken = 0
+    for told in states.values():
+        root_number, root = told[0]
+        for field in ("merchant_id", "amount", "currency", "created_at"):
+            assert len({message[field] for _, message in told}) == 1
+        times = [us(message["updated_at"]) for _, message in told]
+        assert len(set(times)) == len(times), "which state is the newest must be beyond doubt"
+        assert all(us(root["created_at"]) <= time <= us(root["created_at"]) + 4 * 86_400_000_000 for time in times)
+        for (number, message), time in zip(told[1:], times[1:], strict=True):
+            sent_us = plan.started_us + number * 1_000_000 // 700
+            assert time == sent_us or us(message["created_at"]) < time < times[0]
+            assert number - root_number <= RESEND_WITHIN_S * 700 + 200
+            further += 1
+            overtaken += time < times[0]
+    canaries_and_duplicates = np.count_nonzero(
+        is_canary(plan, all_numbers(plan)) | is_duplicate(plan, all_numbers(plan))
+    )
+    assert near(further, plan.messages - canaries_and_duplicates, 0.3)
+    assert near(overtaken, further, 0.4)
+
+
+def test_the_checker_knows_every_field_of_a_messy_run(messy):
+    plan, _, _, new = messy
+    numbers = np.array([number for number, _ in new])
+    known = contents(plan, numbers)
+    currencies = [*plan.currencies, *plan.pending_currencies]
+    unknown, pending = is_unknown_merchant(plan, numbers), is_pending_currency(plan, numbers)
+    by_id = {}
+    for place, (number, message) in enumerate(new):
+        assert known.merchant_id[place] == message["merchant_id"]
+        assert known.amount[place] == Decimal(message["amount"]) * 10_000
+        assert currencies[known.currency[place]] == message["currency"]
+        assert list(plan.statuses)[known.status[place]] == message["status"]
+        assert known.created_us[place] == us(message["created_at"])
+        assert known.updated_us[place] == us(message["updated_at"])
+        first = by_id.setdefault(message["transaction_id"], number)
+        assert roots(plan, np.array([number])).tolist() == [first]
+        if first == number:
+            assert unknown[place] == (message["merchant_id"] in plan.unknown_merchants)
+            assert pending[place] == (message["currency"] in plan.pending_currencies)
+    ids_and_numbers = numbers_of(plan, *halves(list(by_id)))
+    assert ids_and_numbers.tolist() == list(by_id.values())
+
+
+def test_canaries_are_ordinary_payments_whatever_else_is_sent(messy):
+    plan, _, values, _ = messy
+    marked = np.flatnonzero(is_canary(plan, all_numbers(plan))).tolist()
+    assert len(marked) == 400
+    for number in marked:
+        message = json.loads(values[number])
+        sent_us = plan.started_us + number * 1_000_000 // 700
+        assert us(message["created_at"]) == us(message["updated_at"]) == sent_us
+        assert (message["merchant_id"], message["currency"] in plan.currencies) == (plan.canary_merchant, True)
+
+
+def test_late_and_pending_payments_are_as_many_as_they_should_be(messy):
+    plan, _, _, new = messy
+    firsts = {}
+    for number, message in new:
+        firsts.setdefault(message["transaction_id"], (number, message))
+    own = [(number, message) for number, message in firsts.values() if not is_canary(plan, np.array([number]))[0]]
+    delays = [plan.started_us + number * 1_000_000 // 700 - us(message["updated_at"]) for number, message in own]
+    late = [delay for delay in delays if delay]
+    assert near(len(late), len(own), 0.1)
+    assert min(late) > 0 and 2.5 * 86_400_000_000 < max(late) <= 3 * 86_400_000_000
+    assert near(sum(message["merchant_id"] in plan.unknown_merchants for _, message in own), len(own), 0.1)
+    assert near(sum(message["currency"] in plan.pending_currencies for _, message in own), len(own), 0.1)
+
+
+def test_what_is_not_valid_in_a_messy_run_is_what_is_planned_to_be_malformed(messy):
+    plan, _, values, _ = messy
+    refused = np.array([not is_valid(plan, value) for value in values])
+    assert is_malformed(plan, originals(plan, all_numbers(plan))).tolist() == refused.tolist()
+    # Further states are never malformed.
+    own = np.count_nonzero(~is_duplicate(plan, all_numbers(plan)) & ~is_canary(plan, all_numbers(plan)))
+    assert near(np.count_nonzero(refused & ~is_duplicate(plan, all_numbers(plan))), own * 0.7, 0.05)
+
+
+def test_a_messy_message_does_not_depend_on_those_rendered_with_it(messy):
+    plan, keys, values, _ = messy
+    for some in (np.arange(9_000, 9_100), np.array([13_999]), np.arange(5_000, 5_500, 7)):
+        assert render(plan, some) == ([keys[one] for one in some], [values[one] for one in some])
+
+
+@pytest.mark.parametrize("size", [0, 100, 230, 400, 100_000])
+def test_messages_are_padded_to_the_size_that_was_asked_for(size):
+    plan = make_plan(payload_bytes=size)
+    _, values = render(plan, np.arange(300))
+    _, plain = render(make_plan(), np.arange(300))
+    for value, short in zip(values, plain, strict=True):
+        # Too little to add a field is left as it is.
+        assert len(value) == (size if len(short) + len(',"padding":"x"') <= size else len(short))
+        padding = json.loads(value).pop("padding", "")
+        assert json.loads(value) == json.loads(short) | ({"padding": padding} if padding else {})
+    assert values == [short for short in plain] or len(set(value[-50:] for value in values)) > 200
+
+
+def test_every_message_may_be_of_a_few_merchants_or_follow_zipfs_law():
+    numbers = np.arange(100_000)
+    merchants = list(range(1, 1_001))
+    base = {"merchants": merchants, "messages": 100_000, "canaries_per_second": 1, "duplicate_share": 0}
+
+    def shares(**changes):
+        told = contents(make_plan(**base | changes), numbers).merchant_id
+        ordinary = told[~is_canary(make_plan(**base | changes), numbers)]
+        return np.bincount(ordinary, minlength=1_001)[1:] / len(ordinary)
+
+    hot = shares(hot_merchants=10, hot_share=0.6)
+    assert 0.59 < hot[:10].sum() < 0.61
+    assert 0.05 < hot[:10].min() < hot[:10].max() < 0.07
+    assert hot[10:].max() < 0.002
+    zipf = shares(zipf_exponent=1.0)
+    harmonic = sum(1 / place for place in merchants)
+    for place in (1, 2, 10, 100):
+        assert zipf[place - 1] == pytest.approx(1 / place / harmonic, rel=0.15)
+    assert np.count_nonzero(shares()) == 1_000
+    few = contents(
+        make_plan(merchants=[5, 6], canary_merchant=5, hot_merchants=2, hot_share=0.1, duplicate_share=0), numbers
+    )
+    assert set(few.merchant_id.tolist()) == {5, 6}
