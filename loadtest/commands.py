@@ -19,6 +19,7 @@ from loadtest.drain import FULL, PARTS, drain
 from loadtest.fault_commands import faults
 from loadtest.generate_command import generate
 from loadtest.repair_command import repair
+from loadtest.report_command import report
 from loadtest.run import Progress
 from loadtest.run import run as run_workload
 from loadtest.verdict import as_dict, as_fields, judge, show
@@ -35,6 +36,7 @@ app = typer.Typer(help="Send payments at a fixed rate and check what becomes of 
 app.command()(faults)
 app.command()(repair)
 app.command()(generate)
+app.command()(report)
 
 
 @app.command()
