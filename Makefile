@@ -1,5 +1,5 @@
 # The two commands of the README are `make demo` and `make test`; both set up what they need first.
-.PHONY: demo test bench lint setup clean
+.PHONY: demo test bench lint setup browser clean
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -8,7 +8,7 @@ demo: setup
 
 # Two files at a time: the tests wait for brokers and engines more than they compute. In the order they are collected,
 # so that the quick ones come last and neither of the two is left with a long file.
-test: setup
+test: setup browser
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # The figures of docs/performance.md, measured on this machine. Six minutes; not part of the tests.
@@ -30,6 +30,16 @@ setup: .venv/.ready
 	@# Without Java or Maven the broker in memory stands in: the line says so, and setup goes on.
 	@$(BIN)/python -m devstack.kafka_broker fetch || true
 	@touch $@
+
+# What the tests of `paystream dashboard` drive. Where it can't be installed the line says so and those tests are skipped.
+BROWSER := apt-get install -y --no-install-recommends chromium chromium-driver
+browser:
+	@if [ ! -x /usr/bin/chromium ] || [ ! -x /usr/bin/chromedriver ]; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "Installing the browser that the dashboard is tested in: $(BROWSER)"; \
+	    (apt-get update -qq && DEBIAN_FRONTEND=noninteractive $(BROWSER) -qq >/dev/null) \
+	      || echo "The browser was not installed: the dashboard's tests are skipped."; \
+	  else echo "No Chromium: the dashboard's tests are skipped. As root, on Debian: $(BROWSER)"; fi; fi
 
 # After editing the dependencies in pyproject.toml; needs uv.
 .PHONY: lock

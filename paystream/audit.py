@@ -175,7 +175,7 @@ def _reconcile(
         start,
         in_flight=max(0, position.high - position.reader),
         hours_from_oldest=_hours_from_oldest(position),
-        headroom_hours=_headroom_hours(position, retention),
+        headroom_hours=headroom_hours(position, retention),
         # The topic has grown since the first look, so look again before saying that it is shorter than what was read.
         recreated=(known > position.high and known > broker.watermarks(partition)[1])
         or (earliest is not None and _is_of_another_topic(broker, position, earliest)),
@@ -210,7 +210,8 @@ def _hours_from_oldest(position: Position) -> float | None:
     return ((position.unread_at or datetime.now(UTC)) - position.oldest_at).total_seconds() / 3600
 
 
-def _headroom_hours(position: Position, retention: Retention) -> float | None:
+def headroom_hours(position: Position, retention: Retention) -> float | None:
+    """Return how long the oldest unread message is still kept, or one arriving now; None: for ever, or not known."""
     hours = []
     if retention.milliseconds is not None:
         waiting = datetime.now(UTC) - position.unread_at if position.unread_at else timedelta(0)

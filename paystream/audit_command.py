@@ -10,6 +10,7 @@ from rich.table import Table
 
 from paystream.audit import Audit, PartitionAudit
 from paystream.audit import audit as run_audit
+from paystream.audit_record import record
 from paystream.errors import UsageError
 from paystream.output import console, errors, is_terminal, print_fields, print_json
 from paystream.settings import load_settings
@@ -27,8 +28,9 @@ def audit(
     """Check that everything the consumer group has read from the topic was stored: exit code 1 when it was not.
 
     Compares the broker's offsets with the ledger, and looks every hole up in the broker: tombstone or empty message,
-    transaction marker or compacted, expired before it was read, or lost. Reads only, and takes nothing from the group.
-    Exit code 1 on lost or expired messages, a topic made anew, a group without offsets, or holes too many to look up.
+    transaction marker or compacted, expired before it was read, or lost. Takes nothing from the group, and writes
+    nothing but its verdict, for `paystream status`. Exit code 1 on lost or expired messages, a topic made anew, a group
+    without offsets, or holes too many to look up.
 
     Example: paystream audit --since 24h
     """
@@ -36,6 +38,7 @@ def audit(
     window = _duration(since)
     with errors.status(f"Auditing topic {settings.kafka_topic}"):
         found = run_audit(settings, window, deep)
+    record(settings, found, deep)
     if as_json:
         print_json(_document(found))
     elif is_terminal():

@@ -132,15 +132,15 @@ class Broker:
             [found] = self._consumer.offsets_for_times([wanted], timeout=TIMEOUT_S)
         return found.offset if found.offset >= 0 else self.watermarks(partition)[1]
 
-    def retention(self) -> Retention:
-        """Return how long the topic keeps a message.
+    def retention(self, timeout_s: float = TIMEOUT_S) -> Retention:
+        """Return how long the topic keeps a message; not known when the broker does not tell in time.
 
         A topic that is compacted and not also deleted from keeps its messages for ever.
         """
         admin = AdminClient(client_config(self._settings) | {"log_level": 0})
         resource = ConfigResource(ResourceType.TOPIC, self._settings.kafka_topic)
         try:
-            config = admin.describe_configs([resource], request_timeout=TIMEOUT_S)[resource].result(TIMEOUT_S + 1)
+            config = admin.describe_configs([resource], request_timeout=timeout_s)[resource].result(timeout_s + 1)
         except (KafkaException, TimeoutError):
             return Retention(None, False)
         if "cleanup.policy" in config and "delete" not in config["cleanup.policy"].value:

@@ -1,7 +1,9 @@
 """The ``paystream`` command: puts the commands of each part together and turns errors into one line."""
 
+import importlib
 import importlib.metadata
 import sys
+from typing import Any
 
 import typer
 
@@ -30,28 +32,40 @@ def _options(
         raise typer.Exit
 
 
-def _assemble() -> None:
-    from devstack.commands import down, up
-    from loader.commands import app as dims
-    from loadtest.commands import app as loadtest
-    from migrations.commands import app as migrate
-    from paystream.audit_command import audit
-    from paystream.quarantine_commands import app as quarantine
-    from paystream.status import status
+# Where each command is: a function, or a group of them.
+_COMMANDS = {
+    "up": "devstack.commands:up",
+    "down": "devstack.commands:down",
+    "migrate": "migrations.commands:app",
+    "dims": "loader.commands:app",
+    "loadtest": "loadtest.commands:app",
+    "audit": "paystream.audit_command:audit",
+    "quarantine": "paystream.quarantine_commands:app",
+    "status": "paystream.status_command:status",
+    "metrics": "paystream.metrics_command:metrics",
+    "dashboard": "paystream.dashboard_command:dashboard",
+}
+_CLASSES: dict[str, str] = {"status": "paystream.status_command:WatchCommand"}
 
-    app.command()(up)
-    app.command()(down)
-    app.add_typer(migrate, name="migrate")
-    app.add_typer(dims, name="dims")
-    app.add_typer(loadtest, name="loadtest")
-    app.command()(audit)
-    app.add_typer(quarantine, name="quarantine")
-    app.command()(status)
+
+def _assemble(wanted: str | None = None) -> None:
+    """Put the commands together: all, or the wanted one alone, since importing all takes longer than many a command."""
+    for name in [wanted] if wanted in _COMMANDS else _COMMANDS:
+        found = _import(_COMMANDS[name])
+        if isinstance(found, typer.Typer):
+            app.add_typer(found, name=name)
+        else:
+            app.command(name, cls=_import(_CLASSES[name]) if name in _CLASSES else None)(found)
+
+
+def _import(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def main() -> None:
     """Run the command line. Exit codes: 0 fine, 1 a check failed, 2 wrong use, 3 a service cannot be reached."""
-    _assemble()
+    _assemble(next((word for word in sys.argv[1:] if not word.startswith("-")), None))
     try:
         app()
     except PaystreamError as error:

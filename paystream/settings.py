@@ -75,6 +75,17 @@ class Settings(BaseSettings):
         "paid, or takes over what they are corrected to",
     )
 
+    status_lag_limit_seconds: float = Field(
+        60.0, gt=0, description="not healthy once the oldest unread message has waited longer"
+    )
+    status_refused_share_limit: float = Field(
+        0.01, ge=0, le=1, description="not healthy when more than this share of the messages is refused"
+    )
+    status_dimension_age_limit_hours: float = Field(
+        144.0, gt=0, description="not healthy when a dimension was loaded longer ago"
+    )
+    status_expiry_limit_hours: float = Field(24.0, gt=0, description="not healthy when unread messages expire sooner")
+
     def environment(self) -> dict[str, str]:
         """Return these settings as environment variables, for a child process to read the same ones."""
         values = {}

@@ -1,28 +1,130 @@
-"""``paystream status``: what an operator wants to know first. So far: which dimensions serve, and how old they are."""
+"""The state of the pipeline, as one value: what `status`, `metrics` and `dashboard` show are views of it."""
 
-from dataclasses import asdict, dataclass
-from datetime import date, datetime
-from typing import Annotated
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, TypeVar
 
-import typer
-from rich.table import Table
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalError
 
-from paystream.clickhouse import answering, connect
-from paystream.output import console, is_terminal, print_fields, print_json
-from paystream.settings import Settings, load_settings
+from paystream import status_queries as sql
+from paystream.broker import open_broker
+from paystream.clickhouse import UNKNOWN_IDENTIFIER, UNKNOWN_TABLE, answering, cause_of, connect, is_code
+from paystream.errors import PaystreamError
+from paystream.lag import PartitionLag, partition_lags
+from paystream.latency import quantile_s
+from paystream.settings import Settings
 
-_DIMENSIONS = """
-SELECT
-    dimension,
-    max(snapshot_id),
-    argMax(row_count, snapshot_id),
-    argMax(loaded_at, snapshot_id),
-    dateDiff('second', argMax(loaded_at, snapshot_id), now64(3)) / 3600,
-    if(dimension = 'fx', (SELECT max(rate_date) FROM fx_rates), NULL)
-FROM dimension_snapshots
-GROUP BY dimension
-ORDER BY dimension
-"""
+WINDOW = timedelta(minutes=5)
+"""What "lately" means: latency, throughput, refusals and pending enrichments are those of this window."""
+
+OBJECTIVE_SHARE = 0.95
+OBJECTIVE_LIMIT = timedelta(minutes=5)
+"""Also in ledger_mv.sql, which counts as `late` what took longer."""
+OBJECTIVE_WINDOW = timedelta(days=30)
+
+DIMENSIONS = ("fx", "merchants")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Unmeasured:
+    """Something that this status says nothing about, and why; ``exit_code`` as of the error that was in the way."""
+
+    what: str
+    why: str
+    exit_code: int
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """What is unread."""
+
+    partitions: list[PartitionLag]
+
+    @property
+    def messages(self) -> int:
+        return sum(one.messages for one in self.partitions)
+
+    @property
+    def seconds(self) -> float:
+        return max((one.seconds for one in self.partitions), default=0.0)
+
+    @property
+    def expires_s(self) -> float | None:
+        return min((one.expires_s for one in self.partitions if one.expires_s is not None), default=None)
+
+
+@dataclass(frozen=True)
+class Flow:
+    """What was read lately, redelivered messages again each time.
+
+    Attributes:
+        p50_s, p95_s, p99_s: from a payment's Kafka timestamp (by default the producer's clock) until it is stored
+            (ClickHouse's clock), to within 9 %; None when no payment was.
+        payments: how many these are of.
+    """
+
+    messages: int
+    messages_per_s: float
+    refused: int
+    payments: int
+    p50_s: float | None
+    p95_s: float | None
+    p99_s: float | None
+
+
+@dataclass(frozen=True)
+class Objective:
+    """How the objective stands: 95 % of payments stored within five minutes, over 30 days.
+
+    Attributes:
+        payments: stored in that time, and those unread that have waited longer already. Redelivered ones count again.
+        late: of those, after more than five minutes, by the clocks of ``Flow``.
+        in_time_share: None when there were no payments.
+        budget_spent_share: late payments among those that may be late; above 1 the objective is missed.
+        since: the hour (UTC) that the first of them was stored in.
+    """
+
+    payments: int
+    late: int
+    in_time_share: float | None
+    budget_spent_share: float | None
+    since: datetime | None
+
+
+@dataclass(frozen=True)
+class Refusals:
+    """Messages refused lately for one reason, each once."""
+
+    reason: str
+    messages: int
+    per_minute: float
+
+
+@dataclass(frozen=True)
+class Pending:
+    """Payments that came in lately without a merchant or a rate; one that was repaired since may still count.
+
+    ``looked_at``: the newest rows, among which these were found: all that came in lately, as long as those are less
+    than a few million.
+    """
+
+    merchant_pending: int
+    fx_pending: int
+    looked_at: int
+
+    @property
+    def payments(self) -> int:
+        return self.merchant_pending + self.fx_pending
+
+    @property
+    def share(self) -> float:
+        return self.payments / self.looked_at if self.looked_at else 0.0
 
 
 @dataclass(frozen=True)
@@ -38,40 +140,171 @@ class DimensionAge:
     newest_quote: date | None
 
 
-def dimension_ages(settings: Settings) -> list[DimensionAge]:
-    """Return the dimensions that were ever loaded.
+@dataclass(frozen=True)
+class FailedLoad:
+    """A dictionary or a refreshable view whose last load failed; what it had before still serves."""
 
-    Raises:
-        UsageError: the schema does not exist yet.
-        ServiceUnavailable: ClickHouse cannot be reached.
+    kind: str
+    name: str
+    why: str
+
+
+@dataclass(frozen=True)
+class TableParts:
+    """The active parts of a table, and how many its fullest partition has: the engine slows inserts down by that."""
+
+    table: str
+    parts: int
+    in_fullest_partition: int
+
+
+@dataclass(frozen=True)
+class LastAudit:
+    """The newest audit of the topic. ``verdict``: complete, incomplete, recreated or loss."""
+
+    audited_at: datetime
+    age_hours: float
+    verdict: str
+    window_hours: float
+    is_deep: bool
+    lost: int
+    expired: int
+
+
+@dataclass(frozen=True)
+class Status:
+    """The state at one moment. None: not measured, and ``unmeasured`` says why.
+
+    Attributes:
+        freshness_s: age of the newest stored message, by its Kafka timestamp; it grows while nothing is sent.
+        ingest_error: what the Kafka table ran into lately, '' when nothing.
+        dimensions: those that were ever loaded.
+        last_audit: None also when none was recorded, without an entry in ``unmeasured``.
+        took_s: how long it took to ask.
     """
-    with connect(settings) as client, answering("Status"):
-        return [DimensionAge(*row) for row in client.query(_DIMENSIONS).result_rows]
+
+    topic: str
+    database: str
+    at: datetime
+    took_s: float
+    backlog: Backlog | None = None
+    flow: Flow | None = None
+    objective: Objective | None = None
+    freshness_s: float | None = None
+    ingest_error: str | None = None
+    refusals: list[Refusals] | None = None
+    pending: Pending | None = None
+    dimensions: list[DimensionAge] | None = None
+    failed_loads: list[FailedLoad] | None = None
+    parts: list[TableParts] | None = None
+    last_audit: LastAudit | None = None
+    unmeasured: list[Unmeasured] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """Return what was in the way of measuring: 3 a service, 2 the schema or the topic, 0 nothing."""
+        return max((one.exit_code for one in self.unmeasured), default=0)
 
 
-def status(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False) -> None:
-    """Say which dimensions serve and how old they are.
+def read_status(settings: Settings) -> Status:
+    """Ask the broker and ClickHouse, both at once. Reads only; never raises for what cannot be measured."""
+    started = time.monotonic()
+    unmeasured: list[Unmeasured] = []
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(_ask_broker, settings)
+        found = _ask_clickhouse(settings, unmeasured)
+        backlog = asked.result()
+    if isinstance(backlog, Unmeasured):
+        unmeasured.insert(0, backlog)
+        backlog = None
+    totals = found.pop("totals", None)
+    objective = None if totals is None else _objective(totals, backlog)
+    return Status(
+        topic=settings.kafka_topic,
+        database=settings.clickhouse_database,
+        at=datetime.now(UTC),
+        took_s=time.monotonic() - started,
+        backlog=backlog,
+        objective=objective,
+        freshness_s=None if totals is None else totals[4],
+        unmeasured=unmeasured,
+        **found,
+    )
 
-    Example: paystream status
-    """
-    ages = dimension_ages(load_settings())
-    if as_json:
-        print_json({"dimensions": [asdict(age) for age in ages]})
-    elif is_terminal():
-        table = Table("dimension", "snapshot", "rows", "loaded (UTC)", "hours ago", "newest quote", box=None)
-        for age in ages:
-            table.add_row(
-                age.dimension,
-                str(age.snapshot_id),
-                f"{age.rows:,}",
-                f"{age.loaded_at:%Y-%m-%d %H:%M}",
-                f"{age.age_hours:.1f}",
-                str(age.newest_quote or "-"),
-            )
-        console.print(table if ages else "No dimension was loaded yet. Load them with `paystream dims refresh`.")
-    else:
-        if not ages:
-            print_fields("status", {"dimensions": 0})
-        for age in ages:
-            fields = asdict(age) | {"age_hours": f"{age.age_hours:.2f}", "newest_quote": age.newest_quote or "none"}
-            print_fields("status", fields | {"loaded_at": age.loaded_at.isoformat(timespec="seconds")})
+
+def _ask_broker(settings: Settings) -> Backlog | Unmeasured:
+    try:
+        with open_broker(settings) as broker:
+            return Backlog(partition_lags(broker, OBJECTIVE_LIMIT))
+    except PaystreamError as error:
+        return Unmeasured("what is unread", str(error), error.exit_code)
+
+
+def _ask_clickhouse(settings: Settings, unmeasured: list[Unmeasured]) -> dict[str, Any]:
+    parameters = {
+        "topic": settings.kafka_topic,
+        "window_s": int(WINDOW.total_seconds()),
+        "objective_s": int(OBJECTIVE_WINDOW.total_seconds()),
+    }
+    questions: dict[str, tuple[str, Callable[[Client], Any]]] = {
+        "flow": ("latency and throughput", lambda client: _flow(client, parameters)),
+        "totals": ("the objective and freshness", lambda client: _first(client, sql.TOTALS, parameters)),
+        "ingest_error": ("what ingest runs into", lambda client: _first(client, sql.INGEST_ERROR, parameters)[0]),
+        "refusals": ("refused messages", lambda client: _refusals(client, parameters)),
+        "pending": ("pending enrichments", lambda client: Pending(*_first(client, sql.PENDING, parameters))),
+        "dimensions": ("the dimensions", lambda client: _all(client, sql.DIMENSIONS, DimensionAge)),
+        "failed_loads": ("failed loads", lambda client: _all(client, sql.FAILED_LOADS, FailedLoad)),
+        "parts": ("parts", lambda client: _all(client, sql.PARTS, TableParts)),
+        "last_audit": ("the last audit", lambda client: next(iter(_audits(client, parameters)), None)),
+    }
+    found: dict[str, Any] = {}
+    try:
+        with connect(settings, timeout_s=10) as client, answering("Status"):
+            for name, (what, ask) in questions.items():
+                try:
+                    found[name] = ask(client)
+                except OperationalError:
+                    raise
+                except ClickHouseError as error:
+                    unmeasured.append(_refused(what, error))
+    except PaystreamError as error:
+        unmeasured.append(Unmeasured("what is stored", str(error), error.exit_code))
+    return found
+
+
+def _refused(what: str, error: ClickHouseError) -> Unmeasured:
+    if is_code(error, UNKNOWN_TABLE) or is_code(error, UNKNOWN_IDENTIFIER):
+        return Unmeasured(what, "The schema is older than this. Bring it up with `paystream migrate up`.", 2)
+    return Unmeasured(what, f"ClickHouse refused the question: {cause_of(error)}. Grant it, or correct the cause.", 1)
+
+
+def _first(client: Client, query: str, parameters: dict[str, Any]) -> Any:
+    return client.query(query, parameters=parameters, tz_mode="aware").result_rows[0]
+
+
+def _all(client: Client, query: str, kind: type[T]) -> list[T]:
+    return [kind(*row) for row in client.query(query, tz_mode="aware").result_rows]
+
+
+def _audits(client: Client, parameters: dict[str, Any]) -> list[LastAudit]:
+    return [LastAudit(*row) for row in client.query(sql.LAST_AUDIT, parameters=parameters, tz_mode="aware").result_rows]
+
+
+def _flow(client: Client, parameters: dict[str, Any]) -> Flow:
+    messages, refused, payments, histogram = _first(client, sql.FLOW, parameters)
+    p50, p95, p99 = (quantile_s(histogram, share) for share in (0.5, 0.95, 0.99))
+    return Flow(messages, messages / WINDOW.total_seconds(), refused, payments, p50, p95, p99)
+
+
+def _refusals(client: Client, parameters: dict[str, Any]) -> list[Refusals]:
+    rows = client.query(sql.REFUSALS, parameters=parameters).result_rows
+    return [Refusals(reason, count, count * 60 / WINDOW.total_seconds()) for reason, count in rows]
+
+
+def _objective(totals: Any, backlog: Backlog | None) -> Objective:
+    # While ingest stands still nothing late is stored, so what is unread and late already counts as well.
+    overdue = sum(one.overdue for one in backlog.partitions) if backlog else 0
+    payments, late, since = totals[1] + overdue, totals[2] + overdue, totals[3]
+    if not payments:
+        return Objective(0, 0, None, None, None)
+    return Objective(payments, late, 1 - late / payments, late / payments / (1 - OBJECTIVE_SHARE), since)

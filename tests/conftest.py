@@ -93,7 +93,7 @@ def paystream_here() -> Iterator[Callable[..., tuple[int, str, list[str]]]]:
     """
     with pytest.MonkeyPatch.context() as patch:
         cli._assemble()
-        patch.setattr(cli, "_assemble", lambda: None)
+        patch.setattr(cli, "_assemble", lambda wanted: None)
 
         def run(settings: Settings, *arguments: str, **environment: str) -> tuple[int, str, list[str]]:
             with pytest.MonkeyPatch.context() as here, chdir(settings.home.parent):

@@ -2,6 +2,11 @@
 -- Written by: transactions_parsed_mv. Read by: the table ingest_ledger.
 -- Guarantee: counts every message read, good or refused, redelivered ones again.
 CREATE MATERIALIZED VIEW ledger_mv TO ingest_ledger AS
+WITH
+    now64(3) AS stored_at,
+    fault = '' AND kafka_timestamp > toDateTime64(0, 3, 'UTC') AS is_timed,
+    -- Clocks that are apart may say that a message was stored before it was sent.
+    greatest(0, toUnixTimestamp64Milli(stored_at) - toUnixTimestamp64Milli(kafka_timestamp)) AS latency_ms
 SELECT
     kafka_topic,
     kafka_partition,
@@ -10,6 +15,9 @@ SELECT
     count() AS messages,
     countIf(fault != '') AS refused,
     max(kafka_timestamp) AS last_kafka_timestamp,
-    now64(3) AS read_at
+    stored_at AS read_at,
+    countIf(is_timed) AS timed,
+    countIf(is_timed AND latency_ms > 300000) AS late,
+    CAST(countResampleIf(0, 176, 1)(toUInt8(least(175, floor(8 * log2(latency_ms + 1)))), is_timed), 'Array(UInt32)') AS latency_histogram
 FROM transactions_parsed
 GROUP BY kafka_topic, kafka_partition

@@ -7,11 +7,11 @@ import zlib
 from urllib.parse import urlsplit
 
 import pytest
+import results
 from selenium.webdriver.common.by import By
 
 from loadtest.report_file import parse
 from loadtest.report_page import page
-from tests import results
 
 DOCUMENTS = {
     "pass": results.passing(),

@@ -33,6 +33,7 @@ OBJECTS = [
     "sql/2_store/quarantine.sql",
     "sql/2_store/quarantine_replays.sql",
     "sql/2_store/ingest_ledger.sql",
+    "sql/2_store/audits.sql",
     "sql/1_ingest/transactions_parsed.sql",
     "sql/1_ingest/transactions_mv.sql",
     "sql/1_ingest/quarantine_mv.sql",
@@ -43,6 +44,18 @@ OBJECTS = [
     "sql/4_report/transactions_current.sql",
     "sql/4_report/report_merchant_by_day.sql",
 ]
+
+BLOCK_COLUMNS = [
+    "kafka_topic",
+    "kafka_partition",
+    "first_offset",
+    "last_offset",
+    "messages",
+    "refused",
+    "last_kafka_timestamp",
+    "read_at",
+]
+"""What the ledger says of a block, without how long its payments took."""
 
 
 def kafka_now() -> datetime:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ingest import ingest_schema
+from ingest import BLOCK_COLUMNS, ingest_schema
 
 from paystream.audit_holes import CONTENT, EMPTY, TOMBSTONE, Gap, classify
 from paystream.audit_ledger import Block, blocks_since, intervals, reach_before, read_first
@@ -26,6 +26,7 @@ def write(ingest, blocks, partition=0, topic="transactions", read_at=NOW) -> Non
     ingest.client.insert(
         "ingest_ledger",
         [[topic, partition, first, last, messages, 0, read_at, read_at] for first, last, messages in blocks],
+        column_names=BLOCK_COLUMNS,
     )
 
 
@@ -87,8 +88,8 @@ def test_what_an_audit_of_the_last_hour_reads_does_not_grow_with_the_ledger(inge
         start_again(ingest)
         blocks = days * 24 * 500
         ingest.client.command(
-            "INSERT INTO ingest_ledger SELECT 'transactions', number % 4, intDiv(number, 4) * 10,"
-            " intDiv(number, 4) * 10 + 9, 10, 0, at, at FROM"
+            f"INSERT INTO ingest_ledger ({', '.join(BLOCK_COLUMNS)})"
+            " SELECT 'transactions', number % 4, intDiv(number, 4) * 10, intDiv(number, 4) * 10 + 9, 10, 0, at, at FROM"
             f" (SELECT number, now64(3) - toIntervalMillisecond(7200 * ({blocks * 4} - number) / 4) AS at"
             f" FROM numbers({blocks * 4}))"
         )

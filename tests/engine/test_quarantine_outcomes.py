@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from ingest import ingest_schema
+from ingest import BLOCK_COLUMNS, ingest_schema
 
 from paystream import quarantine_replay
 from paystream.quarantine import Place, Selection, groups
@@ -37,7 +37,7 @@ def replayed(ingest, settings, old: Place, new: Place, state: str = "sent") -> N
 
 def read(ingest, *blocks: tuple[int, int], partition: int = 1, at: datetime = NOW - timedelta(minutes=5)) -> None:
     rows = [["transactions", partition, first, last, last - first + 1, 0, at, at] for first, last in blocks]
-    ingest.client.insert("ingest_ledger", rows)
+    ingest.client.insert("ingest_ledger", rows, column_names=BLOCK_COLUMNS)
 
 
 def counts(settings, **choice: int) -> tuple[int, int, int, int]:

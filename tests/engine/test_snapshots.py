@@ -323,21 +323,3 @@ def test_a_rollback_killed_at_any_moment_leaves_the_old_or_the_new(warehouse: Wa
         assert all(one.kept for one in snapshots) and snapshots[-1].serving
         to = len(snapshots) - 1
     assert killed >= 4
-
-
-def test_status_says_how_old_each_dimension_is(warehouse: Warehouse, paystream_here: PaystreamHere) -> None:
-    settings, ingest = warehouse
-    assert paystream_here(settings, "status") == (0, "status dimensions=0\n", [])
-    load_merchants(settings, {1: "One"})
-    load_rates(settings, {("EUR", DAY): "1.1"})
-    ingest.client.command(
-        "ALTER TABLE dimension_snapshots UPDATE loaded_at = loaded_at - INTERVAL 36 HOUR WHERE dimension = 'fx' "
-        "SETTINGS mutations_sync = 1"
-    )
-    code, out, err = paystream_here(settings, "status", "--json")
-    assert (code, err) == (0, [])
-    fx, merchants = json.loads(out)["dimensions"]
-    assert (fx["dimension"], fx["snapshot_id"], fx["newest_quote"]) == ("fx", 1, str(DAY))
-    assert 36 <= fx["age_hours"] < 36.1
-    assert (merchants["rows"], merchants["newest_quote"]) == (1, None) and 0 <= merchants["age_hours"] < 0.1
-    assert paystream_here(settings, "status")[1].startswith("status dimension=fx snapshot_id=1 rows=1 loaded_at=")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paystream import audit_holes
-from paystream.audit import Audit, PartitionAudit, _headroom_hours, _is_of_another_topic
+from paystream.audit import Audit, PartitionAudit, _is_of_another_topic, headroom_hours
 from paystream.audit_command import _advice
 from paystream.audit_deep import _near
 from paystream.audit_holes import JOIN_OFFSETS, SCAN_OFFSETS, Gap, explain
@@ -91,7 +91,7 @@ def test_a_group_without_offsets_leaves_the_audit_incomplete_and_says_what_to_do
     ],
 )
 def test_headroom_is_what_time_and_size_leave(retention: Retention, at: dict, hours: float | None) -> None:
-    assert _headroom_hours(position(**at), retention) == (hours if hours is None else pytest.approx(hours, abs=0.01))
+    assert headroom_hours(position(**at), retention) == (hours if hours is None else pytest.approx(hours, abs=0.01))
 
 
 def test_a_block_is_of_another_topic_if_what_stands_in_its_place_is_newer_than_all_it_had() -> None:

@@ -6,6 +6,7 @@ import re
 import xml.etree.ElementTree as ET
 
 import pytest
+import results
 from rich.console import Console
 
 from loadtest import report_compare, report_text
@@ -13,7 +14,6 @@ from loadtest.report_figures import seconds, size
 from loadtest.report_file import parse
 from loadtest.report_junit import junit_xml
 from loadtest.report_page import page
-from tests import results
 
 
 @pytest.fixture

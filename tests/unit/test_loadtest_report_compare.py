@@ -5,11 +5,11 @@ import json
 import math
 
 import pytest
+import results
 from rich.console import Console
 
 from loadtest import report_compare
 from loadtest.report_file import parse
-from tests import results
 
 
 def on_terminal(a, b):

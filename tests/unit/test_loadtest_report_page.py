@@ -6,11 +6,11 @@ import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 
 import pytest
+import results
 
 from loadtest.report_file import parse
 from loadtest.report_page import page
 from loadtest.report_plots import Level, Line, _ticks, bucket, histogram, line_plot, time_label
-from tests import results
 
 VOID = {"meta", "link", "br"}
 

@@ -1,0 +1,146 @@
+"""Whether a status is healthy, and why not."""
+
+from dataclasses import dataclass
+
+from paystream.settings import Settings
+from paystream.status import DIMENSIONS, OBJECTIVE_LIMIT, OBJECTIVE_SHARE, Status
+
+PARTS_LIMIT = 500
+"""Active parts in one partition. The engine delays inserts from 1,000 on and refuses them from 3,000 on."""
+AT_LEAST = 10
+"""So many refused messages or pending payments in the window are needed before their share means something."""
+PENDING_SHARE_LIMIT = 0.05
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One reason for not being healthy.
+
+    Attributes:
+        name: a word that alerts and logs can match: the same for the same kind of problem.
+        text: what is measured and what it may be, without a full stop.
+        section: where docs/runbook.md says what to do.
+    """
+
+    name: str
+    text: str
+    section: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the first line and the exit code say."""
+
+    problems: list[Problem]
+    exit_code: int
+
+    @property
+    def word(self) -> str:
+        """Return ``healthy``, ``not healthy``, or ``unknown`` where a service or the schema could not be asked."""
+        return {0: "healthy", 1: "not healthy"}.get(self.exit_code, "unknown")
+
+    @property
+    def line(self) -> str:
+        """Return the verdict and its reasons in one line."""
+        return ": ".join([self.word, "; ".join(one.text for one in self.problems)]) if self.problems else self.word
+
+
+def judge(status: Status, settings: Settings) -> Verdict:
+    """Return what is wrong, worst first. Exit code: 0 healthy, 1 not, 2 no schema or topic, 3 a service is away."""
+    problems = [
+        Problem("unmeasured", f"cannot tell {one.what}: {one.why.rstrip('.')}", "Status cannot tell")
+        for one in status.unmeasured
+    ]
+    problems += [*_ingest(status, settings), *_stored(status, settings), *_dimensions(status, settings)]
+    return Verdict(problems, max(status.exit_code, 1 if problems else 0))
+
+
+def _ingest(status: Status, settings: Settings) -> list[Problem]:
+    found = []
+    backlog, flow, objective = status.backlog, status.flow, status.objective
+    if backlog:
+        expired = sum(one.expired for one in backlog.partitions)
+        if expired:
+            found.append(Problem("expired", f"{expired:,} messages expired unread", "Unread messages expire"))
+        late = backlog.seconds > settings.status_lag_limit_seconds
+        # Not before half of its time is up: a topic may keep everything for less than the limit.
+        left = backlog.expires_s
+        if late and left is not None and left < min(settings.status_expiry_limit_hours * 3600, backlog.seconds):
+            kept = duration(max(0, left))
+            text = f"unread messages expire in {kept} (limit {settings.status_expiry_limit_hours:g} h)"
+            found.append(Problem("expiry", text, "Unread messages expire"))
+        if late:
+            why = f", ingest runs into: {' '.join(status.ingest_error.split())[:160]}" if status.ingest_error else ""
+            text = (
+                f"{backlog.messages:,} messages unread, the oldest for {duration(backlog.seconds)} "
+                f"(limit {duration(settings.status_lag_limit_seconds)}){why}"
+            )
+            found.append(Problem("lag", text, "Ingest stands still"))
+    if flow and flow.p95_s is not None and flow.p95_s > OBJECTIVE_LIMIT.total_seconds():
+        text = f"95 % of payments are stored within {duration(flow.p95_s)} (limit {duration(OBJECTIVE_LIMIT.seconds)})"
+        found.append(Problem("latency", text, "Payments are stored late"))
+    if objective and objective.budget_spent_share is not None and objective.budget_spent_share >= 1:
+        text = (
+            f"only {objective.in_time_share:.2%} of 30 days' payments were stored within five minutes "
+            f"(objective {OBJECTIVE_SHARE:.0%})"
+        )
+        found.append(Problem("objective", text, "Payments are stored late"))
+    return found
+
+
+def _stored(status: Status, settings: Settings) -> list[Problem]:
+    found = []
+    audit, flow = status.last_audit, status.flow
+    if audit and audit.verdict != "complete":
+        text = f"the last audit, {duration(audit.age_hours * 3600)} ago, said {audit.verdict}"
+        if audit.lost or audit.expired:
+            text += f" ({audit.lost:,} lost, {audit.expired:,} expired)"
+        found.append(Problem("audit", text, "Audit says lost"))
+    if flow and flow.refused >= AT_LEAST:
+        share = flow.refused / flow.messages
+        if share > settings.status_refused_share_limit:
+            reason = f", most for {status.refusals[0].reason}" if status.refusals else ""
+            limit = f"{settings.status_refused_share_limit:.2%}"
+            text = f"{share:.2%} of the messages are refused (limit {limit}){reason}"
+            found.append(Problem("refused", text, "Quarantine is growing"))
+    for one in status.parts or []:
+        if one.in_fullest_partition > PARTS_LIMIT:
+            text = f"{one.in_fullest_partition:,} parts in a partition of {one.table} (limit {PARTS_LIMIT})"
+            found.append(Problem("parts", text, "Too many parts"))
+    return found
+
+
+def _dimensions(status: Status, settings: Settings) -> list[Problem]:
+    found = [
+        Problem("load", f"{one.kind} {one.name} failed to load: {' '.join(one.why.split())[:160]}", "A load fails")
+        for one in status.failed_loads or []
+    ]
+    if status.dimensions is not None:
+        loaded = {one.dimension: one for one in status.dimensions}
+        for name in DIMENSIONS:
+            if name not in loaded:
+                found.append(Problem("dimension", f"{name} was never loaded", "A dimension is old"))
+            elif loaded[name].age_hours > settings.status_dimension_age_limit_hours:
+                text = (
+                    f"{name} was loaded {duration(loaded[name].age_hours * 3600)} ago "
+                    f"(limit {duration(settings.status_dimension_age_limit_hours * 3600)})"
+                )
+                found.append(Problem("dimension", text, "A dimension is old"))
+        quote = loaded["fx"].newest_quote if "fx" in loaded else None
+        if quote and (status.at.date() - quote).days * 24 > settings.status_dimension_age_limit_hours:
+            days = (status.at.date() - quote).days
+            found.append(Problem("quote", f"the newest exchange rate is {days} days old", "A dimension is old"))
+    pending = status.pending
+    if pending and pending.payments >= AT_LEAST and pending.share > PENDING_SHARE_LIMIT:
+        text = f"{pending.share:.1%} of the payments came in without merchant or rate (limit {PENDING_SHARE_LIMIT:.0%})"
+        found.append(Problem("pending", text, "A dimension is old"))
+    return found
+
+
+def duration(seconds: float) -> str:
+    """Return seconds in the largest unit that leaves a number people can grasp."""
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * size:
+            number = seconds / size
+            return f"{number:.0f} {unit}" if number >= 10 else f"{number:.1f}".removesuffix(".0") + f" {unit}"
+    return f"{seconds:.3g} s" if seconds < 10 else f"{seconds:.0f} s"

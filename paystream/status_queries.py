@@ -1,0 +1,125 @@
+"""What `paystream status` asks ClickHouse. No question reads more when more is stored, only when more came lately."""
+
+FLOW = """
+SELECT sum(messages), sum(refused), sum(timed), sumForEach(latency_histogram)
+FROM ingest_ledger
+WHERE kafka_topic = {topic:String} AND read_at >= now64(3) - toIntervalSecond({window_s:UInt32})
+"""
+
+TOTALS = """
+SELECT
+    sum(read),
+    sum(payments),
+    sum(late_payments),
+    if(sum(payments) = 0, NULL, minIf(hour, payments > 0)),
+    if(sum(read) = 0, NULL, greatest(0, dateDiff('millisecond', max(newest), now64(3)) / 1000))
+FROM
+(
+    SELECT
+        toStartOfHour(read_at) AS hour,
+        sum(messages) AS read,
+        sum(timed) AS payments,
+        sum(late) AS late_payments,
+        max(last_kafka_timestamp) AS newest
+    FROM ingest_ledger
+    WHERE kafka_topic = {topic:String}
+        AND toStartOfHour(read_at) > now() - toIntervalSecond({objective_s:UInt32})
+    GROUP BY hour
+)
+"""
+"""From the projection by_hour."""
+
+INGEST_ERROR = """
+SELECT if(count() = 0, '', argMax(text, time))
+FROM
+(
+    SELECT e.1 AS time, e.2 AS text
+    FROM system.kafka_consumers
+    ARRAY JOIN arrayZip(exceptions.time, exceptions.text) AS e
+    WHERE database = currentDatabase() AND table = 'transactions_queue'
+        AND e.1 >= now() - toIntervalSecond(60)
+)
+"""
+
+REFUSALS = """
+SELECT reason, uniqExact(kafka_partition, kafka_offset, kafka_timestamp) AS messages
+FROM quarantine
+WHERE kafka_topic = {topic:String} AND quarantined_at >= now64(3) - toIntervalSecond({window_s:UInt32})
+GROUP BY reason
+ORDER BY messages DESC, reason
+"""
+
+# Rows are sorted by day and merchant, so that what came in lately is everywhere in a day. But it is in parts that were
+# written lately, and of those the small ones, newest first, are what is read: the cost has a bound at any volume.
+PENDING = """
+SELECT
+    countIf(enrichment_status = 'merchant_pending'),
+    countIf(enrichment_status = 'fx_pending'),
+    count()
+FROM transactions
+WHERE ingested_at >= now64(3) - toIntervalSecond({window_s:UInt32}) AND kafka_topic = {topic:String}
+    AND _part IN
+    (
+        SELECT name
+        FROM
+        (
+            SELECT name, sum(rows) OVER (ORDER BY modification_time DESC, name) AS read
+            FROM system.parts
+            WHERE active AND database = currentDatabase() AND table = 'transactions' AND rows <= 1000000
+                AND modification_time >= now() - toIntervalSecond({window_s:UInt32})
+        )
+        WHERE read <= 3000000
+    )
+"""
+
+DIMENSIONS = """
+SELECT
+    dimension,
+    max(snapshot_id),
+    argMax(row_count, snapshot_id),
+    argMax(loaded_at, snapshot_id),
+    dateDiff('second', argMax(loaded_at, snapshot_id), now64(3)) / 3600,
+    if(dimension = 'fx', (SELECT max(rate_date) FROM fx_rates), NULL)
+FROM dimension_snapshots
+GROUP BY dimension
+ORDER BY dimension
+"""
+
+FAILED_LOADS = """
+SELECT 'dictionary', name, last_exception
+FROM system.dictionaries
+WHERE database = currentDatabase() AND last_exception != ''
+UNION ALL
+SELECT 'view', view, exception
+FROM system.view_refreshes
+WHERE database = currentDatabase() AND exception != ''
+"""
+
+PARTS = """
+SELECT table, sum(parts), max(parts)
+FROM
+(
+    SELECT table, partition_id, count() AS parts
+    FROM system.parts
+    WHERE active AND database = currentDatabase()
+    GROUP BY table, partition_id
+)
+WHERE table IN ('transactions', 'ingest_ledger', 'quarantine')
+GROUP BY table
+ORDER BY table DESC
+"""
+
+LAST_AUDIT = """
+SELECT
+    audited_at,
+    dateDiff('second', audited_at, now64(3)) / 3600,
+    verdict,
+    dateDiff('second', since, audited_at) / 3600,
+    is_deep,
+    lost,
+    expired
+FROM audits
+WHERE kafka_topic = {topic:String}
+ORDER BY audited_at DESC
+LIMIT 1
+"""

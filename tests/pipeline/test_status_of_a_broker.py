@@ -1,0 +1,79 @@
+"""`paystream status` on a real broker: what is unread, since when, and that an outage spends the error budget."""
+
+import json
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from confluent_kafka import Producer
+from payments import message
+
+from migrations import runner
+from paystream.clickhouse import connect
+from paystream.kafka import client_config
+from paystream.settings import Settings
+
+WAIT_S = 60
+
+
+def send(settings: Settings, count: int, age: timedelta, partition: int) -> None:
+    producer = Producer(client_config(settings))
+    sent_at = int((datetime.now(UTC) - age).timestamp() * 1000)
+    for _ in range(count):
+        producer.produce(settings.kafka_topic, message(), partition=partition, timestamp=sent_at)
+    assert producer.flush(WAIT_S) == 0
+
+
+def test_from_all_is_read_to_an_outage_and_back(
+    stack: Settings, paystream_here: Callable[..., tuple[int, str, list[str]]]
+) -> None:
+    def status() -> tuple[int, dict]:
+        code, out, err = paystream_here(stack, "status", "--json")
+        assert err == []
+        return code, json.loads(out)
+
+    def wait_until(condition: Callable[[dict], bool]) -> dict:
+        deadline = time.monotonic() + WAIT_S
+        while not condition(found := status()[1]):
+            assert time.monotonic() < deadline, found
+            time.sleep(0.2)
+        return found
+
+    assert status()[0] == 2  # no schema yet
+    runner.up(stack)
+    # The block that was waiting for messages while the view was changed counts no latencies.
+    send(stack, 1, timedelta(0), partition=1)
+    untimed = 1 - wait_until(lambda now: now["flow"]["messages"] == 1 and not any(lags(now)))["flow"]["payments"]
+    send(stack, 19, timedelta(0), partition=1)
+    found = wait_until(lambda now: now["flow"]["messages"] == 20 and not any(lags(now)))
+    assert (found["objective"]["payments"], found["objective"]["late"]) == (20 - untimed, 0)
+    assert found["unmeasured"] == []
+    assert 0 < found["backlog"]["partitions"][0]["expires_s"] <= 24 * 3600
+    assert paystream_here(stack, "audit")[0] == 0
+    assert wait_until(lambda now: now["last_audit"] is not None)["last_audit"]["verdict"] == "complete"
+
+    with connect(stack) as client:
+        client.command("DETACH TABLE transactions_queue SYNC")
+        try:
+            send(stack, 4, timedelta(minutes=10), partition=2)
+            send(stack, 3, timedelta(seconds=90), partition=2)
+            code, found = status()
+        finally:
+            client.command("ATTACH TABLE transactions_queue")
+    assert code == 1
+    assert lags(found) == [0, 0, 7, 0]
+    behind = found["backlog"]["partitions"][2]
+    assert 600 <= behind["seconds"] < 660 and behind["overdue"] == 4 and behind["expired"] == 0
+    assert behind["expires_s"] == pytest.approx(24 * 3600 - behind["seconds"], abs=60)
+    assert [one["name"] for one in found["problems"]][:1] == ["lag"]
+    # What is not stored yet and late already is late.
+    assert (found["objective"]["payments"], found["objective"]["late"]) == (24 - untimed, 4)
+
+    found = wait_until(lambda now: now["flow"]["messages"] == 27 and not any(lags(now)))
+    assert (found["objective"]["payments"], found["objective"]["late"]) == (27 - untimed, 4)
+    assert found["objective"]["budget_spent_share"] == pytest.approx(4 / (27 - untimed) / 0.05)
+
+
+def lags(found: dict) -> list[int]:
+    return [one["messages"] for one in found["backlog"]["partitions"]]

@@ -1,0 +1,46 @@
+"""Statuses to look at, without services."""
+
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from typing import Any
+
+from paystream.lag import PartitionLag
+from paystream.status import (
+    Backlog,
+    DimensionAge,
+    Flow,
+    LastAudit,
+    Objective,
+    Pending,
+    Refusals,
+    Status,
+    TableParts,
+)
+
+AT = datetime(2026, 11, 25, 12, tzinfo=UTC)
+
+HEALTHY = Status(
+    topic="transactions",
+    database="paystream",
+    at=AT,
+    took_s=0.1,
+    backlog=Backlog([PartitionLag(0, 12, 0.2, 0, 0, 86_400.0), PartitionLag(1, 0, 0.0, 0, 0, 90_000.0)]),
+    flow=Flow(150_000, 500.0, 30, 149_970, 0.19, 0.31, 0.35),
+    objective=Objective(10_000_000, 1_000, 0.9999, 0.002, AT),
+    freshness_s=0.2,
+    ingest_error="",
+    refusals=[Refusals("not_json", 30, 6.0)],
+    pending=Pending(20, 0, 149_970),
+    dimensions=[
+        DimensionAge("fx", 3, 228_828, AT, 5.0, date(2026, 11, 24)),
+        DimensionAge("merchants", 9, 80_000, AT, 6.0, None),
+    ],
+    failed_loads=[],
+    parts=[TableParts("transactions", 12, 9)],
+    last_audit=LastAudit(AT, 0.01, "complete", 1.0, False, 0, 0),
+)
+
+
+def lag(**changes: Any) -> Backlog:
+    """Return a backlog of one partition with some things changed."""
+    return Backlog([replace(PartitionLag(0, 12, 0.2, 0, 0, 86_400.0), **changes)])

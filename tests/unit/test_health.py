@@ -1,0 +1,147 @@
+"""What is healthy, and what the first line says when it is not."""
+
+from dataclasses import replace
+from datetime import date
+from typing import Any
+
+import pytest
+from statuses import HEALTHY, lag
+
+from paystream.health import duration, judge
+from paystream.settings import Settings
+from paystream.status import FailedLoad, Flow, Pending, Refusals, TableParts, Unmeasured
+
+SETTINGS = Settings(_env_file=None)
+
+
+def test_healthy_needs_no_reason() -> None:
+    verdict = judge(HEALTHY, SETTINGS)
+    assert (verdict.word, verdict.line, verdict.exit_code, verdict.problems) == ("healthy", "healthy", 0, [])
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "text"),
+    [
+        ({"backlog": lag(messages=9000, seconds=61)}, "lag", "9,000 messages unread, the oldest for 61 s (limit 60 s)"),
+        (
+            {"backlog": lag(seconds=3600 * 145, expires_s=3600 * 23)},
+            "expiry",
+            "unread messages expire in 23 h (limit 24 h)",
+        ),
+        ({"backlog": lag(expired=7)}, "expired", "7 messages expired unread"),
+        (
+            {"flow": Flow(1000, 3.3, 0, 1000, 1.0, 301.0, 400.0)},
+            "latency",
+            "95 % of payments are stored within 5 min (limit 5 min)",
+        ),
+        (
+            {"objective": replace(HEALTHY.objective, in_time_share=0.94, budget_spent_share=1.2)},
+            "objective",
+            "only 94.00% of 30 days' payments were stored within five minutes (objective 95%)",
+        ),
+        (
+            {"last_audit": replace(HEALTHY.last_audit, verdict="loss", lost=3, age_hours=0.5)},
+            "audit",
+            "the last audit, 30 min ago, said loss (3 lost, 0 expired)",
+        ),
+        (
+            {"flow": Flow(1000, 3.3, 20, 980, 0.1, 0.2, 0.3), "refusals": [Refusals("currency_unknown", 20, 4.0)]},
+            "refused",
+            "2.00% of the messages are refused (limit 1.00%), most for currency_unknown",
+        ),
+        (
+            {"parts": [TableParts("transactions", 900, 501)]},
+            "parts",
+            "501 parts in a partition of transactions (limit 500)",
+        ),
+        (
+            {"failed_loads": [FailedLoad("dictionary", "fx_rates_dict", "no\nsuch host")]},
+            "load",
+            "dictionary fx_rates_dict failed to load: no such host",
+        ),
+        ({"dimensions": HEALTHY.dimensions[:1]}, "dimension", "merchants was never loaded"),
+        (
+            {"dimensions": [HEALTHY.dimensions[0], replace(HEALTHY.dimensions[1], age_hours=145)]},
+            "dimension",
+            "merchants was loaded 6 d ago (limit 6 d)",
+        ),
+        (
+            {"dimensions": [replace(HEALTHY.dimensions[0], newest_quote=date(2026, 11, 18)), HEALTHY.dimensions[1]]},
+            "quote",
+            "the newest exchange rate is 7 days old",
+        ),
+        (
+            {"pending": Pending(100, 60, 2000)},
+            "pending",
+            "8.0% of the payments came in without merchant or rate (limit 5%)",
+        ),
+    ],
+)
+def test_each_reason_is_in_the_first_line(change: dict[str, Any], name: str, text: str) -> None:
+    verdict = judge(replace(HEALTHY, **change), SETTINGS)
+    assert (verdict.exit_code, verdict.word) == (1, "not healthy")
+    assert text in verdict.line
+    assert [problem.text for problem in verdict.problems if problem.name == name] == [
+        next(problem.text for problem in verdict.problems if text in problem.text)
+    ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"backlog": lag(seconds=59, expires_s=50.0)},  # a topic that keeps everything for two minutes
+        {"flow": Flow(12, 0.04, 9, 3, 0.1, 0.2, 0.3)},  # three quarters, but of next to nothing
+        {"pending": Pending(3, 0, 4)},
+        {"last_audit": None},
+        {"objective": None, "flow": None, "backlog": None, "parts": None, "dimensions": None, "pending": None},
+    ],
+)
+def test_what_is_no_reason(change: dict[str, Any]) -> None:
+    assert judge(replace(HEALTHY, **change), SETTINGS).exit_code == 0
+
+
+def test_what_ingest_runs_into_stands_beside_the_lag() -> None:
+    status = replace(HEALTHY, backlog=lag(seconds=90), ingest_error="Code: 60.\n  No table")
+    assert judge(status, SETTINGS).line.endswith("(limit 60 s), ingest runs into: Code: 60. No table")
+
+
+@pytest.mark.parametrize(("codes", "expected"), [([2], 2), ([3, 1], 3), ([1], 1), ([2, 3], 3)])
+def test_what_cannot_be_measured_decides_the_exit_code(codes: list[int], expected: int) -> None:
+    unmeasured = [Unmeasured("parts", "It was refused.", code) for code in codes]
+    verdict = judge(replace(HEALTHY, unmeasured=unmeasured, parts=None), SETTINGS)
+    assert verdict.exit_code == expected
+    assert verdict.word == ("not healthy" if expected == 1 else "unknown")
+    assert "cannot tell parts: It was refused" in verdict.line
+
+
+def test_limits_are_settings() -> None:
+    strict = Settings(
+        _env_file=None,
+        status_lag_limit_seconds=0.1,
+        status_refused_share_limit=0,
+        status_dimension_age_limit_hours=5.5,
+        status_expiry_limit_hours=25,
+    )
+    assert [one.name for one in judge(HEALTHY, strict).problems] == ["lag", "refused", "dimension", "quote"]
+
+
+def test_a_topic_that_keeps_little_is_in_no_danger_at_first() -> None:
+    day = 24 * 3600.0
+    names = [judge(replace(HEALTHY, backlog=lag(seconds=s, expires_s=day - s)), SETTINGS) for s in (600, day * 0.6)]
+    assert [[one.name for one in verdict.problems] for verdict in names] == [["lag"], ["expiry", "lag"]]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (0.0312, "0.0312 s"),
+        (9.99, "9.99 s"),
+        (61, "61 s"),
+        (150, "2.5 min"),
+        (7200, "2 h"),
+        (518_400, "6 d"),
+    ],
+)
+def test_durations_are_in_the_unit_that_people_grasp(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
