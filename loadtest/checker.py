@@ -2,9 +2,10 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 from clickhouse_connect.driver.client import Client
@@ -14,6 +15,7 @@ from loadtest.messages import (
     Plan,
     contents,
     halves,
+    intended_us,
     is_duplicate,
     is_malformed,
     is_overtaken,
@@ -25,6 +27,7 @@ from loadtest.messages import (
     render,
     roots,
 )
+from loadtest.milliseconds import Milliseconds
 
 CHUNK = 1_000_000
 
@@ -48,7 +51,9 @@ SELECT
     indexOf({{statuses:Array(String)}}, status) AS status_place,
     toUnixTimestamp64Micro(created_at) AS created_us,
     toUnixTimestamp64Micro(updated_at) AS updated_us,
-    indexOf(['merchant_pending', 'fx_pending'], enrichment_status) AS pending
+    indexOf(['merchant_pending', 'fx_pending'], enrichment_status) AS pending,
+    toUnixTimestamp64Milli(kafka_timestamp) AS kafka_ms,
+    toUnixTimestamp64Milli(ingested_at) AS stored_ms
 {_CURRENT}
 """
 _SUMS = f"""
@@ -62,6 +67,12 @@ FROM quarantine FINAL
 WHERE {_OFFSETS} AND quarantined_at >= {{started:DateTime64(3, 'UTC')}}
 """
 _BEFORE_FINAL = f"SELECT count(), uniqExact(transaction_id) FROM transactions WHERE {_WINDOW}"
+_STORED_AT = f"""
+SELECT transaction_id, min(toUnixTimestamp64Milli(ingested_at))
+FROM transactions
+WHERE toDate(created_at) IN {{days:Array(Date)}} AND merchant_id = {{merchant_id:UInt32}} AND {_WINDOW}
+GROUP BY transaction_id
+"""
 
 
 @dataclass(frozen=True)
@@ -76,6 +87,25 @@ class Window:
     def messages(self) -> int:
         """Return how many messages the topic took in."""
         return sum(self.end) - sum(self.first)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Return what queries for the rows of the run need."""
+        return {"first": self.first, "end": self.end, "started": self.started_at}
+
+
+@dataclass(frozen=True)
+class Stages:
+    """How long stored rows took from stage to stage, by the times that they carry.
+
+    "Kafka" is the message's own timestamp: with Kafka's default, that of its producer, set when it was handed over.
+    Rows of payments that were made before they were sent, that were sent twice, or that reached another state, do not
+    tell when the message that they came from was due; only ``kafka_to_stored`` counts them.
+    """
+
+    created_to_kafka: Milliseconds = field(default_factory=Milliseconds)
+    kafka_to_stored: Milliseconds = field(default_factory=Milliseconds)
+    created_to_stored: Milliseconds = field(default_factory=Milliseconds)
 
 
 @dataclass(frozen=True)
@@ -142,7 +172,14 @@ class Found:
         return [currency for currency, (sent, stored) in self.money.items() if sent != stored]
 
 
-def check(client: Client, plan: Plan, window: Window, sent: int, rejected_keys: list[str]) -> Found:
+def check(
+    client: Client,
+    plan: Plan,
+    window: Window,
+    sent: int,
+    rejected_keys: list[str],
+    stages: Stages | None = None,
+) -> Found:
     """Compare what is stored with what was sent. Reads only.
 
     Args:
@@ -151,29 +188,27 @@ def check(client: Client, plan: Plan, window: Window, sent: int, rejected_keys: 
         window: the offsets that its messages fell into.
         sent: how many messages were handed to the producer, from number 0.
         rejected_keys: the transaction id of each message among them that the broker did not confirm.
+        stages: takes in the latencies of the rows on the way.
 
     Memory: a few bytes a message (8 more with further states), some tens a malformed one, and blocks of the result as
     they arrive.
     """
-    parameters: dict[str, Any] = {
-        "first": window.first,
-        "end": window.end,
-        "started": window.started_at,
+    parameters = _parameters(client, window) | {
         "currencies": plan.all_currencies,
         "statuses": list(plan.statuses),
     }
-    parameters["days"] = [day for (day,) in client.query(_DAYS, parameters=parameters).result_rows]
 
     rejected, times = np.unique(numbers_of(plan, *halves(rejected_keys)), return_counts=True)
     rejections = dict(zip(rejected.tolist(), times.tolist(), strict=True))
     accepted = _accepted(plan, sent, rejections)
     malformed = _Malformed.of(plan, sent, rejections)
     newest, unsure = _newest_states(plan, sent, rejections)
+    repeated = _repeated(plan, sent)
     seen = np.zeros(sent, dtype=np.uint8)
     stored = unexpected = altered = pending_as_planned = 0
     with client.query_column_block_stream(_ROWS, parameters=parameters) as blocks:
         for block in blocks:
-            upper, lower, *columns, pending = map(np.asarray, block)
+            upper, lower, *columns, pending, kafka_ms, stored_ms = map(np.asarray, block)
             stored += len(upper)
             numbers = numbers_of(plan, upper.astype(np.uint64), lower.astype(np.uint64))
             ours = (numbers >= 0) & (numbers < sent)
@@ -182,6 +217,13 @@ def check(client: Client, plan: Plan, window: Window, sent: int, rejected_keys: 
             unexpected += int(np.count_nonzero(~ours))
             numbers = numbers[ours]
             columns = [column[ours] for column in columns]
+            if stages:
+                created_us, updated_us = columns[-2:]
+                tells = ~repeated[numbers] & (created_us == updated_us) & (created_us == intended_us(plan, numbers))
+                kafka_us, stored_us = kafka_ms[ours] * 1000, stored_ms[ours] * 1000
+                stages.created_to_kafka.add((kafka_us - created_us)[tells])
+                stages.kafka_to_stored.add(stored_us - kafka_us)
+                stages.created_to_stored.add((stored_us - created_us)[tells])
             wrong = np.flatnonzero(_differs(contents(plan, numbers if newest is None else newest[numbers]), columns))
             altered += sum(
                 number not in unsure
@@ -227,6 +269,17 @@ def check(client: Client, plan: Plan, window: Window, sent: int, rejected_keys: 
         overtaken_messages=_count(_is_newly_overtaken, plan, sent),
         pending_as_planned=pending_as_planned,
     )
+
+
+def stored_ms(client: Client, window: Window, merchant_id: int) -> dict[UUID, int]:
+    """Return when ClickHouse took in a run's transactions of one merchant, in milliseconds since 1970 by its clock."""
+    parameters = _parameters(client, window) | {"merchant_id": merchant_id}
+    return dict(client.query(_STORED_AT, parameters=parameters).result_rows)
+
+
+def _parameters(client: Client, window: Window) -> dict[str, Any]:
+    days = client.query(_DAYS, parameters=window.parameters).result_rows
+    return window.parameters | {"days": [day for (day,) in days]}
 
 
 @dataclass(frozen=True)
@@ -348,6 +401,14 @@ def _newest_states(
         newer = ~is_overtaken(plan, states)
         np.maximum.at(newest, first[newer], states[newer])
     return newest, {number: np.array(states) for number, states in unsure.items()}
+
+
+def _repeated(plan: Plan, sent: int) -> np.ndarray:
+    """Mark the messages that a later one repeats."""
+    repeated = np.zeros(sent, dtype=bool)
+    for numbers in _chunks(sent):
+        repeated[originals(plan, numbers[is_duplicate(plan, numbers)])] = True
+    return repeated
 
 
 def _differs(wanted: Contents, columns: list[np.ndarray]) -> np.ndarray:

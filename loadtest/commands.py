@@ -3,11 +3,12 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
-from typing import Annotated
+from tempfile import NamedTemporaryFile
+from typing import Annotated, Any
 
 import orjson
 import typer
@@ -15,16 +16,18 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from loadtest.document import as_document
 from loadtest.drain import FULL, PARTS, drain
 from loadtest.fault_commands import faults
 from loadtest.generate_command import generate
 from loadtest.repair_command import repair
 from loadtest.report_command import report
+from loadtest.report_file import parse
+from loadtest.report_text import as_fields, show_document
 from loadtest.run import Progress
 from loadtest.run import run as run_workload
-from loadtest.verdict import as_dict, as_fields, judge, show
 from loadtest.workload import load, shipped
-from paystream.errors import UsageError
+from paystream.errors import PaystreamError, UsageError
 from paystream.output import console, errors, is_terminal, print_fields, print_json
 from paystream.settings import load_settings
 
@@ -59,22 +62,20 @@ def run(
         with _reporter(quiet=json == "-") as report:
             result = run_workload(settings, plan, report)
     except KeyboardInterrupt:
-        errors.print(
-            f"Load test '{name}' was interrupted: no result. What had been sent stays stored.", highlight=False
-        )
+        errors.print(f"Load test '{name}' was interrupted before it sent anything: no result.", highlight=False)
         raise typer.Exit(130) from None
-    verdict = judge(plan, result)
+    document = as_document(name, plan, result)
     if json == "-":
-        print_json(as_dict(name, plan, result, verdict))
+        print_json(document)
+    elif is_terminal():
+        show_document(console, document)
     else:
-        if json is not None:
-            document = as_dict(name, plan, result, verdict)
-            _write(Path(json), orjson.dumps(document, default=str, option=orjson.OPT_INDENT_2) + b"\n")
-        if is_terminal():
-            show(console, name, plan, result, verdict)
-        else:
-            print_fields("loadtest", as_fields(name, result, verdict))
-    if verdict.word != "pass":
+        print_fields("loadtest", as_fields(parse(document)))
+    if json not in (None, "-"):
+        _write(Path(json), document)
+    if early := result.ended_early:
+        raise type(early)(f"Load test '{name}' ended early, so its result is partial: {early}")
+    if document["verdict"] != "pass":
         raise typer.Exit(1)
 
 
@@ -237,10 +238,14 @@ def _check_writable(path: Path) -> None:
         ) from error
 
 
-def _write(path: Path, document: bytes) -> None:
+def _write(path: Path, document: dict[str, Any]) -> None:
+    """Write a result; where that fails, elsewhere, since nobody wants to run an hour again for a full disk."""
+    content = orjson.dumps(document, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS) + b"\n"
     try:
-        path.write_bytes(document)
+        path.write_bytes(content)
     except OSError as error:
-        raise UsageError(
-            f"Result file '{path}' cannot be written: {error.strerror}. Name another one with --json."
-        ) from error
+        kept = "All that is left of the result is what was printed."
+        with suppress(OSError), NamedTemporaryFile("wb", prefix="loadtest-", suffix=".json", delete=False) as instead:
+            instead.write(content)
+            kept = f"It is in '{instead.name}' instead."
+        raise PaystreamError(f"Result file '{path}' cannot be written: {error.strerror}. {kept}") from error

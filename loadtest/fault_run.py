@@ -200,7 +200,8 @@ def run_fault(settings: Settings, fault: Fault, kills: int, report: Callable[[st
                 end = topic.ends()
                 _wait_read(settings, topic, end)
                 last_us = plan.started_us + sent.sent * 1_000_000 // plan.rate_per_second - 1
-                seen = probe.finish(RESUME_LIMIT_S, last_us)
+                probe.await_all(RESUME_LIMIT_S, last_us)
+                seen = probe.finish(last_us)
                 sightings = probe.sightings
     report("checking")
     with connect(settings, timeout_s=300) as client:

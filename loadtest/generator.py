@@ -7,6 +7,7 @@ cannot outlive the parent.
 """
 
 import contextlib
+import math
 import os
 import queue
 import signal
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -22,6 +23,7 @@ import orjson
 from confluent_kafka import KafkaException, Producer
 
 from loadtest.messages import Plan, due, intended_us, render
+from loadtest.milliseconds import Milliseconds
 from paystream.errors import PaystreamError, ServiceUnavailable
 from paystream.settings import REPOSITORY
 
@@ -36,15 +38,13 @@ SHORTEST_ROUND_S = 0.005
 """At high rates, what came due in the meantime is sent in one go: going round for each message costs more than sending
 it. A generator that is behind does not pause."""
 
-_LATENESS_BINS = 60_001
-"""Lateness is counted in whole milliseconds, rounded up; the last bin holds a minute and more."""
-
 
 @dataclass(frozen=True)
 class Sent:
     """What the generator did. ``sent`` counts messages handed to the producer, in order from number 0.
 
-    ``rejected_keys`` holds one transaction id for each message that the broker did not confirm.
+    ``rejected_keys`` holds one transaction id for each message that the broker did not confirm. ``wire_bytes_each``:
+    what the producer sent to brokers for each message, NaN of a run of less than a second.
     """
 
     sent: int
@@ -56,6 +56,7 @@ class Sent:
     lateness_p99_s: float
     lateness_max_s: float
     cpu_s: float
+    wire_bytes_each: float = float("nan")
 
 
 # In the child
@@ -92,6 +93,7 @@ class _Producer:
         self.topic = topic
         self.rejected: list[str] = []
         self.first_error = ""
+        self.wire_bytes_each = float("nan")
         self.kafka = Producer(
             config
             | {
@@ -104,6 +106,8 @@ class _Producer:
                 # Silence means confirmed. A callback for each message would cost more than sending it.
                 "delivery.report.only.error": True,
                 "on_delivery": self._not_delivered,
+                "statistics.interval.ms": 1000,
+                "stats_cb": self._take_statistics,
                 "log_level": 0,
             }
         )
@@ -113,6 +117,13 @@ class _Producer:
         self.first_error = self.first_error or error.str()
         self.rejected.append(message.key().decode())
 
+    def _take_statistics(self, text: str) -> None:
+        """Note the bytes on the wire, which librdkafka alone can tell: it makes and compresses the batches."""
+        told = orjson.loads(text)
+        partitions = told["topics"].get(self.topic, {}).get("partitions", {}).values()
+        if messages := sum(partition["txmsgs"] for partition in partitions):
+            self.wire_bytes_each = sum(broker["txbytes"] for broker in told["brokers"].values()) / messages
+
     def finish(self) -> None:
         """Wait until every message is confirmed or given up, both bounded by the delivery timeout."""
         if self.kafka.flush(DELIVERY_TIMEOUT_S + 5):
@@ -120,28 +131,8 @@ class _Producer:
             self.kafka.flush(5)
 
 
-@dataclass
-class _Lateness:
-    """How late messages were handed to the producer, in bounded memory."""
-
-    bins: np.ndarray = field(default_factory=lambda: np.zeros(_LATENESS_BINS, dtype=np.int64))
-    longest_us: int = 0
-
-    def add(self, late_us: np.ndarray) -> None:
-        self.longest_us = max(self.longest_us, int(late_us.max()))
-        milliseconds = np.clip(-(-late_us // 1000), 0, _LATENESS_BINS - 1)
-        counts = np.bincount(milliseconds)
-        self.bins[: len(counts)] += counts
-
-    def percentile_s(self, percent: float) -> float:
-        total = self.bins.sum()
-        if not total:
-            return 0.0
-        return float(np.searchsorted(np.cumsum(self.bins), total * percent / 100)) / 1000
-
-
 def _send(plan: Plan, producer: _Producer, stop: threading.Event) -> Sent:
-    lateness = _Lateness()
+    lateness = Milliseconds()
     # The wall clock is read once: a clock that is set during the run neither stops nor floods it.
     offset_us = time.time_ns() // 1000 - time.monotonic_ns() // 1000
     chunk = max(1, min(5000, int(plan.peak_rate * RENDER_AHEAD_S / 5)))
@@ -196,8 +187,9 @@ def _send(plan: Plan, producer: _Producer, stop: threading.Event) -> Sent:
         queue_full=queue_full,
         lateness_p50_s=lateness.percentile_s(50),
         lateness_p99_s=lateness.percentile_s(99),
-        lateness_max_s=lateness.longest_us / 1e6,
+        lateness_max_s=lateness.longest_s,
         cpu_s=time.process_time() - cpu_before_s,
+        wire_bytes_each=producer.wire_bytes_each,
     )
 
 
@@ -297,7 +289,8 @@ class Generator:
             )
         self.sent = reply.get("sent", self.sent)
         if "result" in reply:
-            self.result = Sent(**reply["result"])
+            result = {name: math.nan if value is None else value for name, value in reply["result"].items()}
+            self.result = Sent(**result)
         return True
 
     def _tell(self, message: dict[str, Any]) -> None:

@@ -44,6 +44,7 @@ WHERE toDate(created_at) IN {days:Array(Date)}
 class Sighting:
     """A canary's intended send time and the arrival of the first answer with it, in microseconds since 1970."""
 
+    transaction_id: UUID
     intended_us: int
     seen_us: int
 
@@ -54,13 +55,18 @@ class Sighting:
 
 @dataclass(frozen=True)
 class Seen:
-    """What the probe saw. Latencies are in seconds; those of canaries that never showed are infinite."""
+    """What the probe saw. ``missed_us``: the intended send times of canaries that never showed."""
 
-    latencies_s: list[float]
-    never_seen: int
+    sightings: list[Sighting]
+    missed_us: list[int]
     query_p95_s: float
     queries: int
     failed_queries: int
+
+    @property
+    def latencies_s(self) -> list[float]:
+        """Return the latencies in seconds; those of canaries that never showed are infinite."""
+        return [one.latency_s for one in self.sightings] + [math.inf] * len(self.missed_us)
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
@@ -115,21 +121,20 @@ class Probe:
         """Return the latencies so far, in seconds."""
         return [sighting.latency_s for sighting in self._sightings]
 
-    def finish(self, wait_s: float, sent_until_us: int) -> Seen:
-        """Wait up to ``wait_s`` for the canaries that are still to come, then stop.
-
-        Canaries intended after ``sent_until_us`` were not sent and are not counted.
-        """
+    def await_all(self, wait_s: float, sent_until_us: int) -> None:
+        """Wait up to ``wait_s`` for the canaries that were sent and are still to be seen."""
         deadline = time.monotonic() + wait_s
         while self._thread.is_alive() and time.monotonic() < deadline and self._awaits(sent_until_us):
             time.sleep(ASK_EVERY_S)
+
+    def finish(self, sent_until_us: int) -> Seen:
+        """Stop, and return what was seen. Canaries intended after ``sent_until_us`` were not sent and do not count."""
         self._stop.set()
         self._thread.join(10)
         self._take_coming(sent_until_us)
-        missing = sum(at <= sent_until_us for _, at in self._pending)
         return Seen(
-            latencies_s=self.latencies_s + [math.inf] * missing,
-            never_seen=missing,
+            sightings=self.sightings,
+            missed_us=[at for _, at in self._pending if at <= sent_until_us],
             query_p95_s=percentile(self._query_seconds, 95),
             queries=len(self._query_seconds),
             failed_queries=self._failures,
@@ -174,7 +179,7 @@ class Probe:
             for _ in range(len(wanted)):
                 canary = self._pending.popleft()
                 if canary[0] in found:
-                    self._sightings.append(Sighting(canary[1], answered_us))
+                    self._sightings.append(Sighting(*canary, answered_us))
                 else:
                     self._pending.append(canary)
         spent_s = (time.monotonic_ns() // 1000 + offset_us - asked_us) / 1e6

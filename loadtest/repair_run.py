@@ -115,7 +115,7 @@ def repair_under_load(
                 sent = stop_generator(generator)
                 end = topic.ends()
                 _wait(lambda: topic.has_read_to(end), "not all was read")
-                probe.finish(10, plan.started_us + sent.sent * 1_000_000 // rate_per_second - 1)
+                probe.await_all(10, plan.started_us + sent.sent * 1_000_000 // rate_per_second - 1)
                 sightings = probe.sightings
         report("checking")
         # What came in between the exchange of the dictionaries and the repair is settled by one more.

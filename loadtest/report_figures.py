@@ -104,6 +104,17 @@ def groups(result: ResultFile) -> list[Group]:
                 Figure("transactions.refused_as_planned", "refused, kept whole", found.refused_as_planned),
             ],
         ),
+        Group(
+            "further states",
+            [
+                Figure("transactions.state_messages", "sent", found.state_messages),
+                Figure("transactions.overtaken_messages", "overtaken", found.overtaken_messages),
+            ],
+        ),
+        Group(
+            "pending as planned",
+            [Figure("transactions.pending_as_planned", "rows", found.pending_as_planned)],
+        ),
         Group("enrichment", _each("transactions.enrichment", found.enrichment)),
         Group("quarantine", _each("transactions.quarantine_reasons", found.quarantine_reasons)),
         Group(
@@ -149,8 +160,8 @@ def groups(result: ResultFile) -> list[Group]:
 
 
 STAGES = {
-    "created_to_broker": "created to broker",
-    "broker_to_stored": "broker to stored",
+    "created_to_kafka": "created to Kafka",
+    "kafka_to_stored": "Kafka to stored",
     "created_to_stored": "created to stored",
     "stored_to_visible": "stored to visible",
 }
@@ -204,7 +215,8 @@ def headline(result: ResultFile) -> str:
     sent, rate = result.generator.sent, result.workload.get("rate_per_second")
     words = [f"{sent:,} messages" if sent is not None else f"messages {NOT_MEASURED}"]
     if isinstance(rate, int | float):
-        words.append(f"at {rate:,}/s")
+        shape = result.workload.get("shape")
+        words.append(f"at {rate:,}/s" + (f" ({shape.get('kind')})" if isinstance(shape, Mapping) else ""))
     return " ".join(words)
 
 

@@ -126,8 +126,8 @@ class Visibility(Percentiles):
 
 
 class Stages(_Part):
-    created_to_broker: Percentiles = Percentiles()
-    broker_to_stored: Percentiles = Percentiles()
+    created_to_kafka: Percentiles = Percentiles()
+    kafka_to_stored: Percentiles = Percentiles()
     created_to_stored: Percentiles = Percentiles()
     stored_to_visible: Percentiles = Percentiles()
 
@@ -190,6 +190,9 @@ class Transactions(_Part):
     recovered: int | None = None
     duplicate_messages: int | None = None
     duplicate_rows_before_final: int | None = None
+    state_messages: int | None = None
+    overtaken_messages: int | None = None
+    pending_as_planned: int | None = None
     malformed_messages: int | None = None
     refused_as_planned: int | None = None
     quarantine_reasons: Annotated[dict[str, int], BeforeValidator(_without_null)] = {}

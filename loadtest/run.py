@@ -4,19 +4,20 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal
 
 import numpy as np
 from clickhouse_connect.driver.client import Client
 
-from loadtest.checker import Found, Window, check
+from loadtest.checker import Found, Stages, Window, check, stored_ms
 from loadtest.generator import DELIVERY_TIMEOUT_S, GIVE_UP_AFTER_S, Generator, Sent
 from loadtest.messages import Plan, intended_us
 from loadtest.probe import Probe, Seen, percentile
 from loadtest.topic import Topic, open_topic
-from loadtest.usage import Meter, Usage
+from loadtest.usage import Meter
+from loadtest.watch import LOOK_EVERY_S, Watch, Watched
 from loadtest.workload import WITHOUT_RATE, Workload, plan_of
 from paystream.clickhouse import answering, connect
 from paystream.errors import CheckFailed, PaystreamError, UsageError
@@ -28,7 +29,6 @@ QUIET_TIMEOUT_S = 60
 LEAD_S = 0.5
 """From the order to start until message 0: the producer's first connections are not part of any latency."""
 
-LOOK_EVERY_S = 0.5
 DRAIN_LOOK_EVERY_S = 0.1
 LAST_ANSWERS_S = 5
 
@@ -60,22 +60,42 @@ class Progress:
 
 @dataclass(frozen=True)
 class Result:
-    """All that a run measured, before anyone judges it. ``drain_s`` is None when not all was read in time."""
+    """All that a run measured, before anyone judges it. None: it ended before that could be measured.
+
+    Attributes:
+        sent: None when the generator was lost; ``sent_at_least`` and ``planned`` are known all the same.
+        visible: from a canary's row being stored until it was seen, in seconds.
+        drain_s: from the last message until all were read; None also when that took longer than the workload allows.
+        ended_early: why the run ended before its time.
+    """
 
     started_at: datetime
-    seed: int
-    sent: Sent
+    duration_s: float
+    plan: Plan
+    sent_at_least: int
+    sent: Sent | None
     seen: Seen
-    found: Found
-    drain_s: float | None
-    peak_lag: int
-    usage: Usage
+    watched: Watched
+    stages: Stages
+    visible_s: list[float] = field(default_factory=list)
+    found: Found | None = None
+    drain_s: float | None = None
+    ended_early: PaystreamError | None = None
+    clickhouse: str = ""
+
+
+class Interrupted(PaystreamError):
+    """Ctrl-C, or a request to end."""
+
+    exit_code = 130
 
 
 def run(settings: Settings, workload: Workload, report: Callable[[Progress], None]) -> Result:
     """Run a workload against the configured pipeline. Sends real messages, which stay stored.
 
-    Whatever ends it, Ctrl-C included, the generator's process has ended on return.
+    Once messages are being sent, nothing that ends the run takes with it what was measured: the result says why it
+    ended early. After Ctrl-C, what was sent is still read to the end and checked; a second one leaves that out.
+    Whatever ends it, the generator's process has ended on return.
 
     Args:
         settings: the pipeline.
@@ -83,35 +103,78 @@ def run(settings: Settings, workload: Workload, report: Callable[[Progress], Non
         report: called about twice a second.
 
     Raises:
-        ServiceUnavailable: Kafka or ClickHouse cannot be reached, or a service vanished during the run.
+        ServiceUnavailable: Kafka or ClickHouse cannot be reached.
         UsageError: the topic, the schema or the dimensions are not there yet.
         CheckFailed: the topic does not come to rest, or nothing reads it.
     """
     with open_topic(settings) as topic:
         with _answering(settings) as client:
             plan = make_plan(client, workload)
+            version = client.server_version
         with Generator(plan, client_config(settings), settings.kafka_topic) as generator:
             generator.wait_ready()
             with _answering(settings) as client:
                 wait_until_quiet(settings, topic, client, plan, report)
                 [[began_at]] = client.query("SELECT now64(3, 'UTC')").result_rows
-            meter = Meter(settings, generator.pid)
             first = topic.ends()
+            meter = Meter(settings, generator.pid)
             plan = replace(plan, started_us=int((time.time() + LEAD_S) * 1e6))
+            watch = Watch(settings, topic, meter, plan.started_us, workload.duration_seconds)
+            end, drain_s, ended_early = None, None, None
             with Probe(settings, plan) as probe:
                 generator.start(plan.started_us)
-                peak_lag = _watch(workload, topic, generator, probe, meter, report)
-                sent = generator.result
-                end = topic.ends()
-                drain_s = _drain(workload, topic, end, generator, probe, meter, report)
-                # What is committed is stored and can be seen: one more answer is enough, and late ones take a second.
-                seen = probe.finish(0 if drain_s is None else LAST_ANSWERS_S, _last_us(plan, sent))
-            usage = meter.usage()
+                due = time.monotonic() + LEAD_S
+                try:
+                    ended_early = _send(workload, generator, probe, watch, report)
+                    sent_until = topic.ends()
+                    drain_s = _drain(workload, topic, sent_until, generator, probe, watch, report)
+                    end = sent_until
+                    # What is committed is stored and can be seen: one more answer is enough, and late ones take a
+                    # second.
+                    probe.await_all(0 if drain_s is None else LAST_ANSWERS_S, _last_us(plan, generator.sent))
+                except KeyboardInterrupt:
+                    ended_early = _interrupted(probe, workload)
+                except PaystreamError as error:
+                    ended_early = error
+                duration_s = max(0.0, time.monotonic() - due)
+                seen = probe.finish(_last_us(plan, generator.sent))
+            watched = watch.result()
         report(_progress("checking", generator, probe, 0))
-        started_at = datetime.fromtimestamp(plan.started_us / 1e6, UTC)
-        with _answering(settings) as client:
-            found = check(client, plan, Window(first, end, began_at), sent.sent, sent.rejected_keys)
-    return Result(started_at, plan.seed, sent, seen, found, drain_s, peak_lag, usage)
+        stages, found, stored = Stages(), None, {}
+        if end and generator.result:
+            window, sent = Window(first, end, began_at), generator.result
+            try:
+                with _answering(settings) as client:
+                    found = check(client, plan, window, sent.sent, sent.rejected_keys, stages)
+                    stored = stored_ms(client, window, plan.canary_merchant)
+            except KeyboardInterrupt:
+                ended_early = _interrupted(probe, workload)
+            except PaystreamError as error:
+                ended_early = error
+    return Result(
+        started_at=datetime.fromtimestamp(plan.started_us / 1e6, UTC),
+        duration_s=duration_s,
+        plan=plan,
+        sent=generator.result,
+        sent_at_least=generator.sent,
+        seen=seen,
+        watched=watched,
+        stages=stages,
+        visible_s=[
+            one.seen_us / 1e6 - stored[one.transaction_id] / 1e3
+            for one in seen.sightings
+            if one.transaction_id in stored
+        ],
+        found=found,
+        drain_s=drain_s,
+        ended_early=ended_early,
+        clickhouse=version,
+    )
+
+
+def _interrupted(probe: Probe, workload: Workload) -> Interrupted:
+    elapsed_s = max(0.0, time.time() - probe.plan.started_us / 1e6)
+    return Interrupted(f"Ctrl-C {elapsed_s:.0f} s into a run of {workload.duration_seconds:,} s")
 
 
 @contextmanager
@@ -211,29 +274,27 @@ def wait_until_quiet(
         )
 
 
-def _watch(
-    workload: Workload,
-    topic: Topic,
-    generator: Generator,
-    probe: Probe,
-    meter: Meter,
-    report: Callable[[Progress], None],
-) -> int:
-    """Wait for the end of sending; return the highest lag seen."""
+def _send(
+    workload: Workload, generator: Generator, probe: Probe, watch: Watch, report: Callable[[Progress], None]
+) -> Interrupted | None:
+    """Wait for the end of sending, which Ctrl-C brings about; then return that it did."""
     longest_s = LEAD_S + workload.duration_seconds + GIVE_UP_AFTER_S + DELIVERY_TIMEOUT_S + 30
     began = time.monotonic()
-    peak_lag = 0
+    interrupted = None
     while generator.result is None:
         if time.monotonic() - began > longest_s:
             raise PaystreamError(
                 f"Load generator: no result after {longest_s:.0f} s. Check the load of the machine, then run again."
             )
-        generator.wait(LOOK_EVERY_S)
-        meter.sample()
-        lag = topic.lag()
-        peak_lag = max(peak_lag, lag)
-        report(_progress("sending", generator, probe, lag))
-    return peak_lag
+        try:
+            generator.wait(LOOK_EVERY_S)
+            report(_progress("sending", generator, probe, watch.look()))
+        except KeyboardInterrupt:
+            if interrupted:
+                raise
+            interrupted = _interrupted(probe, workload)
+            generator.stop()
+    return interrupted
 
 
 def _drain(
@@ -242,7 +303,7 @@ def _drain(
     end: list[int],
     generator: Generator,
     probe: Probe,
-    meter: Meter,
+    watch: Watch,
     report: Callable[[Progress], None],
 ) -> float | None:
     """Wait until all is read; return how long it took, None when it took longer than the workload allows."""
@@ -250,8 +311,7 @@ def _drain(
     while not topic.has_read_to(end):
         if time.monotonic() - began > workload.drain_timeout_seconds:
             return None
-        meter.sample()
-        report(_progress("draining", generator, probe, topic.lag()))
+        report(_progress("draining", generator, probe, watch.look()))
         time.sleep(DRAIN_LOOK_EVERY_S)
     return time.monotonic() - began
 
@@ -264,5 +324,5 @@ def _progress(
     return Progress(phase, elapsed_s, generator.sent, probe.plan.messages, len(seen), percentile(seen, 95), lag)
 
 
-def _last_us(plan: Plan, sent: Sent) -> int:
-    return int(intended_us(plan, np.array([sent.sent - 1]))[0])
+def _last_us(plan: Plan, sent: int) -> int:
+    return int(intended_us(plan, np.array([sent - 1]))[0])

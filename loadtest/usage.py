@@ -27,6 +27,14 @@ class Usage:
     busy_share: float
 
 
+@dataclass(frozen=True)
+class Used:
+    """What processes used by one moment: processor seconds since the meter began, and resident memory in bytes."""
+
+    cpu_s: dict[str, float]
+    memory_bytes: dict[str, int]
+
+
 class Meter:
     """Measures from its creation until ``usage``. Knows the stack's processes from the records of `paystream up`."""
 
@@ -44,13 +52,15 @@ class Meter:
         self._peak: dict[str, int] = {}
         self._peak_sum = 0
 
-    def sample(self) -> None:
+    def sample(self) -> Used:
         """Take this moment in. A process that has ended keeps what it had at the sample before."""
         for name, process in self._processes.items():
             self._cpu_s[name] = max(self._cpu_s[name], _cpu_s(process) - self._before[name])
-        now = {name: _memory_bytes(process) for name, process in self._stack.items()}
-        self._peak = {name: max(size, self._peak.get(name, 0)) for name, size in now.items()}
-        self._peak_sum = max(self._peak_sum, sum(now.values()))
+        now = {name: _memory_bytes(process) for name, process in self._processes.items()}
+        stack = {name: now[name] for name in self._stack}
+        self._peak = {name: max(size, self._peak.get(name, 0)) for name, size in stack.items()}
+        self._peak_sum = max(self._peak_sum, sum(stack.values()))
+        return Used(dict(self._cpu_s), now)
 
     def usage(self) -> Usage:
         """Return what was used since the beginning."""

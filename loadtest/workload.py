@@ -54,6 +54,7 @@ class Thresholds(_Strict):
     quarantined: Allowed = 0
     pending: Allowed = 0
     rejected: Allowed = 0
+    parts: int | None = Field(None, ge=1, description="active parts of transactions, at any moment")
     generator_lateness_p99_seconds: float = Field(0.1, gt=0, description="beyond it, the run is invalid")
 
 

@@ -5,10 +5,8 @@ import random
 from itertools import pairwise
 from typing import Any
 
+from loadtest.document import BOUNDS_S, DEFINITIONS
 from loadtest.probe import percentile
-from loadtest.verdict import DEFINITIONS
-
-BOUNDS_S = [0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0]
 
 
 def passing(seed: int = 1, seconds: int = 60, slower: float = 1.0) -> dict[str, Any]:
@@ -101,8 +99,8 @@ def passing(seed: int = 1, seconds: int = 60, slower: float = 1.0) -> dict[str, 
             ],
         },
         "stages": {
-            "created_to_broker": _percentiles([0.02 * one for one in latencies]),
-            "broker_to_stored": _percentiles([0.85 * one for one in latencies]),
+            "created_to_kafka": _percentiles([0.02 * one for one in latencies]),
+            "kafka_to_stored": _percentiles([0.85 * one for one in latencies]),
             "created_to_stored": _percentiles([0.88 * one for one in latencies]),
             "stored_to_visible": _percentiles([0.01 + 0.11 * one for one in latencies]),
         },

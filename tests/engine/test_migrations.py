@@ -32,6 +32,7 @@ ALL = [
     "0005_quarantine_replays",
     "0006_repair",
     "0007_status",
+    "0008_flush_interval",
 ]
 FILES = {path.stem: path for path in [*REPOSITORY.glob("sql/*/*.sql"), *REPOSITORY.glob("dictionaries/*.sql")]}
 
@@ -192,8 +193,15 @@ def test_the_life_of_a_schema_on_the_command_line(
     assert [(one["version"], one["state"]) for one in json.loads("\n".join(out))] == [(name, "applied") for name in ALL]
 
     everything = set(objects(settings))
+    flush = "SELECT extract(create_table_query, 'kafka_flush_interval_ms = (\\d+)') FROM system.tables"
+    of_queue = " WHERE database = currentDatabase() AND name = 'transactions_queue'"
+    assert rows(settings, flush + of_queue) == [("150",)]
     code, out, _ = migrate("down")
     assert code == 0 and out[-1] == 'migrate_down status="taken back"'
+    assert set(objects(settings)) == everything
+    assert rows(settings, flush + of_queue) == [("200",)]
+
+    assert migrate("down")[0] == 0
     assert everything - set(objects(settings)) == {"audits"}
     columns = "SELECT name FROM system.columns WHERE database = currentDatabase() AND table = '{}'"
     assert not {"timed", "late"} & {name for (name,) in rows(settings, columns.format("ingest_ledger"))}
@@ -210,7 +218,7 @@ def test_the_life_of_a_schema_on_the_command_line(
     for table in ("transactions", "transactions_current"):
         names = {name for (name,) in rows(settings, columns.format(table))}
         assert {"ingested_at"} == {"ingested_at", "enriched_at"} & names
-    assert states(settings) == dict.fromkeys(ALL[:-2], "applied") | dict.fromkeys(ALL[-2:], "pending")
+    assert states(settings) == dict.fromkeys(ALL[:-3], "applied") | dict.fromkeys(ALL[-3:], "pending")
 
     with connect(settings) as client:
         client.command("INSERT INTO merchants VALUES (1, 'A', 'DE', '5411', 1), (2, 'B', 'FR', '5412', 1)")
@@ -224,7 +232,7 @@ def test_the_life_of_a_schema_on_the_command_line(
 
     code, out, _ = migrate("down", "--all", "--allow-destructive", "--json")
     assert code == 0
-    assert json.loads("\n".join(out)) == {"status": "taken back", "taken_back": ALL[-3::-1]}
+    assert json.loads("\n".join(out)) == {"status": "taken back", "taken_back": ALL[-4::-1]}
     assert objects(settings) == {}
     code, out, _ = migrate("down")
     assert (code, out) == (0, ['migrate_down status="nothing to do"'])

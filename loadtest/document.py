@@ -1,0 +1,226 @@
+"""A run as the document that `paystream loadtest run --json` writes, and that every report is made of."""
+
+import math
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from itertools import pairwise
+from typing import Any
+
+import psutil
+
+from loadtest.milliseconds import Milliseconds
+from loadtest.probe import percentile
+from loadtest.report_file import FORMAT
+from loadtest.run import Result
+from loadtest.verdict import Verdict, judge
+from loadtest.watch import MOST_POINTS, Watched
+from loadtest.workload import Workload
+
+BOUNDS_S = [0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0]
+"""Bounds of the histogram's bars, in seconds."""
+
+PERCENTS = {"p50_s": 50, "p95_s": 95, "p99_s": 99, "p999_s": 99.9, "max_s": 100}
+
+DEFINITIONS = {
+    "latency": "from a canary's intended send time to the arrival of the first answer of a reader's query on "
+    "transactions_current that contains it; both on the clock of the machine that runs the load test. Resolution: one "
+    "round of asking, 40 ms or the query's own time, whichever is longer. Late by up to that, never early. A canary "
+    "that was never seen counts as infinitely late.",
+    "percentile": "nearest rank: the smallest value that at least that share of the canaries (of stages: of the rows) "
+    "does not exceed.",
+    "lateness": "from the intended send time of a message to its handover to the Kafka producer; whole milliseconds, "
+    "rounded up.",
+    "created_to_kafka": "from the intended send time that a stored row carries to its message's Kafka timestamp: with "
+    "Kafka's default, the moment at which the producer took it over, on the load test's clock. Every row of which one "
+    "message told, made when it was sent; whole milliseconds, rounded up.",
+    "kafka_to_stored": "from the message's Kafka timestamp to ingested_at, ClickHouse's clock when it read the block. "
+    "Every row; whole milliseconds. Batching, the broker, and waiting for the block to close are in it; writing the "
+    "block is in the next stage.",
+    "created_to_stored": "both together, of the rows of created_to_kafka.",
+    "stored_to_visible": "from ingested_at of a canary's row to the answer that contains it: writing the block, and up "
+    "to one round of asking. ClickHouse's clock against the load test's.",
+    "lag": "messages in the topic beyond the consumer group's committed offsets; looked at every half second, and a "
+    "point of the timeline is the highest since the point before.",
+    "parts": "active parts of transactions, and merges of it under way, at each point. Inserted parts and time in "
+    "merges are of all tables of the engine, from the run's beginning to its last point.",
+    "wire_per_message": "bytes that the producer sent to brokers, compressed and with the protocol's own, by message.",
+    "stored_per_row": "bytes on disk by row, all columns and indexes, in parts of transactions that were written "
+    "during the run, merged ones included.",
+    "cpu": "processor seconds of each process, user and system, from before message 0 until all was read; the timeline "
+    "is the mean since the point before, in shares of one core. 'generator' includes the Kafka client's threads, 'load "
+    "test' is the probe and what watches.",
+    "lost": "what the broker confirmed and is neither in transactions_current nor in quarantine: transactions, and "
+    "messages sent malformed.",
+    "duplicated": "transactions that transactions_current returns more than once.",
+    "unexpected": "rows of transactions_current from this run's offsets that the generator did not send, or sent "
+    "malformed.",
+    "altered": "transactions of which a stored field is not the one sent, in the newest state sent, and messages sent "
+    "malformed whose bytes in quarantine are not those sent.",
+    "recovered": "transactions of which the broker confirmed no message and that are stored all the same.",
+    "malformed_messages": "messages sent malformed on purpose, duplicates of them included.",
+    "refused_as_planned": "messages sent malformed that are in quarantine with exactly the bytes sent.",
+    "quarantined": "messages of this run's offsets in quarantine that were not sent malformed.",
+    "pending": "rows without their merchant or their exchange rate although it is loaded.",
+    "pending_as_planned": "rows of payments that were sent, on purpose, with a merchant or a currency that is not "
+    "loaded, and that are marked so.",
+    "state_messages": "messages that told of a further state of an earlier transaction.",
+    "overtaken_messages": "those of them whose state was older than one sent before.",
+    "rejected": "messages that the broker did not confirm.",
+    "wrong_sums": "currencies in which the sum of the stored amounts is not exactly the sum of those sent.",
+    "memory": "resident memory of the local stack's processes, summed, highest of a sample every half second.",
+    "others_share": "of all processor time of this machine during the run, what programs without a part in it used.",
+}
+
+
+def as_document(name: str, workload: Workload, result: Result) -> dict[str, Any]:
+    """Return everything about a run, judged. What could not be measured is None or not finite, so null in JSON."""
+    verdict = judge(workload, result)
+    seen, watched = result.seen, result.watched
+    return {
+        "format": FORMAT,
+        "verdict": verdict.word,
+        "invalid": verdict.invalid,
+        "partial": verdict.partial,
+        "thresholds": _thresholds(verdict),
+        "workload": {"name": name} | workload.model_dump(),
+        "started_at": result.started_at.isoformat(),
+        "duration_s": round(result.duration_s, 3),
+        "seed": result.plan.seed,
+        "machine": {
+            "cores": psutil.cpu_count(),
+            "memory_bytes": psutil.virtual_memory().total,
+            "python": platform.python_version(),
+            "clickhouse": result.clickhouse,
+            "paystream": version("paystream"),
+        },
+        "generator": _generator(result),
+        "visibility": _percentiles(seen.latencies_s)
+        | {
+            "canaries": len(seen.latencies_s),
+            "never_seen": len(seen.missed_us),
+            "query_p95_s": seen.query_p95_s,
+            "queries": seen.queries,
+            "failed_queries": seen.failed_queries,
+            "histogram": {"bounds_s": BOUNDS_S, "counts": _histogram(seen.latencies_s)},
+            "timeline": _latency_timeline(result),
+        },
+        "stages": {
+            "created_to_kafka": _of_milliseconds(result.stages.created_to_kafka),
+            "kafka_to_stored": _of_milliseconds(result.stages.kafka_to_stored),
+            "created_to_stored": _of_milliseconds(result.stages.created_to_stored),
+            "stored_to_visible": _percentiles(result.visible_s),
+        },
+        "lag": {
+            "peak": watched.peak_lag,
+            "timeline": [{"at_s": round(point.at_s, 1), "messages": point.lag} for point in watched.points],
+        },
+        "parts": _parts(watched),
+        "bytes": {
+            "wire_per_message": result.sent.wire_bytes_each if result.sent else None,
+            "stored_per_row": watched.row_bytes,
+        },
+        "usage": asdict(watched.usage)
+        | {
+            "timeline": [
+                {
+                    "at_s": round(point.at_s, 1),
+                    "cpu_share": {name: round(share, 3) for name, share in point.cpu_share.items()},
+                    "memory_bytes": point.memory_bytes,
+                }
+                for point in watched.points
+            ]
+        },
+        "transactions": _transactions(result),
+        "drain_s": result.drain_s,
+        "definitions": DEFINITIONS,
+    }
+
+
+def _thresholds(verdict: Verdict) -> list[dict[str, Any]]:
+    return [
+        asdict(one)
+        | {"held": one.held, "measured": one.measured if one.unit or math.isnan(one.measured) else int(one.measured)}
+        for one in verdict.thresholds
+    ]
+
+
+def _generator(result: Result) -> dict[str, Any]:
+    if result.sent is None:
+        return {"sent": result.sent_at_least, "planned": result.plan.messages}
+    sent = asdict(result.sent)
+    del sent["wire_bytes_each"]
+    return sent | {"rejected": len(sent.pop("rejected_keys"))}
+
+
+def _percentiles(values: Sequence[float]) -> dict[str, float]:
+    ordered = sorted(values)
+    return {name: percentile(ordered, percent) for name, percent in PERCENTS.items()}
+
+
+def _of_milliseconds(counted: Milliseconds) -> dict[str, float]:
+    percentiles = {name: counted.percentile_s(percent) for name, percent in PERCENTS.items() if name != "max_s"}
+    return percentiles | {"max_s": counted.longest_s}
+
+
+def _histogram(latencies_s: Sequence[float]) -> list[int]:
+    edges = [-math.inf, *BOUNDS_S, math.inf]
+    return [sum(low < one <= high for one in latencies_s) for low, high in pairwise(edges)]
+
+
+def _latency_timeline(result: Result) -> list[dict[str, Any]]:
+    """Return the latencies by the second, or the longer time, in which their payments were due."""
+    started_us = result.plan.started_us
+    told = [(one.intended_us, one.latency_s) for one in result.seen.sightings]
+    told += [(at, math.inf) for at in result.seen.missed_us]
+    if not told:
+        return []
+    longest_s = (max(told)[0] - started_us) // 1_000_000 + 1
+    width_s = -(-longest_s // MOST_POINTS)
+    buckets: dict[int, list[float]] = {}
+    for at_us, latency_s in told:
+        buckets.setdefault((at_us - started_us) // 1_000_000 // width_s * width_s, []).append(latency_s)
+    return [
+        {
+            "at_s": at_s,
+            "canaries": len(latencies),
+            "p50_s": percentile(latencies, 50),
+            "p95_s": percentile(latencies, 95),
+            "max_s": max(latencies),
+        }
+        for at_s, latencies in sorted(buckets.items())
+    ]
+
+
+def _parts(watched: Watched) -> dict[str, Any]:
+    before, after = watched.before, watched.after
+    # Where the engine was started anew meanwhile, its counts began again: then the difference says nothing.
+    lasted = before and after and after.inserted >= before.inserted
+    return {
+        "at_start": before.parts if before else None,
+        "at_end": after.parts if after else None,
+        "peak": watched.peak_parts,
+        "inserted": after.inserted - before.inserted if lasted else None,
+        "merged_seconds": round(after.merged_s - before.merged_s, 1) if lasted else None,
+        "timeline": [
+            {"at_s": round(point.at_s, 1), "active": point.engine.parts, "merges": point.engine.merges}
+            for point in watched.points
+            if point.engine
+        ],
+    }
+
+
+def _transactions(result: Result) -> dict[str, Any] | None:
+    if result.found is None:
+        return None
+    money = {
+        currency: {"sent": _decimal(sent), "stored": _decimal(stored)}
+        for currency, (sent, stored) in result.found.money.items()
+    }
+    return asdict(result.found) | {"money": money}
+
+
+def _decimal(amount: int) -> str:
+    sign = "-" if amount < 0 else ""
+    return f"{sign}{abs(amount) // 10_000}.{abs(amount) % 10_000:04d}"
