@@ -11,7 +11,7 @@ import orjson
 import pytest
 from ingest import ingest_schema
 
-from loadtest.checker import Window, check
+from loadtest.checker import Stages, Window, check, stored_ms
 from loadtest.messages import Plan, defects, halves, numbers_of, render
 from loadtest.probe import QUERY
 
@@ -81,10 +81,13 @@ class StoredRun:
         columns = ["message", "_key", "_partition", "_offset", "_timestamp_ms"]
         self.client.insert("transactions_queue", rows, column_names=columns)
 
-    def check(self, rejected_keys=(), sent=None):
-        window = Window([BEFORE] * PARTITIONS, self.ends, datetime.fromtimestamp(self.plan.started_us / 1e6, UTC))
+    @property
+    def window(self):
+        return Window([BEFORE] * PARTITIONS, self.ends, datetime.fromtimestamp(self.plan.started_us / 1e6, UTC))
+
+    def check(self, rejected_keys=(), sent=None, stages=None):
         sent = self.plan.messages if sent is None else sent
-        return check(self.client, self.plan, window, sent, list(rejected_keys))
+        return check(self.client, self.plan, self.window, sent, list(rejected_keys), stages)
 
     def delete(self, ids):
         listed = ", ".join(f"'{one}'" for one in ids)
@@ -532,3 +535,57 @@ def test_malformed_messages_among_states_are_refused_as_planned(ingest):
     assert found.malformed_messages == found.refused_as_planned == refused > 200
     [[rows]] = with_states.client.query("SELECT uniqExact(transaction_id) FROM transactions").result_rows
     assert found.accepted == found.stored == rows
+
+
+def stamp(run, kafka, stored):
+    """Give all rows other times: SQL expressions of the row."""
+    run.client.command(
+        f"ALTER TABLE transactions UPDATE kafka_timestamp = {kafka}, ingested_at = {stored} WHERE 1",
+        settings={"mutations_sync": 1},
+    )
+
+
+def test_stages_are_told_by_the_rows_own_times(run):
+    """Every payment 30 ms after it was made, and stored 200 or, one of 16, 900 ms later."""
+    rare = "startsWith(toString(transaction_id), 'a')"
+    kafka = "fromUnixTimestamp64Milli(intDiv(toUnixTimestamp64Micro(created_at), 1000) + 30)"
+    stamp(run, kafka, f"kafka_timestamp + toIntervalMillisecond(if({rare}, 900, 200))")
+    # The expression on the right is of the row before the update.
+    stamp(run, "kafka_timestamp", f"kafka_timestamp + toIntervalMillisecond(if({rare}, 900, 200))")
+    stages = Stages()
+    run.check(stages=stages)
+
+    ids = list(run.distinct)
+    rare_share = sum(one.startswith("a") for one in ids) / len(ids)
+    assert 0.05 < rare_share < 0.08
+    assert stages.kafka_to_stored.counts.sum() == len(ids)
+    assert [stages.kafka_to_stored.percentile_s(percent) for percent in (50, 90, 95, 100)] == [0.2, 0.2, 0.9, 0.9]
+    # The Kafka timestamp is whole milliseconds, created_at is not: 29 to 30 ms, rounded up.
+    assert stages.created_to_kafka.percentile_s(0.1) == stages.created_to_kafka.percentile_s(100) == 0.03
+    assert (stages.created_to_stored.percentile_s(50), stages.created_to_stored.percentile_s(99.9)) == (0.23, 0.93)
+    once = [one for one in ids if run.sendings[one] == 1]
+    assert stages.created_to_stored.counts.sum() == len(once) < len(ids)
+
+
+def test_rows_that_do_not_tell_when_they_were_due_count_in_no_stage_from_then_on(ingest):
+    untidy = StoredRun(ingest, late_share=0.2, late_by_us=86_400_000_000, state_share=0.2, out_of_order_share=0.5)
+    stages = Stages()
+    untidy.check(stages=stages)
+    prompt = [
+        message
+        for key, message in untidy.distinct.items()
+        if untidy.sendings[key] == 1
+        and message["created_at"] == message["updated_at"]
+        and datetime.fromisoformat(message["created_at"]).timestamp() * 1e6 >= untidy.plan.started_us
+    ]
+    assert 0 < stages.created_to_kafka.counts.sum() == len(prompt) < len(untidy.distinct)
+    assert stages.kafka_to_stored.counts.sum() == len(untidy.distinct)
+
+
+def test_canaries_are_found_by_their_merchant_with_the_first_time_they_were_stored(run):
+    known = stored_ms(run.client, run.window, run.plan.canary_merchant)
+    of_merchant = {key for key, one in run.distinct.items() if one["merchant_id"] == run.plan.canary_merchant}
+    assert {str(one) for one in known} == of_merchant and len(of_merchant) > 30
+    again = next(iter(known))
+    run.copy(again, ingested_at="ingested_at + INTERVAL 1 HOUR")
+    assert stored_ms(run.client, run.window, run.plan.canary_merchant) == known

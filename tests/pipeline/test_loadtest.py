@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -16,6 +17,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 import loadtest.run as loadtest_run
+from devstack import stack as local_stack
 from loadtest import drain
 from loadtest.generator import Generator
 from loadtest.messages import Plan
@@ -180,6 +182,25 @@ def test_a_sound_pipeline_passes_and_the_result_agrees_with_the_stored_rows(
     assert document["visibility"]["never_seen"] == 0
     assert 0 < document["visibility"]["p50_s"] <= document["visibility"]["p95_s"] <= document["visibility"]["max_s"]
     assert document["usage"]["peak_memory_bytes_by_process"].keys() == {"broker", "clickhouse"}
+    # Stages are of the rows themselves, and one canary's way is at least as long as that of the quickest row.
+    stages = document["stages"]
+    for stage in stages.values():
+        assert 0 <= stage["p50_s"] <= stage["p95_s"] <= stage["p99_s"] <= stage["p999_s"] <= stage["max_s"] + 0.001
+    assert stages["kafka_to_stored"]["p50_s"] <= stages["created_to_stored"]["p50_s"] < document["visibility"]["p50_s"]
+    assert sum(document["visibility"]["histogram"]["counts"]) == 100
+    assert sum(one["canaries"] for one in document["visibility"]["timeline"]) == 100
+    # A message is some 200 bytes before compression, and a row has more fields than a message.
+    assert 50 < document["bytes"]["wire_per_message"] < 1_000 and 20 < document["bytes"]["stored_per_row"] < 1_000
+    assert document["parts"]["inserted"] > 0 and document["parts"]["peak"] >= document["parts"]["at_end"] > 0
+    assert {one["at_s"] for one in document["lag"]["timeline"]} == {
+        one["at_s"] for one in document["usage"]["timeline"]
+    }
+    assert document["usage"]["timeline"][-1]["memory_bytes"].keys() == {
+        "broker",
+        "clickhouse",
+        "generator",
+        "load test",
+    }
 
 
 def test_what_never_reaches_the_table_is_lost_and_fails_the_run(
@@ -248,15 +269,97 @@ def test_the_generator_alone_leaves_nothing_behind(pipeline: Pipeline, paystream
     wait_until(lambda: not [name for name in admin.list_topics(timeout=10).topics if "generate" in name])
 
 
-def test_ctrl_c_ends_everything_with_one_line(pipeline: Pipeline, paystream: Paystream, workload) -> None:
-    process = paystream(pipeline.settings, "loadtest", "run", workload(200, 60))
+def test_after_ctrl_c_what_was_sent_is_checked_and_the_result_says_that_it_is_partial(
+    pipeline: Pipeline, paystream: Paystream, workload, tmp_path
+) -> None:
+    result = tmp_path / "result.json"
+    process = paystream(pipeline.settings, "loadtest", "run", workload(200, 600), "--json", str(result))
     wait_for_line(process, "phase=sending")
     [generator] = generators(process)
+    wait_for_line(process, "canaries_seen=1")
     process.send_signal(signal.SIGINT)
-    code, _, err = finish(process)
+    code, out, err = finish(process)
     assert (code, len(err)) == (130, 1), err
-    assert "was interrupted" in err[0]
+    assert "ended early, so its result is partial: Ctrl-C" in err[0] and "into a run of 600 s" in err[0]
     assert not runs(generator)
+    assert " verdict=partial " in out
+    document = json.loads(result.read_text())
+    found = document["transactions"]
+    assert 0 < found["stored"] == found["accepted"] == document["generator"]["sent"] < 120_000
+    assert (document["verdict"], found["lost"], document["visibility"]["never_seen"]) == ("partial", 0, 0)
+    assert document["partial"] in err[0]
+
+
+def test_a_broker_that_vanishes_ends_the_run_with_what_was_measured(
+    pipeline: Pipeline, paystream: Paystream, workload, tmp_path
+) -> None:
+    settings, result = pipeline.settings, tmp_path / "result.json"
+    process = paystream(settings, "loadtest", "run", workload(200, 600), "--json", str(result))
+    wait_for_line(process, "phase=sending")
+    wait_for_line(process, "canaries_seen=1")
+    try:
+        local_stack.kill(settings, "broker", signal.SIGKILL)
+        code, _, err = finish(process)
+    finally:
+        local_stack.start(settings, "kafka")
+    assert (code, len(err)) == (3, 1), err
+    assert "ended early, so its result is partial: Kafka" in err[0]
+    document = json.loads(result.read_text())
+    assert (document["verdict"], document["transactions"], document["drain_s"]) == ("partial", None, None)
+    assert 0 < document["generator"]["sent"] < document["generator"]["planned"]
+    assert document["visibility"]["p50_s"] > 0 and document["lag"]["timeline"]
+    assert [one["held"] for one in document["thresholds"] if one["name"] == "lost"] == [False]
+    report = paystream(settings, "loadtest", "report", str(result))
+    assert finish(report)[0] == 1
+    with open_topic(settings) as topic:
+        wait_until(lambda: topic.lag() == 0)
+
+
+def test_a_result_that_does_not_fit_its_disk_is_kept_elsewhere(
+    pipeline: Pipeline, paystream: Paystream, workload, tmp_path
+) -> None:
+    process = paystream(
+        pipeline.settings, "loadtest", "run", workload(100, 2), "--json", "/dev/full", TMPDIR=str(tmp_path)
+    )
+    code, out, err = finish(process)
+    assert (code, len(err)) == (1, 1), err
+    assert " verdict=pass " in out
+    assert "Result file '/dev/full' cannot be written: No space left on device. It is in '" in err[0]
+    [kept] = tmp_path.glob("loadtest-*.json")
+    assert f"'{kept}'" in err[0] and json.loads(kept.read_text())["verdict"] == "pass"
+
+
+def test_an_impossible_threshold_fails_the_run(pipeline: Pipeline, paystream: Paystream, tmp_path) -> None:
+    file = tmp_path / "impossible.yaml"
+    file.write_text(
+        "description: of a test\nrate_per_second: 100\nduration_seconds: 2\n"
+        "thresholds: {p95_seconds: 0.000001, generator_lateness_p99_seconds: 60}\n"
+    )
+    code, out, err = finish(paystream(pipeline.settings, "loadtest", "run", str(file)))
+    assert (code, err) == (1, [])
+    assert " verdict=fail " in out and out.rstrip().endswith("broken=p95_seconds")
+
+
+def test_the_capacity_is_searched_for_with_real_runs(pipeline: Pipeline, paystream: Paystream, tmp_path) -> None:
+    file, result = tmp_path / "mine.yaml", tmp_path / "capacity.json"
+    file.write_text(
+        "description: of a test\nrate_per_second: 4\nduration_seconds: 600\n"
+        # What nobody holds, so that the search ends after a few runs.
+        "thresholds: {p95_seconds: 0.000001, generator_lateness_p99_seconds: 60}\n"
+    )
+    arguments = ["--find-capacity", "--step-seconds", "5", "--json", str(result)]
+    code, out, err = finish(paystream(pipeline.settings, "loadtest", "run", str(file), *arguments))
+    assert (code, err) == (1, []), out
+    steps = [line for line in out.splitlines() if line.startswith("capacity_step ")]
+    assert [re.search(r"rate_per_second=(\d+) held=(\w+)", line).groups() for line in steps] == [
+        (rate, "false") for rate in ("4", "2", "1")
+    ]
+    assert out.splitlines()[-1] == (
+        'capacity workload=mine rate_per_second=0 not_held_at=1 because="threshold: p95_seconds"'
+    )
+    document = json.loads(result.read_text())
+    assert [one["generator"]["sent"] for one in document["steps"]] == [20, 10, 5]
+    assert {one["transactions"]["lost"] for one in document["steps"]} == {0}
 
 
 def test_the_generator_does_not_outlive_a_killed_load_test(pipeline: Pipeline, paystream: Paystream, workload) -> None:

@@ -1,5 +1,7 @@
 """How long ingest took to resume after restarts, from what a reader saw when."""
 
+from uuid import UUID
+
 from loadtest.fault_run import _resumed
 from loadtest.faults import Restart
 from loadtest.probe import Sighting
@@ -8,7 +10,7 @@ S = 1_000_000
 
 
 def seen(made_s: float, seen_s: float) -> Sighting:
-    return Sighting(int(made_s * S), int(seen_s * S))
+    return Sighting(UUID(int=0), int(made_s * S), int(seen_s * S))
 
 
 def restart(ordered_s: float, answered_s: float) -> Restart:

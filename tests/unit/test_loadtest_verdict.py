@@ -1,41 +1,23 @@
 """Percentiles and the verdict: when a run passes, fails, or is no result."""
 
-import io
 import math
 import random
-from dataclasses import replace
-from datetime import UTC, datetime
+from dataclasses import asdict, replace
 
 import numpy as np
+import orjson
 import pytest
-from rich.console import Console
+from runs import GOOD, STARTED_US, sightings
 
-from loadtest.checker import Found
-from loadtest.generator import Sent, _Lateness
-from loadtest.probe import Seen, percentile
-from loadtest.run import Result
-from loadtest.usage import Usage
-from loadtest.verdict import as_dict, as_fields, judge, show
+from loadtest.document import DEFINITIONS, as_document
+from loadtest.milliseconds import Milliseconds
+from loadtest.probe import percentile
+from loadtest.report_file import parse
+from loadtest.report_text import as_fields
+from loadtest.run import Interrupted
+from loadtest.verdict import judge
+from loadtest.watch import Engine
 from loadtest.workload import load
-
-GOOD = Result(
-    started_at=datetime(2026, 1, 1, tzinfo=UTC),
-    seed=1,
-    sent=Sent(
-        sent=2_000, planned=2_000, rejected_keys=[], first_error="", queue_full=0,
-        lateness_p50_s=0.001, lateness_p99_s=0.01, lateness_max_s=0.02, cpu_s=1.0,
-    ),
-    seen=Seen(latencies_s=[0.1, 0.2, 0.3, 0.4], never_seen=0, query_p95_s=0.004, queries=99, failed_queries=0),
-    found=Found(
-        accepted=1_900, stored=1_900, lost=0, duplicated=0, unexpected=0, altered=0, recovered=0,
-        malformed_messages=0, refused_as_planned=0, quarantined=0, quarantine_reasons={},
-        money={"EUR": (123_400, 123_400)}, enrichment={"ok": 1_800, "fx_provisional": 100},
-        duplicate_messages=100, foreign_messages=0, rows_before_final=1_950, duplicate_rows_before_final=50,
-    ),
-    drain_s=0.4,
-    peak_lag=77,
-    usage=Usage(600 << 20, {"broker": 200 << 20, "clickhouse": 400 << 20}, {"broker": 3.0}, 0.1, 0.5),
-)  # fmt: skip
 
 
 def with_found(**changes):
@@ -47,7 +29,9 @@ def with_sent(**changes):
 
 
 def with_latencies(latencies):
-    return replace(GOOD, seen=replace(GOOD.seen, latencies_s=latencies))
+    seen = [latency for latency in latencies if latency < math.inf]
+    missed = [STARTED_US] * (len(latencies) - len(seen))
+    return replace(GOOD, seen=replace(GOOD.seen, sightings=sightings(seen), missed_us=missed))
 
 
 def test_percentile_is_the_nearest_rank():
@@ -67,12 +51,12 @@ def test_canaries_that_never_show_count_as_infinitely_late():
 
 def test_lateness_is_counted_in_bounded_memory_and_never_understated():
     late_us = np.random.default_rng(3).integers(-500, 3_000_000, 10_000)
-    lateness = _Lateness()
+    lateness = Milliseconds()
     for part in np.array_split(late_us, 7):
         lateness.add(part)
     exact = sorted(late_us.tolist())[9_899] / 1e6
     assert exact <= lateness.percentile_s(99) <= exact + 0.001
-    assert lateness.longest_us == late_us.max()
+    assert lateness.longest_s == late_us.max() / 1e6
 
 
 def test_a_good_run_passes():
@@ -102,8 +86,8 @@ def test_each_threshold_can_fail_a_run(result, broken):
     verdict = judge(load("smoke"), result)
     assert verdict.word == "fail"
     assert [threshold.name for threshold in verdict.thresholds if not threshold.held] == [broken]
-    assert as_fields("smoke", result, verdict)["broken"] == broken
-    document = as_dict("smoke", load("smoke"), result, verdict)
+    document = as_document("smoke", load("smoke"), result)
+    assert as_fields(parse(document))["broken"] == broken
     assert [one["name"] for one in document["thresholds"] if not one["held"]] == [broken]
     assert document["verdict"] == "fail"
 
@@ -120,44 +104,70 @@ def test_a_run_whose_generator_did_not_keep_up_is_no_result(result, reason):
     verdict = judge(load("smoke"), result)
     assert verdict.word == "invalid"
     assert reason in verdict.invalid[0]
-    assert reason in as_fields("smoke", result, verdict)["invalid"]
+    assert reason in as_document("smoke", load("smoke"), result)["invalid"][0]
 
 
-def test_a_person_sees_the_thresholds_first_with_what_was_measured():
-    result = with_found(lost=3, money={"EUR": (123_400, 100_000)})
-    screen = io.StringIO()
-    show(Console(file=screen, width=100), "smoke", load("smoke"), result, judge(load("smoke"), result))
-    lines = screen.getvalue().splitlines()
-    assert lines[0].startswith("FAIL  smoke: 2,000 messages at 200/s")
-    assert [" ".join(line.split()) for line in lines[1:4]] == [
-        "✓ payment to queryable row, 95th percentile 0.4 s at most 5 s",
-        "✗ lost 3 at most 0",
-        "✓ counted twice 0 at most 0",
+def test_the_document_holds_what_was_measured_and_reads_back():
+    document = as_document("smoke", load("smoke"), GOOD)
+    result = parse(orjson.loads(orjson.dumps(document)))
+    assert (result.verdict, result.seed, result.generator.rejected) == ("pass", 1, 0)
+    assert result.visibility.p999_s == 0.4 and result.stages.stored_to_visible.p50_s == 0.02
+    assert result.stages.kafka_to_stored.p50_s is None
+    assert [(one.at_s, one.canaries, one.max_s) for one in result.visibility.timeline] == [(0, 2, 0.2), (1, 2, 0.4)]
+    histogram = result.visibility.histogram
+    assert dict(zip(histogram.bounds_s, histogram.counts, strict=False)) == {
+        bound: {0.1: 1, 0.2: 1, 0.3: 1, 0.4: 1}.get(bound, 0) for bound in histogram.bounds_s
+    }
+    parts = result.parts
+    assert (parts.at_start, parts.at_end, parts.peak, parts.inserted, parts.merged_seconds) == (5, 6, 11, 30, 0.5)
+    assert (result.bytes_.wire_per_message, result.bytes_.stored_per_row) == (123.5, 61.5)
+    assert [one.messages for one in result.lag.timeline] == [9, 77, 9]
+    assert document["transactions"]["money"] == {"EUR": {"sent": "12.3400", "stored": "12.3400"}}
+    assert set(document["transactions"]) <= {*DEFINITIONS, *asdict(GOOD.found)}
+
+
+def test_what_was_never_seen_is_counted_in_its_second_and_above_all_bounds():
+    seen = replace(GOOD.seen, missed_us=[STARTED_US + 1_700_000])
+    document = as_document("smoke", load("smoke"), replace(GOOD, seen=seen))
+    assert document["visibility"]["histogram"]["counts"][-1] == document["visibility"]["never_seen"] == 1
+    assert [one["canaries"] for one in document["visibility"]["timeline"]] == [2, 3]
+    assert document["visibility"]["max_s"] == math.inf
+
+
+def test_a_timeline_is_bounded_however_long_the_run():
+    day = [replace(one, intended_us=STARTED_US + 86_399_000_000) for one in sightings([0.1])]
+    document = as_document("smoke", load("smoke"), replace(GOOD, seen=replace(GOOD.seen, sightings=day)))
+    [point] = document["visibility"]["timeline"]
+    assert point["at_s"] == 599 * 144
+
+
+def test_a_run_that_ended_early_is_partial_and_keeps_what_was_measured():
+    early = replace(GOOD, sent=None, sent_at_least=700, found=None, drain_s=None, ended_early=Interrupted("Ctrl-C"))
+    result = parse(orjson.loads(orjson.dumps(as_document("smoke", load("smoke"), early))))
+    assert (result.verdict, result.partial, result.invalid) == ("partial", "Ctrl-C", [])
+    assert (result.generator.sent, result.generator.planned, result.transactions.stored) == (700, 2_000, None)
+    held = {one.name: one.held for one in result.thresholds}
+    assert held.pop("p95_seconds") and not any(held.values())
+    assert result.visibility.p95_s == 0.4
+
+
+def test_a_run_during_which_the_clock_was_set_is_no_result():
+    verdict = judge(load("smoke"), replace(GOOD, watched=replace(GOOD.watched, clock_step_s=-3.2)))
+    assert verdict.word == "invalid"
+    assert verdict.invalid == [
+        "this machine's clock was set by -3.200 s during the run, so times before and after do not compare"
     ]
-    assert any("sum EUR" in line and "12.3400 sent" in line and "10.0000 stored" in line for line in lines)
 
 
-def test_malformed_messages_that_were_refused_and_recovered_transactions_break_nothing_and_are_shown():
-    result = with_found(
-        malformed_messages=1_040, refused_as_planned=1_039, quarantine_reasons={"not_json": 1_039}, recovered=7
-    )
+def test_an_engine_that_was_started_anew_makes_no_difference_of_counts():
+    watched = replace(GOOD.watched, before=Engine(5, 0, 1_000, 90.0))
+    parts = as_document("smoke", load("smoke"), replace(GOOD, watched=watched))["parts"]
+    assert (parts["inserted"], parts["merged_seconds"], parts["peak"]) == (None, None, 11)
+
+
+@pytest.mark.parametrize(("limit", "held"), [(11, True), (10, False)])
+def test_parts_are_bounded_where_a_workload_says_so(limit, held):
     workload = load("smoke")
-    verdict = judge(workload, result)
-    assert verdict.word == "pass"
-    screen = io.StringIO()
-    show(Console(file=screen, width=100), "smoke", workload, result, verdict)
-    lines = [" ".join(line.split()) for line in screen.getvalue().splitlines()]
-    assert "malformed 1,040 sent 1,039 refused as planned, byte for byte" in lines
-    assert "recovered 7 not confirmed by the broker, yet stored" in lines
-    fields = as_fields("smoke", result, verdict)
-    assert (fields["malformed_messages"], fields["refused_as_planned"], fields["recovered"]) == (1_040, 1_039, 7)
-    assert fields["quarantined"] == 0
-    document = as_dict("smoke", workload, result, verdict)
-    names = ("malformed_messages", "refused_as_planned", "recovered", "quarantined")
-    assert [document["transactions"][name] for name in names] == [1_040, 1_039, 7, 0]
-    assert set(names) <= document["definitions"].keys()
-
-    screen = io.StringIO()
-    show(Console(file=screen, width=100), "smoke", workload, GOOD, judge(workload, GOOD))
-    assert "malformed" not in screen.getvalue()
-    assert "recovered" not in screen.getvalue()
+    workload = workload.model_copy(update={"thresholds": workload.thresholds.model_copy(update={"parts": limit})})
+    [one] = [one for one in judge(workload, GOOD).thresholds if one.name == "parts"]
+    assert (one.measured, one.held) == (11, held)

@@ -1,0 +1,135 @@
+"""The highest rate that a pipeline holds: runs of a workload at rising rates, then between the last two."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from loadtest.document import as_document
+from loadtest.run import Result
+from loadtest.watch import Point
+from loadtest.workload import MOST_PER_SECOND, Workload
+from paystream.errors import PaystreamError, UsageError
+
+CLOSE_ENOUGH = 1.1
+"""The search ends when the lowest rate that was not held is at most so many times the highest that was."""
+
+LAG_ALLOWANCE_S = 0.5
+"""A block that is being read is lag, too: so much of the rate more than before is no growth."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A run at one rate. ``broken`` says why the rate was not held, and is empty when it was."""
+
+    rate_per_second: int
+    broken: str
+    document: dict[str, Any]
+    ended_early: PaystreamError | None
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What a search found.
+
+    Attributes:
+        steps: every run, in order.
+        held: the one at the highest rate that was held; None when none was.
+        limit: the one at the lowest rate above it that was not; None when the search ended before.
+    """
+
+    steps: list[Step]
+
+    @property
+    def held(self) -> Step | None:
+        return max((one for one in self.steps if not one.broken), key=lambda one: one.rate_per_second, default=None)
+
+    @property
+    def limit(self) -> Step | None:
+        floor = self.held.rate_per_second if self.held else 0
+        above = [one for one in self.steps if one.broken and one.rate_per_second > floor and not one.ended_early]
+        return min(above, key=lambda one: one.rate_per_second, default=None)
+
+    @property
+    def ended_early(self) -> PaystreamError | None:
+        return self.steps[-1].ended_early if self.steps else None
+
+
+def find_capacity(
+    name: str,
+    workload: Workload,
+    step_s: int,
+    run: Callable[[Workload], Result],
+    report: Callable[[Step], None],
+) -> Capacity:
+    """Double the rate until it is not held, or halve it until it is; then halve the ratio to the last one that was.
+
+    A rate is held when the run passes, all thresholds and a generator that kept up included, and lag does not grow.
+
+    Args:
+        name: the workload's.
+        workload: what to send, beginning at its rate.
+        step_s: how long each run sends.
+        run: runs a workload.
+        report: told of each run once it has ended.
+
+    Raises:
+        UsageError: the workload's rate is not constant.
+        ServiceUnavailable, CheckFailed: as ``run`` raises them.
+    """
+    if workload.shape is not None:
+        raise UsageError(
+            f"Workload '{name}': its rate is a {workload.shape.kind}, and a capacity is a constant rate. "
+            "Take `shape` out, or name a workload without."
+        )
+    steps: list[Step] = []
+    lowest, highest = 0, MOST_PER_SECOND + 1
+    rate = workload.rate_per_second
+    while not steps or highest > max(lowest + 1, lowest * CLOSE_ENOUGH):
+        tried = workload.model_copy(update={"rate_per_second": rate, "duration_seconds": step_s})
+        result = run(tried)
+        document = as_document(name, tried, result)
+        steps.append(Step(rate, _broken(document, result, rate, step_s), document, result.ended_early))
+        report(steps[-1])
+        if result.ended_early:
+            break
+        lowest, highest = (lowest, rate) if steps[-1].broken else (rate, highest)
+        if highest > MOST_PER_SECOND:
+            rate = min(rate * 2, MOST_PER_SECOND)
+        elif not lowest:
+            rate = rate // 2
+        else:
+            rate = _rounded((lowest * highest) ** 0.5)
+        if rate in (0, lowest, highest):
+            break
+    return Capacity(steps)
+
+
+def _broken(document: dict[str, Any], result: Result, rate: int, step_s: int) -> str:
+    if document["partial"]:
+        return document["partial"]
+    if document["invalid"]:
+        return document["invalid"][0]
+    broken = [one["name"] for one in document["thresholds"] if not one["held"]]
+    if broken:
+        return f"threshold: {', '.join(broken)}"
+    if result.drain_s is None:
+        return "not all was read in time"
+    return "lag grew" if lag_grows(result.watched.points, rate, step_s) else ""
+
+
+def lag_grows(points: list[Point], rate: int, sending_s: float) -> bool:
+    """Return whether more was unread in the last third of sending than in the first: medians, and beyond half a second
+    of the rate, or twice what it was."""
+    first = [point.lag for point in points if 0 <= point.at_s < sending_s / 3]
+    last = [point.lag for point in points if sending_s * 2 / 3 <= point.at_s <= sending_s]
+    if not first or not last:
+        return False
+    before, after = median(first), median(last)
+    return after > max(2 * before, before + LAG_ALLOWANCE_S * rate)
+
+
+def _rounded(rate: float) -> int:
+    """Return a rate with two significant digits, or a whole one."""
+    digits = max(0, len(str(int(rate))) - 2)
+    return round(rate / 10**digits) * 10**digits
