@@ -122,8 +122,8 @@ def _latency(all_groups: Sequence[Group]) -> str:
             rows.append([group.title, *(values if set(values) != {NOT_MEASURED} else [NOT_MEASURED])])
     table = _table(["seconds", *PERCENTILES.values()], rows, "latency")
     return (
-        f'{table}<p class="soft">Created is when a payment was due to be sent, broker when Kafka took it in, '
-        "stored when ClickHouse wrote it, visible when a reader’s query first returned it.</p>\n"
+        f'{table}<p class="soft">Created is when a payment was due to be sent, Kafka its message’s own '
+        "timestamp, stored when ClickHouse read its block, visible when a reader’s query first returned it.</p>\n"
     )
 
 
