@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# What `paystream status` takes with more and more rows stored: `devstack/bench_status.sh [millions...]`, by default 1 and
-# 10, as in `devstack/bench_status.sh 1 10 100` (100 takes some ten minutes and 10 GB). A stack of its own, deleted afterwards.
+# What `paystream status` takes, and the load test's query for its canaries, with more and more rows stored:
+# `devstack/bench_status.sh [millions...]`, by default 1 and 10 (100 takes some ten minutes and 10 GB). A stack of its own,
+# deleted afterwards.
 # Rows go straight into the tables: payments at 500 a second up to now, one in a hundred refused, and half as many blocks in
 # the ledger, over 30 days (50 million at 100 million payments: 20 a second, as the stack makes them).
 set -euo pipefail
@@ -68,4 +69,11 @@ SQL
     echo "rows=$rows try=$try command_ms=$(((end - start) / 1000000)) asked_s=$asked"
   done
   echo "$line"
+  # The load test's reader asks for canaries, some 25 times a second: what its query takes among so many rows.
+  paystream loadtest run today --json "$home/today.json" > /dev/null || true
+  paystream loadtest report "$home/today.json" --json | python -c 'import json, sys
+run = json.load(sys.stdin)
+seen, spent = run["visibility"], run["usage"]
+print(f"rows='$rows' verdict={run[\"verdict\"]} probe_query_p95_s={seen[\"query_p95_s\"]:.4f} p95_s={seen[\"p95_s\"]:.3f}"
+      f" lost={run[\"transactions\"][\"lost\"]} others_share={spent[\"others_share\"]}")' || true
 done; done

@@ -6,10 +6,10 @@ from statistics import median
 from typing import Any
 
 from loadtest.document import as_document
-from loadtest.run import Result
+from loadtest.run import Interrupted, Result
 from loadtest.watch import Point
-from loadtest.workload import MOST_PER_SECOND, Workload
-from paystream.errors import PaystreamError, UsageError
+from loadtest.workload import MOST_MESSAGES, MOST_PER_SECOND, Workload
+from paystream.errors import CheckFailed, PaystreamError, UsageError
 
 CLOSE_ENOUGH = 1.1
 """The search ends when the lowest rate that was not held is at most so many times the highest that was."""
@@ -25,7 +25,6 @@ class Step:
     rate_per_second: int
     broken: str
     document: dict[str, Any]
-    ended_early: PaystreamError | None
 
 
 @dataclass(frozen=True)
@@ -34,11 +33,13 @@ class Capacity:
 
     Attributes:
         steps: every run, in order.
+        stopped: why it ended before it had an answer.
         held: the one at the highest rate that was held; None when none was.
         limit: the one at the lowest rate above it that was not; None when the search ended before.
     """
 
     steps: list[Step]
+    stopped: PaystreamError | None = None
 
     @property
     def held(self) -> Step | None:
@@ -47,12 +48,8 @@ class Capacity:
     @property
     def limit(self) -> Step | None:
         floor = self.held.rate_per_second if self.held else 0
-        above = [one for one in self.steps if one.broken and one.rate_per_second > floor and not one.ended_early]
+        above = [one for one in self.steps if one.broken and one.rate_per_second > floor]
         return min(above, key=lambda one: one.rate_per_second, default=None)
-
-    @property
-    def ended_early(self) -> PaystreamError | None:
-        return self.steps[-1].ended_early if self.steps else None
 
 
 def find_capacity(
@@ -75,24 +72,33 @@ def find_capacity(
 
     Raises:
         UsageError: the workload's rate is not constant.
-        ServiceUnavailable, CheckFailed: as ``run`` raises them.
+        ServiceUnavailable, CheckFailed: as ``run`` raises them, before the first run has ended; later the search stops.
     """
     if workload.shape is not None:
         raise UsageError(
             f"Workload '{name}': its rate is a {workload.shape.kind}, and a capacity is a constant rate. "
             "Take `shape` out, or name a workload without."
         )
+    if MOST_PER_SECOND * step_s > MOST_MESSAGES:
+        raise UsageError(f"Step of {step_s:,} s: too long at {MOST_PER_SECOND:,}/s. Give at most 1,000.")
     steps: list[Step] = []
     lowest, highest = 0, MOST_PER_SECOND + 1
     rate = workload.rate_per_second
     while not steps or highest > max(lowest + 1, lowest * CLOSE_ENOUGH):
         tried = workload.model_copy(update={"rate_per_second": rate, "duration_seconds": step_s})
-        result = run(tried)
+        try:
+            result = run(tried)
+        except (PaystreamError, KeyboardInterrupt) as error:
+            if not steps:
+                raise
+            return Capacity(
+                steps, error if isinstance(error, PaystreamError) else Interrupted("Ctrl-C between two runs")
+            )
         document = as_document(name, tried, result)
-        steps.append(Step(rate, _broken(document, result, rate, step_s), document, result.ended_early))
+        if stopped := result.ended_early or _disturbed(document, result):
+            return Capacity(steps, stopped)
+        steps.append(Step(rate, _broken(document, result, rate, step_s), document))
         report(steps[-1])
-        if result.ended_early:
-            break
         lowest, highest = (lowest, rate) if steps[-1].broken else (rate, highest)
         if highest > MOST_PER_SECOND:
             rate = min(rate * 2, MOST_PER_SECOND)
@@ -105,16 +111,22 @@ def find_capacity(
     return Capacity(steps)
 
 
+def _disturbed(document: dict[str, Any], result: Result) -> PaystreamError | None:
+    """Return what says nothing of the rate: a clock that was set, other producers' messages."""
+    found = result.found
+    if result.watched.clock_step_s or (found and found.foreign_messages):
+        return CheckFailed(f"{document['invalid'][-1]}. Run it again")
+    return None
+
+
 def _broken(document: dict[str, Any], result: Result, rate: int, step_s: int) -> str:
-    if document["partial"]:
-        return document["partial"]
     if document["invalid"]:
         return document["invalid"][0]
+    if result.unread:
+        return f"{result.unread:,} messages were not read in time"
     broken = [one["name"] for one in document["thresholds"] if not one["held"]]
     if broken:
         return f"threshold: {', '.join(broken)}"
-    if result.drain_s is None:
-        return "not all was read in time"
     return "lag grew" if lag_grows(result.watched.points, rate, step_s) else ""
 
 

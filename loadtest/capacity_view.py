@@ -1,5 +1,6 @@
 """How a search for the capacity is shown: as it goes, and at its end."""
 
+import math
 from typing import Any
 
 from rich.table import Table
@@ -19,7 +20,7 @@ def step_fields(step: Step) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "rate_per_second": step.rate_per_second,
         "held": str(not step.broken).lower(),
-        "p95_seconds": "none" if p95 is None else f"{p95:.3f}",
+        "p95_seconds": "none" if p95 is None else f"{p95:.3f}" if math.isfinite(p95) else "never",
         "peak_lag": result.lag.peak,
         "busy_share": result.usage.busy_share,
     }
@@ -50,7 +51,8 @@ def table(capacity: Capacity) -> Table:
     """Return a row per run, in order of the rates."""
     rows = Table("", "rate", "p50", "p95", "p99", "peak lag", "engine", "machine", "not held, since", box=None)
     for column in rows.columns[1:8]:
-        column.justify = "right"
+        column.justify, column.no_wrap = "right", True
+    rows.columns[8].overflow = "fold"
     for step in sorted(capacity.steps, key=lambda one: one.rate_per_second):
         result = parse(step.document)
         seen, usage = result.visibility, result.usage

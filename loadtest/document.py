@@ -29,18 +29,27 @@ DEFINITIONS = {
     "round of asking, 40 ms or the query's own time, whichever is longer. Late by up to that, never early. A canary "
     "that was never seen counts as infinitely late.",
     "percentile": "nearest rank: the smallest value that at least that share of the canaries (of stages: of the rows) "
-    "does not exceed.",
+    "does not exceed. Of stages and of lateness it is in whole milliseconds, rounded up, above a minute in seconds.",
+    "canaries": "payments whose way is timed: ordinary ones, spread evenly over the messages. Those under way when a "
+    "run ended early are left out.",
+    "queries": "how often the reader asked for canaries, at most 200 at a time; query_p95_s is from asking to the "
+    "answer's arrival, failed ones are those that ClickHouse refused or did not answer.",
+    "duration_s": "from the time at which message 0 was due until all were read, or the run ended.",
+    "drain_s": "from the time at which the last message was due until the consumer group had committed all of them.",
+    "queue_full": "how often the Kafka producer took no more messages.",
     "lateness": "from the intended send time of a message to its handover to the Kafka producer; whole milliseconds, "
     "rounded up.",
     "created_to_kafka": "from the intended send time that a stored row carries to its message's Kafka timestamp: with "
     "Kafka's default, the moment at which the producer took it over, on the load test's clock. Every row of which one "
     "message told, made when it was sent; whole milliseconds, rounded up.",
     "kafka_to_stored": "from the message's Kafka timestamp to ingested_at, ClickHouse's clock when it read the block. "
-    "Every row; whole milliseconds. Batching, the broker, and waiting for the block to close are in it; writing the "
-    "block is in the next stage.",
+    "Every row. Both times are whole milliseconds, rounded down, so a stage is exact to one. Batching, the broker, and "
+    "waiting for the block to close are in it; writing the block is in the next stage.",
     "created_to_stored": "both together, of the rows of created_to_kafka.",
     "stored_to_visible": "from ingested_at of a canary's row to the answer that contains it: writing the block, and up "
     "to one round of asking. ClickHouse's clock against the load test's.",
+    "clickhouse_ahead_s": "ClickHouse's clock minus the load test's, when the run began: what stages that end or begin "
+    "with ingested_at are wrong by. Exact to half of what one question took, some milliseconds.",
     "lag": "messages in the topic beyond the consumer group's committed offsets; looked at every half second, and a "
     "point of the timeline is the highest since the point before.",
     "parts": "active parts of transactions, and merges of it under way, at each point. Inserted parts and time in "
@@ -52,7 +61,14 @@ DEFINITIONS = {
     "is the mean since the point before, in shares of one core. 'generator' includes the Kafka client's threads, 'load "
     "test' is the probe and what watches.",
     "lost": "what the broker confirmed and is neither in transactions_current nor in quarantine: transactions, and "
-    "messages sent malformed.",
+    "messages sent malformed. What was still unread when the wait for it ended is among it, and counted as unread too.",
+    "unread": "messages that the consumer group had not committed when the workload's time for that was over.",
+    "accepted": "valid transactions of which the broker confirmed at least one message.",
+    "stored": "rows of transactions_current from this run's offsets.",
+    "duplicate_messages": "messages that repeated an earlier one, byte for byte.",
+    "duplicate_rows_before_final": "rows in the table that a reader does not get: duplicates, and states left behind.",
+    "enrichment": "rows of transactions_current by enrichment_status.",
+    "quarantine_reasons": "messages of this run's offsets in quarantine, by reason.",
     "duplicated": "transactions that transactions_current returns more than once.",
     "unexpected": "rows of transactions_current from this run's offsets that the generator did not send, or sent "
     "malformed.",
@@ -69,7 +85,9 @@ DEFINITIONS = {
     "overtaken_messages": "those of them whose state was older than one sent before.",
     "rejected": "messages that the broker did not confirm.",
     "wrong_sums": "currencies in which the sum of the stored amounts is not exactly the sum of those sent.",
-    "memory": "resident memory of the local stack's processes, summed, highest of a sample every half second.",
+    "memory": "resident memory of the local stack's processes (broker and ClickHouse), each and summed; highest of a "
+    "sample every half second.",
+    "busy_share": "of all processor time of this machine during the run, what was used at all.",
     "others_share": "of all processor time of this machine during the run, what programs without a part in it used.",
 }
 
@@ -93,6 +111,7 @@ def as_document(name: str, workload: Workload, result: Result) -> dict[str, Any]
             "memory_bytes": psutil.virtual_memory().total,
             "python": platform.python_version(),
             "clickhouse": result.clickhouse,
+            "clickhouse_ahead_s": result.clickhouse_ahead_s,
             "paystream": version("paystream"),
         },
         "generator": _generator(result),
@@ -196,7 +215,7 @@ def _latency_timeline(result: Result) -> list[dict[str, Any]]:
 def _parts(watched: Watched) -> dict[str, Any]:
     before, after = watched.before, watched.after
     # Where the engine was started anew meanwhile, its counts began again: then the difference says nothing.
-    lasted = before and after and after.inserted >= before.inserted
+    lasted = before and after and abs(after.started_s - before.started_s) <= 2
     return {
         "at_start": before.parts if before else None,
         "at_end": after.parts if after else None,

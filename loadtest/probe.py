@@ -18,6 +18,7 @@ import numpy as np
 from clickhouse_connect.driver.client import Client
 
 from loadtest.messages import Plan, id_of, ids, intended_us, is_canary
+from loadtest.milliseconds import Milliseconds
 from paystream.clickhouse import connect
 from paystream.settings import Settings
 
@@ -30,6 +31,7 @@ MOST_IDS = 200
 """Ids in one query. When more are pending, they take turns."""
 
 RETRY_AFTER_S = 0.5
+STOP_TIMEOUT_S = 10
 
 QUERY = """
 SELECT transaction_id
@@ -100,6 +102,7 @@ class Probe:
         self._sightings: list[Sighting] = []
         self._query_seconds: list[float] = []
         self._failures = 0
+        self._latencies = Milliseconds()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="visibility probe", daemon=True)
 
@@ -117,9 +120,14 @@ class Probe:
         return list(self._sightings)
 
     @property
-    def latencies_s(self) -> list[float]:
-        """Return the latencies so far, in seconds."""
-        return [sighting.latency_s for sighting in self._sightings]
+    def seen(self) -> int:
+        """Return how many canaries were seen so far."""
+        return len(self._sightings)
+
+    @property
+    def p95_s(self) -> float:
+        """Return the 95th percentile of the latencies so far, in seconds; NaN before the first."""
+        return self._latencies.percentile_s(95)
 
     def await_all(self, wait_s: float, sent_until_us: int) -> None:
         """Wait up to ``wait_s`` for the canaries that were sent and are still to be seen."""
@@ -130,11 +138,12 @@ class Probe:
     def finish(self, sent_until_us: int) -> Seen:
         """Stop, and return what was seen. Canaries intended after ``sent_until_us`` were not sent and do not count."""
         self._stop.set()
-        self._thread.join(10)
+        self._thread.join(STOP_TIMEOUT_S)
         self._take_coming(sent_until_us)
         return Seen(
             sightings=self.sightings,
-            missed_us=[at for _, at in self._pending if at <= sent_until_us],
+            # A thread that hangs in a query may still change what is pending.
+            missed_us=[at for _, at in list(self._pending) if at <= sent_until_us],
             query_p95_s=percentile(self._query_seconds, 95),
             queries=len(self._query_seconds),
             failed_queries=self._failures,
@@ -180,6 +189,7 @@ class Probe:
                 canary = self._pending.popleft()
                 if canary[0] in found:
                     self._sightings.append(Sighting(*canary, answered_us))
+                    self._latencies.add(np.array([answered_us - canary[1]]))
                 else:
                     self._pending.append(canary)
         spent_s = (time.monotonic_ns() // 1000 + offset_us - asked_us) / 1e6

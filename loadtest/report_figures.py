@@ -44,7 +44,8 @@ class Group:
 def groups(result: ResultFile) -> list[Group]:
     """Return all figures of a run, except for the thresholds'. Those about latency come first."""
     visibility, generator, found = result.visibility, result.generator, result.transactions
-    lag, parts, size_of, usage = result.lag, result.parts, result.bytes_, result.usage
+    lag, parts, size_of = result.lag, result.parts, result.bytes_
+    usage, machine = result.usage, result.machine
     seen = {name: result.latency(getattr(visibility, name)) for name in PERCENTILES}
     return [
         Group("payment to queryable", _percentiles("visibility", seen), latency=True),
@@ -154,6 +155,7 @@ def groups(result: ResultFile) -> list[Group]:
             [
                 Figure("usage.busy_share", "busy", usage.busy_share, "share"),
                 Figure("usage.others_share", "by other programs", usage.others_share, "share"),
+                Figure("machine.clickhouse_ahead_s", "ClickHouse's clock ahead", machine.clickhouse_ahead_s, "s"),
             ],
         ),
     ]  # fmt: skip

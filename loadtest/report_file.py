@@ -65,6 +65,7 @@ class Machine(_Part):
     memory_bytes: int | None = None
     python: str | None = None
     clickhouse: str | None = None
+    clickhouse_ahead_s: float | None = None
     paystream: str | None = None
 
 
@@ -285,7 +286,7 @@ def read_document(path: Path) -> dict[str, Any]:
     if document["format"] != FORMAT:
         raise UsageError(
             f"Result file '{path}': format {document['format']!r}, and this Paystream reads format {FORMAT}. "
-            "Read it with the Paystream that wrote it."
+            "Read it with the Paystream that wrote it; of a search for the capacity, each of its `steps` is a result."
         )
     parse(document, f"Result file '{path}'")
     return document

@@ -113,7 +113,8 @@ def as_fields(result: ResultFile) -> dict[str, Any]:
         "peak_parts": result.parts.peak,
         "peak_memory_mib": int(result.usage.peak_memory_bytes or 0) >> 20 or None,
         "others_cpu_share": result.usage.others_share,
-        "broken": ",".join(one.name for one in result.thresholds if not one.held) or None,
+        "broken": ",".join(one.name for one in result.thresholds if not one.held and result.measured(one) is not None)
+        or None,
     }
     return {name: value for name, value in fields.items() if value is not None}
 

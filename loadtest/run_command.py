@@ -1,11 +1,13 @@
 """``paystream loadtest run``."""
 
 import math
+import os
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Annotated, Any
 
 import orjson
@@ -23,7 +25,7 @@ from loadtest.run import Progress, Result
 from loadtest.run import run as run_workload
 from loadtest.workload import Workload, load
 from paystream.errors import PaystreamError, UsageError
-from paystream.output import console, errors, is_terminal, print_fields, print_json
+from paystream.output import console, errors, is_terminal, print_fields
 from paystream.settings import load_settings
 
 LOG_EVERY_S = 5
@@ -36,7 +38,7 @@ def run(
         bool, typer.Option("--find-capacity", help="Look for the highest rate held, from the workload's own on.")
     ] = False,
     step_seconds: Annotated[
-        int, typer.Option(min=5, max=3600, help="With --find-capacity: how long each rate is sent.")
+        int, typer.Option(min=5, max=1000, help="With --find-capacity: how long each rate is sent.")
     ] = 30,
 ) -> None:
     """Run a workload against the configured pipeline and judge it: exit code 0 when every threshold held, else 1.
@@ -61,14 +63,13 @@ def run(
         errors.print(f"Load test '{name}' was interrupted before it sent anything: no result.", highlight=False)
         raise typer.Exit(130) from None
     document = as_document(name, plan, result)
-    if json == "-":
-        print_json(document)
-    elif is_terminal():
+    undelivered = _deliver(json, document)
+    if json != "-" and is_terminal():
         show_document(console, document)
-    else:
+    elif json != "-":
         print_fields("loadtest", as_fields(parse(document)))
-    if json not in (None, "-"):
-        _write(Path(json), document)
+    if undelivered:
+        raise undelivered
     if early := result.ended_early:
         raise type(early)(f"Load test '{name}' ended early, so its result is partial: {early}")
     if document["verdict"] != "pass":
@@ -85,16 +86,15 @@ def _find_capacity(
             print_fields("capacity_step", capacity_view.step_fields(step))
 
     found = search(name, plan, step_seconds, run_step, tell)
-    if json == "-":
-        print_json(capacity_view.as_json(name, found))
-    elif is_terminal():
+    undelivered = _deliver(json, capacity_view.as_json(name, found))
+    if json != "-" and is_terminal():
         console.print(capacity_view.answer(name, found), soft_wrap=True, highlight=False)
         console.print(capacity_view.table(found))
-    else:
+    elif json != "-":
         print_fields("capacity", capacity_view.answer_fields(name, found))
-    if json not in (None, "-"):
-        _write(Path(json), capacity_view.as_json(name, found))
-    if early := found.ended_early:
+    if undelivered:
+        raise undelivered
+    if early := found.stopped:
         raise type(early)(f"Search for the capacity of '{name}' ended early: {early}")
     if not found.held:
         raise typer.Exit(1)
@@ -125,7 +125,9 @@ def _reporter(quiet: bool) -> Iterator[Callable[[Progress], None]]:
                     "p95_seconds": p95,
                     "lag": progress.lag,
                 }
-                print_fields("progress", fields)
+                # A reader that has gone, or a log on a full disk, is no reason to lose the run.
+                with suppress(OSError):
+                    print_fields("progress", fields)
 
         yield log
 
@@ -146,23 +148,56 @@ def _line(progress: Progress) -> Text:
 
 def _check_writable(path: Path) -> None:
     """Find out before a minute of sending that the result could not be kept."""
+    existed = path.exists()
     try:
         with path.open("ab"):
             pass
+        if not existed:
+            path.unlink()
     except OSError as error:
         raise UsageError(
             f"Result file '{path}' cannot be written: {error.strerror}. Name another one with --json."
         ) from error
 
 
-def _write(path: Path, document: dict[str, Any]) -> None:
-    """Write a result; where that fails, elsewhere, since nobody wants to run an hour again for a full disk."""
+def _deliver(json: str | None, document: dict[str, Any]) -> PaystreamError | None:
+    """Write a result; where that fails, elsewhere, since nobody wants to run an hour again for a full disk.
+
+    Return, for after the verdict was shown, the error that says where it is.
+    """
+    if json is None:
+        return None
     content = orjson.dumps(document, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS) + b"\n"
     try:
-        path.write_bytes(content)
+        if json == "-":
+            sys.stdout.buffer.write(content)
+            sys.stdout.flush()
+        else:
+            _put(Path(json), content)
     except OSError as error:
-        kept = "All that is left of the result is what was printed."
-        with suppress(OSError), NamedTemporaryFile("wb", prefix="loadtest-", suffix=".json", delete=False) as instead:
+        return PaystreamError(f"Result file '{json}' cannot be written: {error.strerror}. {_keep(content)}")
+    return None
+
+
+def _put(path: Path, content: bytes) -> None:
+    """Write a file so that there is the old one, or the whole new one; a device or a pipe as it comes."""
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_bytes(content)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _keep(content: bytes) -> str:
+    handle, name = tempfile.mkstemp(prefix="loadtest-", suffix=".json")
+    try:
+        with open(handle, "wb") as instead:
             instead.write(content)
-            kept = f"It is in '{instead.name}' instead."
-        raise PaystreamError(f"Result file '{path}' cannot be written: {error.strerror}. {kept}") from error
+    except OSError:
+        Path(name).unlink(missing_ok=True)
+        return "All that is left of the result is what was printed. Make room, then run again."
+    return f"It is in '{name}' instead."

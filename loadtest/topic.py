@@ -28,8 +28,9 @@ class Topic:
         Raises:
             ServiceUnavailable: the broker does not answer.
         """
-        positions = self._positions()
-        return sum(max(0, end - position) for end, position in zip(self.ends(), positions, strict=True))
+        watermarks = self._watermarks()
+        positions = self._positions(watermarks)
+        return sum(max(0, end - position) for (_, end), position in zip(watermarks, positions, strict=True))
 
     def has_read_to(self, ends: list[int]) -> bool:
         """Return whether the group has committed every message before these offsets, which is after storing it.
@@ -37,12 +38,13 @@ class Topic:
         Raises:
             ServiceUnavailable: the broker does not answer.
         """
-        return all(position >= end for position, end in zip(self._positions(), ends, strict=True))
+        positions = self._positions(self._watermarks())
+        return all(position >= end for position, end in zip(positions, ends, strict=True))
 
-    def _positions(self) -> list[int]:
+    def _positions(self, watermarks: list[tuple[int, int]]) -> list[int]:
         # What retention has removed is nobody's to read.
         committed = self._broker.committed(self._broker.partitions)
-        return [max(low, offset or 0) for (low, _), offset in zip(self._watermarks(), committed, strict=True)]
+        return [max(low, offset or 0) for (low, _), offset in zip(watermarks, committed, strict=True)]
 
     def _watermarks(self) -> list[tuple[int, int]]:
         return [self._broker.watermarks(partition) for partition in self._broker.partitions]

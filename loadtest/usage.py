@@ -3,6 +3,7 @@
 import json
 import time
 from dataclasses import dataclass
+from functools import partial
 
 import psutil
 
@@ -29,7 +30,8 @@ class Usage:
 
 @dataclass(frozen=True)
 class Used:
-    """What processes used by one moment: processor seconds since the meter began, and resident memory in bytes."""
+    """What processes used by one moment: processor seconds since the meter began, and resident memory in bytes; no
+    memory of one that does not run."""
 
     cpu_s: dict[str, float]
     memory_bytes: dict[str, int]
@@ -39,25 +41,36 @@ class Meter:
     """Measures from its creation until ``usage``. Knows the stack's processes from the records of `paystream up`."""
 
     def __init__(self, settings: Settings, generator_pid: int) -> None:
-        stack = {
-            "broker": _recorded(settings, "broker", settings.kafka_brokers),
-            "clickhouse": _recorded(settings, "clickhouse", f"{settings.clickhouse_host}:{settings.clickhouse_port}"),
+        addresses = {
+            "broker": settings.kafka_brokers,
+            "clickhouse": f"{settings.clickhouse_host}:{settings.clickhouse_port}",
         }
-        self._stack = {name: process for name, process in stack.items() if process}
-        self._processes = self._stack | {"generator": psutil.Process(generator_pid), "load test": psutil.Process()}
+        self._look_up = {
+            name: partial(_recorded, settings, name, address)
+            for name, address in addresses.items()
+            if _recorded(settings, name, address)
+        }
+        found = {name: look_up() for name, look_up in self._look_up.items()}
+        self._processes = found | {"generator": psutil.Process(generator_pid), "load test": psutil.Process()}
         self._began = time.monotonic()
         self._busy_before = _machine_busy_s()
         self._before = {name: _cpu_s(process) for name, process in self._processes.items()}
+        self._ended_s = dict.fromkeys(self._processes, 0.0)
         self._cpu_s = dict.fromkeys(self._processes, 0.0)
         self._peak: dict[str, int] = {}
         self._peak_sum = 0
 
     def sample(self) -> Used:
-        """Take this moment in. A process that has ended keeps what it had at the sample before."""
+        """Take this moment in. A process that has ended keeps what it had at the sample before; where the stack's was
+        started anew, the new one's time is added."""
+        for name, look_up in self._look_up.items():
+            if not _runs(self._processes[name]) and (anew := look_up()):
+                self._processes[name], self._before[name], self._ended_s[name] = anew, 0.0, self._cpu_s[name]
         for name, process in self._processes.items():
-            self._cpu_s[name] = max(self._cpu_s[name], _cpu_s(process) - self._before[name])
-        now = {name: _memory_bytes(process) for name, process in self._processes.items()}
-        stack = {name: now[name] for name in self._stack}
+            spent_s = self._ended_s[name] + _cpu_s(process) - self._before[name]
+            self._cpu_s[name] = max(self._cpu_s[name], spent_s)
+        now = {name: size for name, process in self._processes.items() if (size := _memory_bytes(process))}
+        stack = {name: size for name, size in now.items() if name in self._look_up}
         self._peak = {name: max(size, self._peak.get(name, 0)) for name, size in stack.items()}
         self._peak_sum = max(self._peak_sum, sum(stack.values()))
         return Used(dict(self._cpu_s), now)
@@ -85,6 +98,13 @@ def _recorded(settings: Settings, name: str, address: str) -> psutil.Process | N
         return process if same else None
     except (OSError, ValueError, KeyError, psutil.Error):
         return None
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def _machine_busy_s() -> float:

@@ -76,6 +76,9 @@ def judge(workload: Workload, result: Result) -> Verdict:
         peak = result.watched.peak_parts
         measured = math.nan if peak is None else peak
         thresholds.append(Threshold("parts", "active parts of transactions, at the peak", measured, limits.parts, ""))
+    if found:
+        meaning = f"unread {workload.drain_timeout_seconds:,} s after the last was sent"
+        thresholds.append(Threshold("unread", meaning, result.unread, 0, ""))
     partial = str(result.ended_early) if result.ended_early else ""
     invalid = generator_problems(limits, sent) if sent and not partial else []
     if found and found.foreign_messages:

@@ -25,7 +25,8 @@ SELECT
     (SELECT count() FROM system.parts WHERE database = currentDatabase() AND table = 'transactions' AND active),
     (SELECT count() FROM system.merges WHERE database = currentDatabase() AND table = 'transactions'),
     (SELECT sum(value) FROM system.events WHERE event IN ('InsertedCompactParts', 'InsertedWideParts')),
-    (SELECT sum(value) FROM system.events WHERE event = 'MergeTotalMilliseconds') / 1000
+    (SELECT sum(value) FROM system.events WHERE event = 'MergeTotalMilliseconds') / 1000,
+    toUnixTimestamp(now()) - uptime()
 """
 
 _ROW_BYTES = """
@@ -39,12 +40,13 @@ WHERE database = currentDatabase() AND table = 'transactions' AND active
 @dataclass(frozen=True)
 class Engine:
     """What ClickHouse says of itself: parts and merges of `transactions`; of all tables, since it started, parts
-    inserted and seconds that merges took."""
+    inserted and seconds that merges took; and when it started, in seconds since 1970."""
 
     parts: int
     merges: int
     inserted: int
     merged_s: float
+    started_s: int
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ class Watched:
     @property
     def peak_parts(self) -> int | None:
         """Return the most active parts of any point."""
-        return max((point.engine.parts for point in self.points if point.engine), default=None)
+        moments = [self.before, *(point.engine for point in self.points)]
+        return max((engine.parts for engine in moments if engine), default=None)
 
     @property
     def after(self) -> Engine | None:
@@ -88,16 +91,16 @@ class Watched:
 
 
 class Watch:
-    """Notes what is seen between its creation and ``result``.
+    """Notes what is seen between its creation and ``result``; ``started_us`` is to be set once it is known.
 
     Raises nothing where ClickHouse does not answer: what is tested may break, and then the timeline has a gap.
     """
 
-    def __init__(self, settings: Settings, topic: Topic, meter: Meter, started_us: int, duration_s: float) -> None:
+    def __init__(self, settings: Settings, topic: Topic, meter: Meter, duration_s: float) -> None:
         self._settings = settings
         self._topic = topic
         self._meter = meter
-        self._started_us = started_us
+        self.started_us = 0
         self._every_s = max(LOOK_EVERY_S, duration_s / MOST_POINTS)
         self._connection = ExitStack()
         self._client: Client | None = None
@@ -121,17 +124,20 @@ class Watch:
         if abs(step_s) > max(CLOCK_TOLERANCE_S, abs(self._clock_step_s)):
             self._clock_step_s = step_s
         used = self._meter.sample()
-        now, (then, before) = time.monotonic(), self._last
-        if now - then < self._every_s - LOOK_EVERY_S / 10:
-            return lag
-        share = {name: (spent - before.cpu_s[name]) / (now - then) for name, spent in used.cpu_s.items()}
-        at_s = now + self._offset_s - self._started_us / 1e6
-        self._points.append(Point(at_s, self._lag, self._ask(), share, used.memory_bytes))
-        self._last, self._lag = (now, used), 0
+        if time.monotonic() - self._last[0] >= self._every_s - LOOK_EVERY_S / 10:
+            self._note(used)
         return lag
 
+    def _note(self, used: Used) -> None:
+        now, (then, before) = time.monotonic(), self._last
+        share = {name: (spent - before.cpu_s[name]) / (now - then) for name, spent in used.cpu_s.items()}
+        at_s = now + self._offset_s - self.started_us / 1e6
+        self._points.append(Point(at_s, self._lag, self._ask(), share, used.memory_bytes))
+        self._last, self._lag = (now, used), 0
+
     def result(self) -> Watched:
-        """Return what was seen, and let go of the connection."""
+        """Take the last moment in, return what was seen, and let go of the connection."""
+        self._note(self._meter.sample())
         watched = Watched(
             points=self._points,
             peak_lag=self._peak_lag,
@@ -148,7 +154,7 @@ class Watch:
         return Engine(*answer) if answer else None
 
     def _row_bytes(self) -> float | None:
-        answer = self._query(_ROW_BYTES, began=int(self._started_us / 1e6))
+        answer = self._query(_ROW_BYTES, began=int(self.started_us / 1e6))
         return answer[0] if answer and answer[0] == answer[0] else None  # NaN of no rows
 
     def _query(self, query: str, **parameters: int) -> tuple | None:

@@ -81,8 +81,12 @@ class Broker:
         self._consumer = consumer
         self.partitions = partitions
 
-    def position(self, partition: int) -> Position:
+    def position(self, partition: int, with_oldest: bool = True) -> Position:
         """Return where a partition begins and ends and how far the group has come.
+
+        Args:
+            partition: its number.
+            with_oldest: whether to read when the oldest retained message was produced, which takes a round trip more.
 
         Raises:
             ServiceUnavailable: the broker does not answer.
@@ -95,7 +99,7 @@ class Broker:
             low,
             high,
             committed,
-            oldest_at=self._produced_at(partition, low, high),
+            oldest_at=self._produced_at(partition, low, high) if with_oldest else None,
             unread_at=self._produced_at(partition, max(low, committed or 0), high),
         )
 

@@ -8,7 +8,9 @@ from paystream.status import DIMENSIONS, OBJECTIVE_LIMIT, OBJECTIVE_SHARE, Statu
 PARTS_LIMIT = 500
 """Active parts in one partition. The engine delays inserts from 1,000 on and refuses them from 3,000 on."""
 AT_LEAST = 10
-"""So many refused messages or pending payments in the window are needed before their share means something."""
+"""So many refused messages, late or pending payments are needed before their share means something."""
+ERROR_AFTER_S = 10
+"""What ingest runs into is a reason once a message has waited so long: a broker that restarts is none."""
 PENDING_SHARE_LIMIT = 0.05
 
 
@@ -58,6 +60,9 @@ def judge(status: Status, settings: Settings) -> Verdict:
 def _ingest(status: Status, settings: Settings) -> list[Problem]:
     found = []
     backlog, flow, objective = status.backlog, status.flow, status.objective
+    if status.missing and flow:
+        text = f"{', '.join(status.missing)} missing or detached: what is read is not stored"
+        found.append(Problem("schema", text, "A part of ingest is missing"))
     if backlog:
         expired = sum(one.expired for one in backlog.partitions)
         if expired:
@@ -69,17 +74,22 @@ def _ingest(status: Status, settings: Settings) -> list[Problem]:
             kept = duration(max(0, left))
             text = f"unread messages expire in {kept} (limit {settings.status_expiry_limit_hours:g} h)"
             found.append(Problem("expiry", text, "Unread messages expire"))
+        why = f", ingest runs into: {' '.join(status.ingest_error.split())[:160]}" if status.ingest_error else ""
+        if why and not late and backlog.seconds > ERROR_AFTER_S:
+            text = f"{backlog.messages:,} messages unread, the oldest for {duration(backlog.seconds)}{why}"
+            found.append(Problem("lag", text, "Ingest stands still"))
         if late:
-            why = f", ingest runs into: {' '.join(status.ingest_error.split())[:160]}" if status.ingest_error else ""
             text = (
                 f"{backlog.messages:,} messages unread, the oldest for {duration(backlog.seconds)} "
                 f"(limit {duration(settings.status_lag_limit_seconds)}){why}"
             )
             found.append(Problem("lag", text, "Ingest stands still"))
-    if flow and flow.p95_s is not None and flow.p95_s > OBJECTIVE_LIMIT.total_seconds():
+    enough = flow and flow.payments >= AT_LEAST
+    if flow and enough and flow.p95_s is not None and flow.p95_s > OBJECTIVE_LIMIT.total_seconds():
         text = f"95 % of payments are stored within {duration(flow.p95_s)} (limit {duration(OBJECTIVE_LIMIT.seconds)})"
         found.append(Problem("latency", text, "Payments are stored late"))
-    if objective and objective.budget_spent_share is not None and objective.budget_spent_share >= 1:
+    spent = objective and objective.budget_spent_share
+    if objective and spent is not None and spent >= 1 and objective.late >= AT_LEAST:
         text = (
             f"only {objective.in_time_share:.2%} of 30 days' payments were stored within five minutes "
             f"(objective {OBJECTIVE_SHARE:.0%})"
@@ -95,8 +105,18 @@ def _stored(status: Status, settings: Settings) -> list[Problem]:
         text = f"the last audit, {duration(audit.age_hours * 3600)} ago, said {audit.verdict}"
         if audit.lost or audit.expired:
             text += f" ({audit.lost:,} lost, {audit.expired:,} expired)"
+        if audit.verdict == "recreated":
+            found.append(Problem("audit", text, "Audit says recreated"))
+        else:
+            found.append(Problem("audit", text, "Audit says lost"))
+    limit_s = settings.status_audit_age_limit_hours * 3600
+    if audit and audit.age_hours * 3600 > limit_s:
+        text = f"the last audit was {duration(audit.age_hours * 3600)} ago (limit {duration(limit_s)})"
         found.append(Problem("audit", text, "Audit says lost"))
-    if flow and flow.refused >= AT_LEAST:
+    since = status.objective and status.objective.since
+    if not audit and since and (status.at - since).total_seconds() > limit_s:
+        found.append(Problem("audit", "what was stored was never audited", "Audit says lost"))
+    if flow and flow.refused >= (2 if flow.refused == flow.messages else AT_LEAST):
         share = flow.refused / flow.messages
         if share > settings.status_refused_share_limit:
             reason = f", most for {status.refusals[0].reason}" if status.refusals else ""

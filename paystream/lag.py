@@ -4,10 +4,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from paystream.audit import headroom_hours
-from paystream.broker import Broker, Retention
+from paystream.broker import Broker, Position, Retention, kafka_time
 
 RETENTION_TIMEOUT_S = 2
 """The stand-in broker never answers this one."""
+
+CLOCK_TOLERANCE = timedelta(seconds=5)
+"""So far clocks of sound machines may be apart."""
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,7 @@ class PartitionLag:
     Attributes:
         messages: offsets that are retained and not read; transaction markers count among them.
         seconds: how long the oldest unread message has waited, by its Kafka timestamp and this machine's clock.
+        is_dated: whether that timestamp can be: there is one, and it is not ahead of this machine's clock.
         overdue: how many have waited longer than the objective allows.
         expired: offsets that retention removed before the group read them.
         expires_s: how long the oldest unread message is still kept, or one that arrives now; None: for ever, or the
@@ -29,6 +33,7 @@ class PartitionLag:
     overdue: int
     expired: int
     expires_s: float | None
+    is_dated: bool = True
 
 
 def partition_lags(broker: Broker, overdue_after: timedelta) -> list[PartitionLag]:
@@ -42,9 +47,10 @@ def partition_lags(broker: Broker, overdue_after: timedelta) -> list[PartitionLa
 
 
 def _lag(broker: Broker, partition: int, retention: Retention, overdue_after: timedelta) -> PartitionLag:
-    position = broker.position(partition)
+    position = broker.position(partition, with_oldest=retention.by_size)
     now = datetime.now(UTC)
-    waited = max(now - position.unread_at, timedelta(0)) if position.unread_at else timedelta(0)
+    is_dated = not position.unread_at or kafka_time(0) < position.unread_at <= now + CLOCK_TOLERANCE
+    waited = max(now - position.unread_at, timedelta(0)) if position.unread_at and is_dated else timedelta(0)
     overdue = broker.first_offset_since(partition, now - overdue_after) if waited > overdue_after else 0
     kept_hours = headroom_hours(position, retention)
     return PartitionLag(
@@ -52,6 +58,17 @@ def _lag(broker: Broker, partition: int, retention: Retention, overdue_after: ti
         messages=max(0, position.high - position.reader),
         seconds=waited.total_seconds(),
         overdue=max(0, overdue - position.reader),
-        expired=0 if position.committed is None else max(0, position.low - position.committed),
-        expires_s=None if kept_hours is None else kept_hours * 3600,
+        expired=_expired(position),
+        # A message without a time is kept as long as the newest one of its segment: nothing to be called for.
+        expires_s=None if kept_hours is None or not is_dated else kept_hours * 3600,
+        is_dated=is_dated,
     )
+
+
+def _expired(position: Position) -> int:
+    """Return how many offsets retention removed before the group read them; a last one alone is a transaction marker's,
+    which the group has no reason to pass."""
+    if position.committed is None:
+        return 0
+    gap = max(0, position.low - position.committed)
+    return 0 if gap == 1 and position.low == position.high else gap

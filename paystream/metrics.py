@@ -11,7 +11,7 @@ from paystream.status import OBJECTIVE_LIMIT, OBJECTIVE_SHARE, Status
 Samples = Iterable[tuple[tuple[str, ...], float | None]]
 
 PROBLEMS = (
-    "unmeasured", "expired", "expiry", "lag", "latency", "objective", "audit", "refused", "parts", "load",
+    "unmeasured", "schema", "expired", "expiry", "lag", "latency", "objective", "audit", "refused", "parts", "load",
     "dimension", "quote", "pending",
 )  # fmt: skip
 """Every name that a problem can have: each is exported as 0 or 1, so that an alert on it resolves."""

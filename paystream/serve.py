@@ -2,6 +2,7 @@
 
 import ipaddress
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -55,6 +56,8 @@ def handler(routes: Mapping[str, Callable[[], Answer]]) -> type[BaseHTTPRequestH
     """Return what answers GET and HEAD with these paths' answers, and says on stderr when one fails."""
 
     class Handler(BaseHTTPRequestHandler):
+        timeout = 30  # a reader that says nothing holds no thread for ever
+
         def do_GET(self) -> None:
             route = routes.get(self.path.partition("?")[0])
             try:
@@ -98,6 +101,7 @@ def serve(host: str, port: int, routes: Mapping[str, Callable[[], Answer]], read
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
 
         def handle_error(self, request: object, client_address: object) -> None:
             pass  # a reader that went away before it had its answer

@@ -84,6 +84,7 @@ class Settings(BaseSettings):
     status_dimension_age_limit_hours: float = Field(
         144.0, gt=0, description="not healthy when a dimension was loaded longer ago"
     )
+    status_audit_age_limit_hours: float = Field(24.0, gt=0, description="not healthy when the last audit is older")
     status_expiry_limit_hours: float = Field(24.0, gt=0, description="not healthy when unread messages expire sooner")
 
     def environment(self) -> dict[str, str]:

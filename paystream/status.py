@@ -1,9 +1,10 @@
 """The state of the pipeline, as one value: what `status`, `metrics` and `dashboard` show are views of it."""
 
+import queue
+import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -13,7 +14,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalErr
 from paystream import status_queries as sql
 from paystream.broker import open_broker
 from paystream.clickhouse import UNKNOWN_IDENTIFIER, UNKNOWN_TABLE, answering, cause_of, connect, is_code
-from paystream.errors import PaystreamError
+from paystream.errors import PaystreamError, ServiceUnavailable
 from paystream.lag import PartitionLag, partition_lags
 from paystream.latency import quantile_s
 from paystream.settings import Settings
@@ -27,6 +28,8 @@ OBJECTIVE_LIMIT = timedelta(minutes=5)
 OBJECTIVE_WINDOW = timedelta(days=30)
 
 DIMENSIONS = ("fx", "merchants")
+QUESTION_TIMEOUT_S, TIMEOUT_S = 3, 6
+"""Of one question to ClickHouse, and of all: Prometheus gives up a scrape some seconds later."""
 
 T = TypeVar("T")
 
@@ -178,6 +181,7 @@ class Status:
     Attributes:
         freshness_s: age of the newest stored message, by its Kafka timestamp; it grows while nothing is sent.
         ingest_error: what the Kafka table ran into lately, '' when nothing.
+        missing: tables and views of ingest that are detached or gone, so that messages are read and not stored.
         dimensions: those that were ever loaded.
         last_audit: None also when none was recorded, without an entry in ``unmeasured``.
         took_s: how long it took to ask.
@@ -197,6 +201,7 @@ class Status:
     dimensions: list[DimensionAge] | None = None
     failed_loads: list[FailedLoad] | None = None
     parts: list[TableParts] | None = None
+    missing: list[str] | None = None
     last_audit: LastAudit | None = None
     unmeasured: list[Unmeasured] = field(default_factory=list)
 
@@ -210,15 +215,24 @@ def read_status(settings: Settings) -> Status:
     """Ask the broker and ClickHouse, both at once. Reads only; never raises for what cannot be measured."""
     started = time.monotonic()
     unmeasured: list[Unmeasured] = []
-    with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(_ask_broker, settings)
-        found = _ask_clickhouse(settings, unmeasured)
-        backlog = asked.result()
+    answers: queue.SimpleQueue[Backlog | Unmeasured] = queue.SimpleQueue()
+    # A broker that hangs is not waited for: neither by a scrape nor by Ctrl-C.
+    threading.Thread(target=lambda: answers.put(_ask_broker(settings)), daemon=True).start()
+    found = _ask_clickhouse(settings, unmeasured)
+    try:
+        backlog = answers.get(timeout=max(0.1, started + TIMEOUT_S + QUESTION_TIMEOUT_S - time.monotonic()))
+    except queue.Empty:
+        why = f"Kafka '{settings.kafka_brokers}' has not answered within {TIMEOUT_S + QUESTION_TIMEOUT_S} s."
+        backlog = Unmeasured("what is unread", why, ServiceUnavailable.exit_code)
     if isinstance(backlog, Unmeasured):
         unmeasured.insert(0, backlog)
         backlog = None
     totals = found.pop("totals", None)
-    objective = None if totals is None else _objective(totals, backlog)
+    if backlog and totals and totals[5] is not None:
+        # The oldest unread message bears no time that can be: since the last block there was nothing to wait for.
+        backlog = Backlog([one if one.is_dated else replace(one, seconds=totals[5]) for one in backlog.partitions])
+    # Without the broker nobody knows what is overdue, and the budget would seem to recover.
+    objective = _objective(totals, backlog) if totals and backlog else None
     return Status(
         topic=settings.kafka_topic,
         database=settings.clickhouse_database,
@@ -250,6 +264,7 @@ def _ask_clickhouse(settings: Settings, unmeasured: list[Unmeasured]) -> dict[st
         "flow": ("latency and throughput", lambda client: _flow(client, parameters)),
         "totals": ("the objective and freshness", lambda client: _first(client, sql.TOTALS, parameters)),
         "ingest_error": ("what ingest runs into", lambda client: _first(client, sql.INGEST_ERROR, parameters)[0]),
+        "missing": ("the schema", lambda client: [name for (name,) in client.query(sql.MISSING).result_rows]),
         "refusals": ("refused messages", lambda client: _refusals(client, parameters)),
         "pending": ("pending enrichments", lambda client: Pending(*_first(client, sql.PENDING, parameters))),
         "dimensions": ("the dimensions", lambda client: _all(client, sql.DIMENSIONS, DimensionAge)),
@@ -258,9 +273,14 @@ def _ask_clickhouse(settings: Settings, unmeasured: list[Unmeasured]) -> dict[st
         "last_audit": ("the last audit", lambda client: next(iter(_audits(client, parameters)), None)),
     }
     found: dict[str, Any] = {}
+    deadline = time.monotonic() + TIMEOUT_S
     try:
-        with connect(settings, timeout_s=10) as client, answering("Status"):
+        with connect(settings, timeout_s=QUESTION_TIMEOUT_S) as client, answering("Status"):
             for name, (what, ask) in questions.items():
+                if time.monotonic() > deadline:
+                    raise ServiceUnavailable(
+                        f"Status: ClickHouse took more than {TIMEOUT_S} s. Look at its load, then ask again."
+                    )
                 try:
                     found[name] = ask(client)
                 except OperationalError:

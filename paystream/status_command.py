@@ -39,7 +39,12 @@ class WatchCommand(TyperCommand):
 def status(
     watch: Annotated[
         float | None,
-        typer.Option(min=0.2, metavar="[SECONDS]", help="Ask again and again, every 2 s or so many; ends with Ctrl-C."),
+        typer.Option(
+            min=0.2,
+            max=86_400,
+            metavar="[SECONDS]",
+            help="Ask again and again, every 2 s or so many; ends with Ctrl-C.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document; with --watch, one a line.")] = False,
 ) -> None:
@@ -71,8 +76,9 @@ def _ask(settings: Settings) -> tuple[Status, Verdict]:
 
 
 def _watch(settings: Settings, every_s: float, as_json: bool) -> Verdict:
-    found, verdict = _ask(settings)
+    verdict = Verdict([], 130)
     try:
+        found, verdict = _ask(settings)
         if is_terminal() and not as_json:
             with Live(_screen(found, verdict), console=console, auto_refresh=False, vertical_overflow="crop") as live:
                 while True:

@@ -12,7 +12,9 @@ SELECT
     sum(payments),
     sum(late_payments),
     if(sum(payments) = 0, NULL, minIf(hour, payments > 0)),
-    if(sum(read) = 0, NULL, greatest(0, dateDiff('millisecond', max(newest), now64(3)) / 1000))
+    -- A message that is stamped ahead of time is no newer than its block.
+    if(sum(read) = 0, NULL, greatest(0, dateDiff('millisecond', least(max(newest), max(last_read)), now64(3)) / 1000)),
+    if(sum(read) = 0, NULL, greatest(0, dateDiff('millisecond', max(last_read), now64(3)) / 1000))
 FROM
 (
     SELECT
@@ -20,7 +22,8 @@ FROM
         sum(messages) AS read,
         sum(timed) AS payments,
         sum(late) AS late_payments,
-        max(last_kafka_timestamp) AS newest
+        max(last_kafka_timestamp) AS newest,
+        max(read_at) AS last_read
     FROM ingest_ledger
     WHERE kafka_topic = {topic:String}
         AND toStartOfHour(read_at) > now() - toIntervalSecond({objective_s:UInt32})
@@ -39,6 +42,15 @@ FROM
     WHERE database = currentDatabase() AND table = 'transactions_queue'
         AND e.1 >= now() - toIntervalSecond(60)
 )
+"""
+
+# A detached table or view is not among the tables. The ledger has a view of its own, so it goes on telling of blocks
+# whose payments no view stores.
+MISSING = """
+SELECT arrayJoin([
+    'transactions_queue', 'transactions_parsed', 'transactions_parsed_mv', 'transactions_mv', 'transactions',
+    'quarantine_mv', 'quarantine', 'ledger_mv', 'ingest_ledger']) AS name
+WHERE name NOT IN (SELECT name FROM system.tables WHERE database = currentDatabase())
 """
 
 REFUSALS = """

@@ -25,7 +25,9 @@ def sightings(latencies_s: list[float]) -> list[Sighting]:
 
 def point(at_s: float, lag: int = 9, parts: int = 6) -> Point:
     """Return a moment of a run."""
-    return Point(at_s, lag, Engine(parts, 1, 40, 2.5), {"broker": 0.1}, {"broker": 200 << 20})
+    return Point(
+        at_s, lag, Engine(parts, 1, 40, 2.5, STARTED_US // 1_000_000 - 900), {"broker": 0.1}, {"broker": 200 << 20}
+    )
 
 
 GOOD = Result(
@@ -45,7 +47,7 @@ GOOD = Result(
         points=[point(0.5), point(1.0, lag=77, parts=11), point(1.5)],
         peak_lag=77,
         usage=Usage(600 << 20, {"broker": 200 << 20, "clickhouse": 400 << 20}, {"broker": 3.0}, 0.1, 0.5),
-        before=Engine(5, 0, 10, 2.0),
+        before=Engine(5, 0, 10, 2.0, STARTED_US // 1_000_000 - 900),
         row_bytes=61.5,
     ),
     stages=Stages(),

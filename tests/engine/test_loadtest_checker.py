@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from uuid import UUID
 
 import numpy as np
 import orjson
@@ -560,9 +561,10 @@ def test_stages_are_told_by_the_rows_own_times(run):
     assert 0.05 < rare_share < 0.08
     assert stages.kafka_to_stored.counts.sum() == len(ids)
     assert [stages.kafka_to_stored.percentile_s(percent) for percent in (50, 90, 95, 100)] == [0.2, 0.2, 0.9, 0.9]
-    # The Kafka timestamp is whole milliseconds, created_at is not: 29 to 30 ms, rounded up.
-    assert stages.created_to_kafka.percentile_s(0.1) == stages.created_to_kafka.percentile_s(100) == 0.03
-    assert (stages.created_to_stored.percentile_s(50), stages.created_to_stored.percentile_s(99.9)) == (0.23, 0.93)
+    # The Kafka timestamp is whole milliseconds, created_at is not: 29 to 30 ms, rounded up or the longest itself.
+    assert 0.029 < stages.created_to_kafka.percentile_s(0.1) <= stages.created_to_kafka.percentile_s(100) <= 0.03
+    assert stages.created_to_stored.percentile_s(50) == 0.23
+    assert 0.929 < stages.created_to_stored.percentile_s(99.9) <= 0.93
     once = [one for one in ids if run.sendings[one] == 1]
     assert stages.created_to_stored.counts.sum() == len(once) < len(ids)
 
@@ -583,9 +585,11 @@ def test_rows_that_do_not_tell_when_they_were_due_count_in_no_stage_from_then_on
 
 
 def test_canaries_are_found_by_their_merchant_with_the_first_time_they_were_stored(run):
-    known = stored_ms(run.client, run.window, run.plan.canary_merchant)
     of_merchant = {key for key, one in run.distinct.items() if one["merchant_id"] == run.plan.canary_merchant}
-    assert {str(one) for one in known} == of_merchant and len(of_merchant) > 30
+    wanted = {UUID(key) for key in list(of_merchant)[:-3]}
+    run.client.command("OPTIMIZE TABLE transactions FINAL")  # else a merge may take a duplicate away in between
+    known = stored_ms(run.client, run.window, run.plan.canary_merchant, wanted)
+    assert known.keys() == wanted and len(wanted) > 30
     again = next(iter(known))
     run.copy(again, ingested_at="ingested_at + INTERVAL 1 HOUR")
-    assert stored_ms(run.client, run.window, run.plan.canary_merchant) == known
+    assert stored_ms(run.client, run.window, run.plan.canary_merchant, wanted) == known

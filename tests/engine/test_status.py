@@ -27,6 +27,7 @@ from paystream.audit import Audit, PartitionAudit
 from paystream.audit_holes import Holes
 from paystream.audit_record import record
 from paystream.clickhouse import connect
+from paystream.health import judge
 from paystream.settings import Settings
 from paystream.status import read_status
 
@@ -252,7 +253,8 @@ def test_a_service_that_is_away(watched: Watched, paystream_here: PaystreamHere,
     code, out, err = paystream_here(nobody, "status")
     assert (code, err) == (3, [])
     assert out.startswith("status verdict=unknown why=\"cannot tell what is unread: Kafka '127.0.0.1:")
-    assert " lag_messages=none " in out and " slo=1.0 " in out  # what can be measured is said
+    assert " lag_messages=none " in out and " messages_per_s=0." in out  # what can be measured is said
+    assert " slo=none " in out  # what is overdue is not known, and without it the objective would seem to recover
 
     nobody = settings.model_copy(update={"clickhouse_port": free_port()})
     code, out, err = paystream_here(nobody, "status", "--json")
@@ -346,3 +348,16 @@ def test_on_a_terminal_the_first_line_is_the_verdict(watched: Watched) -> None:
     for title in ("Unread, by partition", "Objective", "Tables, loads and audits"):
         assert title in lines
     assert done.returncode == 1
+
+
+@pytest.mark.parametrize("name", ["transactions_mv", "quarantine_mv", "ledger_mv"])
+def test_a_view_that_is_detached_is_a_reason_although_the_ledger_tells_of_blocks(watched: Watched, name: str) -> None:
+    settings, ingest = watched
+    ingest.client.command(f"DETACH TABLE {name}")
+    try:
+        status = read_status(settings)
+    finally:
+        ingest.client.command(f"ATTACH TABLE {name}")
+    assert status.missing == [name]
+    assert "schema" in [problem.name for problem in judge(status, settings).problems]
+    assert read_status(settings).missing == []

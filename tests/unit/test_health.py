@@ -1,15 +1,15 @@
 """What is healthy, and what the first line says when it is not."""
 
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
-from statuses import HEALTHY, lag
+from statuses import AT, HEALTHY, lag
 
 from paystream.health import duration, judge
 from paystream.settings import Settings
-from paystream.status import FailedLoad, Flow, Pending, Refusals, TableParts, Unmeasured
+from paystream.status import FailedLoad, Flow, Objective, Pending, Refusals, TableParts, Unmeasured
 
 SETTINGS = Settings(_env_file=None)
 
@@ -71,6 +71,27 @@ def test_healthy_needs_no_reason() -> None:
             "the newest exchange rate is 7 days old",
         ),
         (
+            {"missing": ["transactions_mv", "quarantine_mv"]},
+            "schema",
+            "transactions_mv, quarantine_mv missing or detached: what is read is not stored",
+        ),
+        (
+            {"backlog": lag(seconds=11), "ingest_error": "Code: 395. Value"},
+            "lag",
+            "12 messages unread, the oldest for 11 s, ingest runs into: Code: 395. Value",
+        ),
+        ({"flow": Flow(2, 0.01, 2, 0, None, None, None)}, "refused", "100.00% of the messages are refused"),
+        (
+            {"last_audit": replace(HEALTHY.last_audit, age_hours=25)},
+            "audit",
+            "the last audit was 25 h ago (limit 24 h)",
+        ),
+        (
+            {"last_audit": None, "objective": replace(HEALTHY.objective, since=AT - timedelta(hours=25))},
+            "audit",
+            "what was stored was never audited",
+        ),
+        (
             {"pending": Pending(100, 60, 2000)},
             "pending",
             "8.0% of the payments came in without merchant or rate (limit 5%)",
@@ -93,6 +114,10 @@ def test_each_reason_is_in_the_first_line(change: dict[str, Any], name: str, tex
         {"flow": Flow(12, 0.04, 9, 3, 0.1, 0.2, 0.3)},  # three quarters, but of next to nothing
         {"pending": Pending(3, 0, 4)},
         {"last_audit": None},
+        {"ingest_error": "Code: 210. Connection refused"},  # a broker that restarts: nothing waits for long
+        {"objective": Objective(100, 9, 0.91, 1.8, AT)},  # nine late ones, in the first minutes of a new system
+        {"flow": Flow(9, 0.03, 0, 9, 400.0, 400.0, 400.0)},
+        {"missing": ["transactions_mv"], "flow": None},  # there is no schema at all: that is said already
         {"objective": None, "flow": None, "backlog": None, "parts": None, "dimensions": None, "pending": None},
     ],
 )

@@ -10,7 +10,7 @@ from loadtest.capacity import find_capacity, lag_grows
 from loadtest.report_file import parse
 from loadtest.run import Interrupted
 from loadtest.workload import MOST_PER_SECOND, load
-from paystream.errors import UsageError
+from paystream.errors import CheckFailed, UsageError
 
 TODAY = load("today")
 
@@ -60,10 +60,54 @@ def test_the_evidence_of_each_rate_is_a_whole_result():
     assert capacity_view.step_fields(found.limit)["broken"] == "threshold: p95_seconds"
 
 
-def test_a_run_that_ended_early_ends_the_search_and_is_no_limit():
-    found, tried = search(10**9, ended_early=Interrupted("Ctrl-C 3 s into a run of 30 s"))
-    assert (len(tried), found.held, found.limit) == (1, None, None)
-    assert isinstance(found.ended_early, Interrupted)
+def broken_at(number, what):
+    """A pipeline that holds every rate, until its run of that number, from 0, does something else."""
+    held = pipeline(10**9, [])
+    count = iter(range(100))
+
+    def run(workload):
+        return what(held(workload)) if next(count) == number else held(workload)
+
+    return run
+
+
+def raising(error):
+    def give_up(result):
+        raise error
+
+    return give_up
+
+
+CLOCK_SET = replace(GOOD.watched, clock_step_s=3.0)
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        (lambda result: replace(result, ended_early=Interrupted("Ctrl-C 3 s into a run")), "Ctrl-C 3 s into a run"),
+        (raising(KeyboardInterrupt()), "Ctrl-C"),
+        (raising(CheckFailed("Table 'transactions_queue': it is detached")), "it is detached"),
+        (lambda result: replace(result, watched=CLOCK_SET), "clock was set by"),
+        (lambda result: replace(result, found=replace(GOOD.found, foreign_messages=3)), "messages of other producers"),
+    ],
+)
+def test_what_is_no_limit_stops_the_search_and_keeps_the_runs_before(what, said):
+    found = find_capacity("today", TODAY, 30, broken_at(2, what), lambda step: None)
+    assert [one.rate_per_second for one in found.steps] == [500, 1_000]
+    assert (found.held.rate_per_second, found.limit) == (1_000, None)
+    assert said in str(found.stopped)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), UsageError("no schema")])
+def test_what_fails_before_the_first_run_has_ended_is_an_error(error):
+    with pytest.raises(type(error)):
+        find_capacity("today", TODAY, 30, broken_at(0, raising(error)), lambda step: None)
+
+
+def test_what_was_not_read_in_time_is_said_to_be_so_and_not_to_be_lost():
+    late = replace(GOOD, unread=2_134, drain_s=None, found=replace(GOOD.found, lost=2_134))
+    found = find_capacity("today", TODAY, 30, broken_at(1, lambda result: late), lambda step: None)
+    assert found.limit.broken == "2,134 messages were not read in time"
 
 
 def test_a_rate_at_which_lag_grows_is_not_held():

@@ -16,7 +16,6 @@ from loadtest.report_file import parse
 from loadtest.report_text import as_fields
 from loadtest.run import Interrupted
 from loadtest.verdict import judge
-from loadtest.watch import Engine
 from loadtest.workload import load
 
 
@@ -54,9 +53,19 @@ def test_lateness_is_counted_in_bounded_memory_and_never_understated():
     lateness = Milliseconds()
     for part in np.array_split(late_us, 7):
         lateness.add(part)
-    exact = sorted(late_us.tolist())[9_899] / 1e6
-    assert exact <= lateness.percentile_s(99) <= exact + 0.001
-    assert lateness.longest_s == late_us.max() / 1e6
+    ordered = sorted(late_us.tolist())
+    for percent, place in ((50, 4_999), (99, 9_899), (100, 9_999)):
+        assert ordered[place] / 1e6 <= lateness.percentile_s(percent) <= ordered[place] / 1e6 + 0.001
+    assert lateness.percentile_s(100) == lateness.longest_s == late_us.max() / 1e6
+    assert math.isnan(Milliseconds().percentile_s(50)) and math.isnan(Milliseconds().longest_s)
+
+
+def test_above_a_minute_latencies_are_counted_by_seconds_and_beyond_two_hours_as_the_longest():
+    seconds = [59.9995, 60, 60.2, 61, 899.5, 7_199.0, 90_000]
+    counted = Milliseconds()
+    counted.add(np.array([int(one * 1e6) for one in seconds]))
+    found = [counted.percentile_s(100 * (place + 1) / len(seconds) - 0.01) for place in range(len(seconds))]
+    assert found == [60.0, 60.0, 61.0, 61.0, 900.0, 7_199.0, 90_000.0]
 
 
 def test_a_good_run_passes():
@@ -79,17 +88,24 @@ def test_a_good_run_passes():
         (with_sent(rejected_keys=["x"]), "rejected"),
         (with_latencies([6.0] * 4), "p95_seconds"),
         (with_latencies([0.1, math.inf]), "p95_seconds"),
-        (with_latencies([]), "p95_seconds"),
+        (replace(GOOD, unread=1), "unread"),
     ],
 )
 def test_each_threshold_can_fail_a_run(result, broken):
     verdict = judge(load("smoke"), result)
     assert verdict.word == "fail"
     assert [threshold.name for threshold in verdict.thresholds if not threshold.held] == [broken]
+    assert verdict.word == "fail"
     document = as_document("smoke", load("smoke"), result)
     assert as_fields(parse(document))["broken"] == broken
     assert [one["name"] for one in document["thresholds"] if not one["held"]] == [broken]
     assert document["verdict"] == "fail"
+
+
+def test_a_run_without_a_canary_has_not_held_its_latency_and_says_that_it_was_not_measured():
+    document = as_document("smoke", load("smoke"), with_latencies([]))
+    assert (document["verdict"], document["thresholds"][0]["held"]) == ("fail", False)
+    assert "broken" not in as_fields(parse(document))
 
 
 @pytest.mark.parametrize(
@@ -160,7 +176,8 @@ def test_a_run_during_which_the_clock_was_set_is_no_result():
 
 
 def test_an_engine_that_was_started_anew_makes_no_difference_of_counts():
-    watched = replace(GOOD.watched, before=Engine(5, 0, 1_000, 90.0))
+    before = replace(GOOD.watched.before, started_s=GOOD.watched.before.started_s - 3_600)
+    watched = replace(GOOD.watched, before=before)
     parts = as_document("smoke", load("smoke"), replace(GOOD, watched=watched))["parts"]
     assert (parts["inserted"], parts["merged_seconds"], parts["peak"]) == (None, None, 11)
 

@@ -14,7 +14,7 @@ from statuses import HEALTHY
 from paystream.health import judge
 from paystream.metrics import PROBLEMS, StatusCollector, families
 from paystream.settings import REPOSITORY, Settings
-from paystream.status import Status, Unmeasured
+from paystream.status import QUESTION_TIMEOUT_S, TIMEOUT_S, Status, Unmeasured
 
 SETTINGS = Settings(_env_file=None)
 RULES = yaml.safe_load((REPOSITORY / "monitoring/alerts.yaml").read_text())["groups"][0]["rules"]
@@ -116,3 +116,17 @@ def test_no_traffic_is_no_latency_and_no_division() -> None:
     idle = replace(HEALTHY, flow=replace(HEALTHY.flow, messages=0, refused=0, p50_s=None, p95_s=None, p99_s=None))
     names = {family.name for family in families(idle, judge(idle, SETTINGS))}
     assert "paystream_latency_seconds" not in names and "paystream_refused_ratio" in names
+
+
+def test_a_panel_that_shows_one_value_shows_no_old_one() -> None:
+    """A range query's last value would stay, green, for hours after `paystream metrics` has ended."""
+    for panel in GRAFANA["panels"]:
+        if panel["type"] == "stat":
+            assert all(target["instant"] and not target["range"] for target in panel["targets"]), panel["title"]
+            assert panel["fieldConfig"]["defaults"]["noValue"] == "no data"
+
+
+def test_a_scrape_lasts_longer_than_the_longest_answer() -> None:
+    [job] = yaml.safe_load((REPOSITORY / "monitoring/prometheus.yml").read_text())["scrape_configs"]
+    longest_s = TIMEOUT_S + QUESTION_TIMEOUT_S
+    assert longest_s < int(job["scrape_timeout"].rstrip("s")) <= int(job["scrape_interval"].rstrip("s"))
