@@ -127,8 +127,8 @@ class Scene:
         while not any(sighting.intended_us >= since_us for sighting in reversed(self.probe.sightings)):
             if time.monotonic() > deadline:
                 raise CheckFailed(
-                    f"Ingest did not resume within {RESUME_S} s of the end of the fault. "
-                    f"Look at system.kafka_consumers and at the logs in '{self.settings.home}'."
+                    f"Ingest did not resume within {RESUME_S} s of the end of the fault; it runs into: "
+                    f"{self.consumer_errors() or 'nothing'}. Look at the logs in '{self.settings.home}'."
                 )
             time.sleep(LOOK_EVERY_S)
 

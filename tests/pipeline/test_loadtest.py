@@ -195,7 +195,7 @@ def test_a_sound_pipeline_passes_and_the_result_agrees_with_the_stored_rows(
     assert {one["at_s"] for one in document["lag"]["timeline"]} == {
         one["at_s"] for one in document["usage"]["timeline"]
     }
-    assert document["usage"]["timeline"][-1]["memory_bytes"].keys() == {
+    assert document["usage"]["timeline"][1]["memory_bytes"].keys() == {
         "broker",
         "clickhouse",
         "generator",
