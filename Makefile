@@ -11,7 +11,7 @@ demo: setup
 test: setup browser
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-# The figures of docs/performance.md, measured on this machine. Six minutes; not part of the tests.
+# The figures of docs/performance.md, measured on this machine. Seven minutes; not part of the tests.
 bench: setup
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash devstack/bench.sh
 

@@ -163,7 +163,7 @@ def from_results(files: Sequence[Path]) -> dict[str, Any]:
         "cores": cores,
         "memory_bytes": memory_bytes,
         "clickhouse": clickhouse,
-        "command": "paystream loadtest run WORKLOAD --json FILE",
+        "command": "devstack/bench_cost.sh",
         "points": [one.model_dump() for one in points],
     }
     return parse(fields, MEASURED, Coefficients).model_dump()

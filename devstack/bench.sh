@@ -21,7 +21,7 @@ paystream dims sample merchants --count 1000000 --to "$home/million.csv"
 paystream dims refresh merchants --from "$home/million.csv"
 
 failed=0
-for workload in today ten_times; do
+for workload in today ten_times hundred_times; do
   paystream loadtest run "$workload" || failed=1
 done
 paystream loadtest drain --compare 3 || failed=1
