@@ -3,12 +3,14 @@
 import glob
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from yoyo import read_migrations
 from yoyo.exceptions import BadMigration
 from yoyo.migrations import Migration, read_sql_migration, topological_sort
 
+from migrations.lock import refuse_violations
 from paystream.errors import UsageError
 from paystream.settings import REPOSITORY
 
@@ -26,6 +28,12 @@ _HIDDEN = re.compile(
 )
 
 
+UNWRITTEN = "WRITE THIS STEP"
+"""Marks the place of a statement that `migrate new` could not write."""
+
+_IRREVERSIBLE = re.compile(r"^\s*--\s*irreversible:(.*)$", re.IGNORECASE | re.MULTILINE)
+
+
 @dataclass(frozen=True)
 class Version:
     """One version. ``rollbacks[n]`` takes ``statements[n]`` back."""
@@ -38,6 +46,19 @@ class Version:
     def id(self) -> str:
         return self.migration.id
 
+    @property
+    def number(self) -> str:
+        return self.id.partition("_")[0]
+
+    def unwritten_steps(self) -> list[int]:
+        """Return the steps, counted from 1, that `migrate new` could not write and nobody has written since."""
+        pairs = zip(self.statements, self.rollbacks, strict=True)
+        return [number for number, texts in enumerate(pairs, start=1) if any(UNWRITTEN in text for text in texts)]
+
+    def irreversible(self) -> list[str]:
+        """Return what taking this version back does not bring back, in the words of its rollback."""
+        return [found[1].strip().rstrip(".") for text in self.rollbacks for found in _IRREVERSIBLE.finditer(text)]
+
     def tables_dropped_by_rollback(self) -> list[str]:
         """Return the names of the tables that taking this version back drops."""
         found = [_OBJECT.match(statement) for statement in self.rollbacks]
@@ -49,12 +70,39 @@ class Version:
         return [object_name(statement) for statement in self.statements if engine.search(statement)]
 
 
-def read_history(folder: Path = VERSIONS) -> list[Version]:
+def read_history(folder: Path = VERSIONS, *, finished: bool = True) -> list[Version]:
     """Read all versions of a folder, in the order in which they apply.
 
+    Args:
+        folder: where the versions are.
+        finished: whether each has to be what it was when it was locked, with all its steps written.
+
     Raises:
-        UsageError: a version depends on one that is not there, or its rollback does not pair with its statements.
+        UsageError: a version depends on one that is not there, is out of order, has the number of another, was edited
+            or deleted since it was locked, has a step that is not written, or its rollback does not pair with it.
     """
+    versions = _read(folder)
+    if finished:
+        refuse_violations(folder, [version.id for version in versions])
+        for version in versions:
+            refuse_unwritten(version)
+    return versions
+
+
+def refuse_unwritten(version: Version) -> None:
+    """Make sure that all steps of a version are written.
+
+    Raises:
+        UsageError: naming the first that is not.
+    """
+    if steps := version.unwritten_steps():
+        raise UsageError(
+            f"Version '{version.id}' is not finished: step {steps[0]} has the mark '{UNWRITTEN}'. "
+            f"Write it and its rollback, remove the mark, then freeze the version with `paystream migrate lock`."
+        )
+
+
+def _read(folder: Path) -> list[Version]:
     migrations = list(read_migrations(glob.escape(str(folder))))
     if not migrations:
         raise UsageError(f"Versions in '{folder}' cannot be read: there are none. Restore the folder.")
@@ -67,6 +115,7 @@ def read_history(folder: Path = VERSIONS) -> list[Version]:
         ordered = list(topological_sort(migrations))
     except BadMigration as error:
         raise UsageError(f"Versions in '{folder}' cannot be ordered: {error}. Correct their `-- depends:`.") from error
+    _refuse_disorder([migration.id for migration in ordered])
     versions = []
     for migration in ordered:
         path = Path(migration.path)
@@ -86,6 +135,20 @@ def read_history(folder: Path = VERSIONS) -> list[Version]:
                 f"{len(version.rollbacks)}. Write one rollback statement for each, in reverse order."
             )
     return versions
+
+
+def _refuse_disorder(ids: list[str]) -> None:
+    for before, after in pairwise(ids):
+        one, other = (name.partition("_")[0] for name in (before, after))
+        if one == other:
+            raise UsageError(
+                f"Versions '{before}' and '{after}' have the same number. Give the one that came later the next number."
+            )
+        if one > other:
+            raise UsageError(
+                f"Version '{after}' is out of order: it depends on {before}. Number versions in the order of their "
+                "`-- depends:`."
+            )
 
 
 def _count_statements(text: str) -> int:
