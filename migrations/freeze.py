@@ -55,7 +55,7 @@ def freeze(
         names = ", ".join(one.name for one in found)
         raise CheckFailed(
             f"Version '{known[-1]}' does not give what the files say: {names}. Write what is missing with "
-            "`paystream migrate new NAME`, or correct the version; `paystream migrate check --offline` shows how they differ."
+            "`paystream migrate new NAME`, or correct it; `paystream migrate check --offline` shows how they differ."
         )
     write(folder, history, sources, replayed)
     return Frozen(tuple(name for name in wrong if name in known), known[-1])

@@ -57,7 +57,7 @@ class Version:
 
     def irreversible(self) -> list[str]:
         """Return what taking this version back does not bring back, in the words of its rollback."""
-        return [found[1].strip().rstrip(".") for text in self.rollbacks for found in _IRREVERSIBLE.finditer(text)]
+        return [reason for text in self.rollbacks for reason in irreversible(text)]
 
     def tables_dropped_by_rollback(self) -> list[str]:
         """Return the names of the tables that taking this version back drops."""
@@ -151,10 +151,24 @@ def _refuse_disorder(ids: list[str]) -> None:
             )
 
 
+def irreversible(rollback: str) -> list[str]:
+    """Return what a rollback statement says it does not bring back."""
+    return [found[1].strip().rstrip(".") for found in _IRREVERSIBLE.finditer(rollback)]
+
+
 def _count_statements(text: str) -> int:
     # yoyo splits a file with sqlparse, which takes the closing quote after an escaped backslash for an escaped quote.
-    bare = _HIDDEN.sub(lambda found: "" if found["comment"] else "''", text)
-    return sum(1 for part in bare.split(";") if part.strip())
+    return sum(1 for part in bare(text).split(";") if part.strip())
+
+
+def bare(text: str) -> str:
+    """Return SQL without its comments, and with nothing in its quotes."""
+    return _HIDDEN.sub(lambda found: "" if found["comment"] else found[0][0] * 2, text)
+
+
+def words(statement: str, count: int) -> list[str]:
+    """Return the first words of a statement, comments left out."""
+    return re.sub(r"--[^\n]*(?:\n|$)|/\*.*?\*/", " ", statement, flags=re.DOTALL).split()[:count]
 
 
 def object_name(statement: str) -> str:
@@ -162,5 +176,4 @@ def object_name(statement: str) -> str:
     found = _OBJECT.match(statement)
     if found:
         return found["name"]
-    words = re.sub(r"--[^\n]*\n|/\*.*?\*/", " ", statement, flags=re.DOTALL).split()
-    return " ".join(words)[:60]
+    return " ".join(words(statement, 20))[:60]

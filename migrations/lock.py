@@ -74,10 +74,10 @@ def violations(folder: Path, versions: list[str]) -> dict[str, str]:
             wrong[version] = "not locked"
         elif not files[0].exists():
             wrong[version] = "deleted"
-        elif any(not path.exists() or locked.get(name) != _digest(path) for path, name in zip(files, names, strict=True)):
+        elif any(not _is_as_locked(path, locked.get(name)) for path, name in zip(files, names, strict=True)):
             wrong[version] = "edited"
     path = snapshot_path(folder)
-    if path.name in locked and (not path.exists() or locked[path.name] != _digest(path)):
+    if path.name in locked and not _is_as_locked(path, locked[path.name]):
         wrong[path.name] = "edited" if path.exists() else "deleted"
     return wrong
 
@@ -97,17 +97,21 @@ def describe(name: str, what: str) -> str:
     if what == "not locked":
         return f"Version '{name}' is not in the lock file. Freeze it with `paystream migrate lock`."
     if name.endswith(".sql"):
-        return f"Schema file '{name}' was {what}. Restore it from the repository, or write it anew with `paystream migrate lock`."
+        return f"Schema file '{name}' was {what}. Restore it, or write it anew with `paystream migrate lock`."
     if what == "deleted":
         return f"Version '{name}' was deleted since it was locked. Restore its files from the repository."
     return (
-        f"Version '{name}' was edited since it was locked. Restore its files and put the change into a new version; one "
-        f"that no database has applied yet can be frozen anew with `paystream migrate lock {name}`."
+        f"Version '{name}' was edited since it was locked. Restore its files and put the change into a new version; "
+        f"one that no database has applied yet can be frozen anew with `paystream migrate lock {name}`."
     )
 
 
 def _files(folder: Path, version: str) -> list[Path]:
     return [folder / f"{version}.sql", folder / f"{version}.rollback.sql"]
+
+
+def _is_as_locked(path: Path, digest: str | None) -> bool:
+    return path.exists() and _digest(path) == digest
 
 
 def _digest(path: Path) -> str:

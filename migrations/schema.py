@@ -17,7 +17,8 @@ from paystream.errors import UsageError
 
 _ENTRY = re.compile(r"^-- object: (\w+); words of its file: ([0-9a-f]{64})\n(.*?)\n;$", re.MULTILINE | re.DOTALL)
 _HEAD = """\
--- What the versions up to {version} give, as the engine spells it. `paystream migrate check` compares databases with it.
+-- What the versions up to {version} give, as the engine spells it.
+-- `paystream migrate check` compares databases with it.
 -- Written by `paystream migrate new` and `lock`; do not edit.
 """
 
@@ -58,8 +59,8 @@ def read_snapshot(path: Path) -> dict[str, Expected]:
     found = {name: Expected(name, digest, create) for name, digest, create in _ENTRY.findall(text)}
     if not found:
         raise UsageError(
-            f"Schema file '{path.name}' is missing or holds nothing. Restore it from the repository, or write it anew with "
-            "`paystream migrate lock`."
+            f"Schema file '{path.name}' is missing or holds nothing. Restore it from the repository, or write it anew "
+            "with `paystream migrate lock`."
         )
     return found
 

@@ -1,4 +1,5 @@
--- What the versions up to 0008_flush_interval give, as the engine spells it. `paystream migrate check` compares databases with it.
+-- What the versions up to 0008_flush_interval give, as the engine spells it.
+-- `paystream migrate check` compares databases with it.
 -- Written by `paystream migrate new` and `lock`; do not edit.
 
 -- object: audits; words of its file: 5de884c3622f2dd8fa48cd6bfd2895214d7b8d15501005be27f12b94f1a99a63

@@ -4,9 +4,7 @@ It is the local stack's ClickHouse in a process of its own, with a connection to
 versions touches no topic and no consumer group.
 """
 
-import os
 import select
-import signal
 import socket
 import subprocess
 import sys
@@ -65,13 +63,13 @@ def scratch_engine() -> Iterator[Settings]:
             readable, _, _ = select.select([process.stdout], [], [], START_S)
             if not (readable and process.stdout and process.stdout.readline()):
                 cause = " ".join(log.read_text(errors="replace").split())[-300:] or f"no answer within {START_S} s"
-                raise PaystreamError(f"Engine 'chdb-core' does not start: {cause}. Try `paystream up`, which logs more.")
-            yield Settings.model_construct(
-                **{name: field.default for name, field in Settings.model_fields.items()}
-                | {"clickhouse_port": port, "clickhouse_host": "127.0.0.1", "clickhouse_user": "default"}
-            )
+                raise PaystreamError(
+                    f"Engine 'chdb-core' does not start: {cause}. Try `paystream up`, which logs more."
+                )
+            # Constructed without the environment, which speaks of another server.
+            yield Settings.model_construct(clickhouse_port=port)
         finally:
-            os.kill(process.pid, signal.SIGKILL)  # nothing in it is worth a graceful end
+            process.kill()  # nothing in it is worth a graceful end
             process.wait()
             if process.stdout:
                 process.stdout.close()
@@ -118,12 +116,14 @@ def load(engine: Settings, sources: dict[str, Source]) -> tuple[list[str], dict[
                         client.command(f"SYSTEM RELOAD DICTIONARY {name}")
                 except DatabaseError as error:
                     failures[name] = error
-                    client.command(f"DROP DICTIONARY IF EXISTS {name}" if sources[name].kind == "DICTIONARY" else "SELECT 1")
+                    if sources[name].kind == "DICTIONARY":
+                        client.command(f"DROP DICTIONARY IF EXISTS {name}")
                 else:
                     order.append(name)
             if len(failures) == len(waiting):
                 # The file that others wait for, not one that waits.
-                name = next((one for one in failures if "UNKNOWN_TABLE" not in str(failures[one])), next(iter(failures)))
+                causes = [name for name in failures if "UNKNOWN_TABLE" not in str(failures[name])]
+                name = (causes or list(failures))[0]
                 raise UsageError(
                     f"SQL file '{sources[name].path}' cannot be used: {cause_of(failures[name])}. Correct it."
                 )

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import sqlglot
@@ -34,7 +35,7 @@ class Source:
         """The SELECT of a view, as authored."""
         tokens = tokens_of(self.text)
         depth = 0
-        for before, token in zip(tokens, tokens[1:], strict=False):
+        for before, token in pairwise(tokens):
             depth += {TokenType.L_PAREN: 1, TokenType.R_PAREN: -1}.get(before.token_type, 0)
             if depth == 0 and before.token_type is TokenType.ALIAS and token.text.upper() in ("SELECT", "WITH", "("):
                 return self.text[before.end + 1 :].strip()
