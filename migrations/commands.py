@@ -11,6 +11,7 @@ from rich.table import Table
 
 from migrations import runner
 from migrations.check import check_database, check_files, describe
+from migrations.draft import new as write_draft
 from migrations.freeze import freeze
 from migrations.plan import Step
 from migrations.schema import Difference
@@ -108,6 +109,37 @@ def check(
         print_fields("migrate_check", {"status": "drifted" if found else "ok", "differences": len(found)})
     if found:
         raise CheckFailed(describe(found))
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="What it does, such as add_channel; its number is put in front.")],
+    as_json: AsJson = False,
+) -> None:
+    """Write the next version and its rollback: from the newest version to what sql/ and dictionaries/ say.
+
+    Tries both out in an empty engine, then locks them. Steps that it cannot write surely are left marked; write those,
+    then run `paystream migrate lock`. Needs no server.
+
+    Example: paystream migrate new add_channel
+    """
+    # Integration: migrations.lint.lint_files() belongs here, before anything is written.
+    draft = write_draft(name)
+    state = "nothing to do" if not draft.version else "to be finished by hand" if draft.unwritten else "locked"
+    if as_json:
+        print_json({"status": state, **asdict(draft)})
+    elif not is_terminal():
+        for one in draft.differences:
+            fields = {"where": one.where, "name": one.name, "how": one.how, "diff": "\n".join(one.diff) or "none"}
+            print_fields("migrate_difference", fields)
+        fields = {"status": state, "version": draft.version or "none", "statements": len(draft.statements)}
+        print_fields("migrate_new", fields | {"unwritten": draft.unwritten})
+    elif not draft.version:
+        console.print("Nothing to do: the versions give what the files say.")
+    else:
+        _draw_differences(list(draft.differences))
+        console.print(f"Wrote migrations/versions/{draft.version}.sql and its rollback, {state}.", highlight=False)
+        console.print("Read them, then see `paystream migrate plan`.")
 
 
 @app.command("lock")

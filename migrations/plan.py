@@ -37,6 +37,8 @@ class Live:
     rows: dict[str, int] = field(default_factory=dict)
     """Stored rows of each table that stores any."""
     kafka: set[str] = field(default_factory=set)
+    readers: set[str] = field(default_factory=set)
+    """The materialized views on Kafka tables."""
     views: set[str] = field(default_factory=set)
     types: dict[tuple[str, str], str] = field(default_factory=dict)
     """Type of each (table, column)."""
@@ -45,11 +47,12 @@ class Live:
     def read(cls, client: Client) -> "Live":
         """Read it from the client's database. Changes nothing."""
         live = cls()
-        for name, engine, rows in client.query(
-            "SELECT name, engine, total_rows FROM system.tables WHERE database = currentDatabase()"
+        for name, engine, rows, readers in client.query(
+            "SELECT name, engine, total_rows, dependencies_table FROM system.tables WHERE database = currentDatabase()"
         ).result_rows:
             if engine == "Kafka":
                 live.kafka.add(name)
+                live.readers.update(readers)
             elif engine.endswith("View"):
                 live.views.add(name)
             elif rows:
@@ -121,6 +124,7 @@ def _creation(name: str, kind: str, statement: str, live: Live) -> str:
         live.views.add(name)
     source = re.search(r"\bFROM\s+(\w+)", bare(statement), re.IGNORECASE)
     if kind == "materialized view" and source and source[1] in live.kafka:
+        live.readers.add(name)
         return f"creates {name}: ingest from {source[1]} starts"
     if kind == "materialized view":
         return f"creates {name}: it sees rows from now on"
@@ -131,6 +135,8 @@ def _drop(name: str, live: Live) -> tuple[str, bool]:
     if name in live.kafka:
         live.kafka.discard(name)
         return f"pauses ingest, for about {PAUSE_S} s where {name} is created again; no message is lost", False
+    if name in live.readers:
+        return "pauses ingest until it is created again; no message is lost", False
     if name in live.views:
         live.views.discard(name)
         return f"drops the view {name}", False

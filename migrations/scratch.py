@@ -83,15 +83,34 @@ def replay(engine: Settings, history: list[Version]) -> dict[str, str]:
     """
     with _new_database(engine) as (client, database):
         for version in history:
-            for number, statement in enumerate(version.statements, start=1):
-                try:
-                    client.command(statement)
-                except DatabaseError as error:
-                    raise UsageError(
-                        f"Version '{version.id}' cannot be replayed: step {number}, {object_name(statement)}: "
-                        f"{cause_of(error)}. Correct it."
-                    ) from error
+            _run(client, version.id, version.statements)
         return spelled(client, database)
+
+
+def replay_and_back(engine: Settings, history: list[Version], newest: Version) -> tuple[dict[str, str], dict[str, str]]:
+    """Apply versions and a newest one to a new database, then take that back; return how each object is spelled after
+    it and without it again.
+
+    Raises:
+        UsageError: the engine refuses a statement.
+    """
+    with _new_database(engine) as (client, database):
+        for version in (*history, newest):
+            _run(client, version.id, version.statements)
+        after = spelled(client, database)
+        _run(client, f"{newest.id}.rollback", tuple(reversed(newest.rollbacks)))
+        return after, spelled(client, database)
+
+
+def _run(client: Client, name: str, statements: tuple[str, ...]) -> None:
+    for number, statement in enumerate(statements, start=1):
+        try:
+            client.command(statement)
+        except DatabaseError as error:
+            raise UsageError(
+                f"Version '{name}' cannot be replayed: step {number}, {object_name(statement)}: {cause_of(error)}. "
+                "Correct it."
+            ) from error
 
 
 def load(engine: Settings, sources: dict[str, Source]) -> tuple[list[str], dict[str, str]]:
