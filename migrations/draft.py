@@ -45,8 +45,8 @@ class _Steps:
         detail = "".join(f"--     {line}\n" for line in lines)
         self.add(
             phase,
-            f"-- {UNWRITTEN}: {why}\n{detail}SELECT throwIf(1, 'this step is not written yet')",
-            f"-- {UNWRITTEN}, too: what takes it back.\nSELECT 'nothing to take back'",
+            f"-- {why}\n{detail}SELECT throwIf(1, '{UNWRITTEN}')",
+            f"SELECT '{UNWRITTEN}: what takes it back'",
         )
 
     def ordered(self) -> list[tuple[str, str]]:
@@ -242,7 +242,7 @@ def _drop(steps: _Steps, name: str, old: str, history: list[Version]) -> None:
     kind = _kind(old)
     create = _if_not_exists(_authored(name, old, history))
     if kind == "TABLE" and not _is_kafka(old) and "ENGINE = `Null`" not in old:
-        create = f"-- irreversible: the rows of {name} do not come back\n{create}"
+        create = f"/* irreversible: the rows of {name} do not come back */\n{create}"
     # Views first: what they read goes after them.
     phase = _DROPS if kind != "MATERIALIZED VIEW" else _INGEST
     steps.add(phase, f"DROP {'VIEW' if kind.endswith('VIEW') else kind} IF EXISTS {name} SYNC", create)
@@ -314,13 +314,14 @@ def _change_table(steps: _Steps, name: str, old_create: str, new_create: str) ->
         steps.add(_DROPS, f"{alter} DROP {kind} IF EXISTS {item}", f"{alter} ADD {kind} IF NOT EXISTS {item} {text}")
     if any(key in now.others for key, _ in gone):
         steps.unwritten(_DROPS, f"{name}: {', '.join(key[1] for key, _ in gone)} is defined otherwise; add it again.")
+    stores = "\nENGINE = `Null`" not in old_create
     for column in taken:
         before = _place(list(old.columns), column)
+        why = f"/* irreversible: the values of {name}.{column} do not come back */\n" if stores else ""
         steps.add(
             _DROPS,
             f"{alter} DROP COLUMN IF EXISTS {column}",
-            f"-- irreversible: the values of {name}.{column} do not come back\n"
-            f"{alter} ADD COLUMN IF NOT EXISTS {column} {old.columns[column]}{before}",
+            f"{why}{alter} ADD COLUMN IF NOT EXISTS {column} {old.columns[column]}{before}",
         )
     _change_clauses(steps, name, old, now)
 
@@ -331,7 +332,7 @@ def _change_column(steps: _Steps, alter: str, column: str, old: str, now: str, k
         why = "a key is made of it" if _holds(becomes, was) else "the new type may not hold every value"
         steps.unwritten(_TABLES, f"{column} is {was} and becomes {becomes}: {why}.")
         return
-    back = "" if _holds(was, becomes) else f"-- irreversible: a value of {column} that {was} cannot hold\n"
+    back = "" if _holds(was, becomes) else f"/* irreversible: a value of {column} that {was} cannot hold */\n"
     lost = [word for word in _PROPERTIES if re.search(rf"\b{word}\b", old) and not re.search(rf"\b{word}\b", now)]
     gained = [word for word in _PROPERTIES if re.search(rf"\b{word}\b", now) and not re.search(rf"\b{word}\b", old)]
     for word in lost:

@@ -31,7 +31,8 @@ _HIDDEN = re.compile(
 UNWRITTEN = "WRITE THIS STEP"
 """Marks the place of a statement that `migrate new` could not write."""
 
-_IRREVERSIBLE = re.compile(r"^\s*--\s*irreversible:(.*)$", re.IGNORECASE | re.MULTILINE)
+# No line comment: yoyo takes those at the head of a file away.
+_IRREVERSIBLE = re.compile(r"/\*\s*irreversible:(.*?)\*/", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True)

@@ -143,9 +143,8 @@ def load(engine: Settings, sources: dict[str, Source]) -> tuple[list[str], dict[
                 # The file that others wait for, not one that waits.
                 causes = [name for name in failures if "UNKNOWN_TABLE" not in str(failures[name])]
                 name = (causes or list(failures))[0]
-                raise UsageError(
-                    f"SQL file '{sources[name].path}' cannot be used: {cause_of(failures[name])}. Correct it."
-                )
+                cause = cause_of(failures[name]).replace(f"{database}.", "")
+                raise UsageError(f"SQL file '{sources[name].path}' cannot be used: {cause}. Correct it.")
             waiting = list(failures)
         return order, spelled(client, database)
 
