@@ -38,8 +38,8 @@ def check_files(folder: Path = VERSIONS, root: Path = REPOSITORY, engine: Settin
             found.append(
                 Difference("versions", version.id, f"step {numbers} has the mark {UNWRITTEN!r}", fix="Write the step.")
             )
-    sources = read_sources(root)
     expected = read_snapshot(lock.snapshot_path(folder))
+    sources = read_sources(root, {one.fingerprint for one in expected.values()})
     suspects = [
         Difference("files", name, _how(name in expected, name in sources), fix=_NEW)
         for name in sorted({*expected, *sources})

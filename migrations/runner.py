@@ -311,9 +311,11 @@ def _failure(
         done = version.statements.index(error.statement) if error.statement in version.statements else 0
         lost = [reason for text in version.rollbacks[:done] for reason in irreversible(text)]
         but = f", but for this: {'; '.join(lost)}" if lost else ""
+        undone = {0: "It was the first step", 1: "Step 1 was taken back"}.get(
+            done, f"Steps 1 to {done} were taken back"
+        )
         return PaystreamError(
-            f"Version '{version.id}' failed{at}: {error}. Its {done} completed steps were taken back{but}; {stands}. "
-            f"Correct the cause and repeat `{command}`."
+            f"Version '{version.id}' failed{at}: {error}. {undone}{but}; {stands}. Correct the cause and repeat `{command}`."
         )
     return PaystreamError(
         f"Version '{version.id}' failed{at}: {error}. It is marked unfinished, some of its {len(version.statements)} "

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -42,8 +43,12 @@ class Source:
         raise UsageError(f"SQL file '{self.path}' cannot be used: no SELECT follows AS. Write the view's SELECT.")
 
 
-def read_sources(root: Path = REPOSITORY) -> dict[str, Source]:
+def read_sources(root: Path = REPOSITORY, parsed: Collection[str] = ()) -> dict[str, Source]:
     """Read every file of ``sql/`` and ``dictionaries/`` under a folder, by the name of its object.
+
+    Args:
+        root: the folder.
+        parsed: fingerprints of texts that were parsed before, which saves most of the time.
 
     Raises:
         UsageError: naming the first file that is half-written, holds other than one CREATE, or is not named as its
@@ -51,7 +56,7 @@ def read_sources(root: Path = REPOSITORY) -> dict[str, Source]:
     """
     sources: dict[str, Source] = {}
     for path in sorted([*root.glob("sql/**/*.sql"), *root.glob("dictionaries/**/*.sql")]):
-        source = read_source(path, root)
+        source = read_source(path, root, parsed)
         if source.name in sources:
             raise UsageError(
                 f"Object '{source.name}' is written twice: in {sources[source.name].path} and in {source.path}. "
@@ -63,7 +68,7 @@ def read_sources(root: Path = REPOSITORY) -> dict[str, Source]:
     return sources
 
 
-def read_source(path: Path, root: Path) -> Source:
+def read_source(path: Path, root: Path, parsed: Collection[str] = ()) -> Source:
     """Read one file.
 
     Raises:
@@ -72,11 +77,14 @@ def read_source(path: Path, root: Path) -> Source:
     shown = path.relative_to(root).as_posix()
     text = path.read_text(encoding="utf-8").strip().rstrip(";")
     try:
-        statements = [one for one in sqlglot.parse(text, read="clickhouse") if one is not None]
+        found = fingerprint(text)
+        statements = (
+            [] if found in parsed else [one for one in sqlglot.parse(text, read="clickhouse") if one is not None]
+        )
     except SqlglotError as error:
         cause = re.sub(r"\x1b\[\d+m", "", " ".join(str(error).split()))[:200].rstrip(". ")
         raise UsageError(f"SQL file '{shown}' cannot be parsed: {cause}. Correct it.") from error
-    if len(statements) != 1 or not isinstance(statements[0], exp.Create | exp.Command):
+    if found not in parsed and (len(statements) != 1 or not isinstance(statements[0], exp.Create | exp.Command)):
         raise UsageError(
             f"SQL file '{shown}' cannot be used: it holds {len(statements)} statements where one CREATE belongs. "
             "Give each object a file of its own."
@@ -93,7 +101,7 @@ def read_source(path: Path, root: Path) -> Source:
             f"SQL file '{shown}' cannot be used: it begins with {' '.join(words[:4])}. Begin it with a plain CREATE."
         )
     kind = "MATERIALIZED VIEW" if upper[1] == "MATERIALIZED" else upper[1]
-    return Source(name, shown, kind, text, fingerprint(text))
+    return Source(name, shown, kind, text, found)
 
 
 def fingerprint(text: str) -> str:
