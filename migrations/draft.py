@@ -105,15 +105,10 @@ def _written(
     try:
         draft = read_history(folder, finished=False)[-1]
         if not draft.unwritten_steps():
-            after, back = scratch.replay_and_back(engine, history, draft)
-            for one in freeze.compare(after, wanted):
-                steps.unwritten(_RESUME, f"{one.name} is not yet what its file says.", one.diff)
-            for name in sorted(name for name in {*given, *back} if given.get(name) != back.get(name)):
-                lines = diff(given.get(name, ""), back.get(name, ""))
-                steps.unwritten(_RESUME, f"taken back, {name} is not what it was before.", lines)
+            _try_out(steps, draft, history, given, wanted, engine)
             _write(files, head, steps)
             draft = read_history(folder, finished=False)[-1]
-    except UsageError:
+    except BaseException:
         for path in files:
             path.unlink()
         raise
@@ -121,6 +116,27 @@ def _written(
     if not unwritten:
         freeze.write(folder, [*history, draft], sources, wanted)
     return Draft(version, draft.statements, unwritten, differences)
+
+
+def _try_out(
+    steps: _Steps,
+    draft: Version,
+    history: list[Version],
+    given: dict[str, str],
+    wanted: dict[str, str],
+    engine: Settings,
+) -> None:
+    """Add a marked step for whatever does not come out as it should."""
+    try:
+        after, back = scratch.replay_and_back(engine, history, draft)
+    except UsageError as error:
+        steps.unwritten(_RESUME, f"tried out, the engine refuses a step. {error}")
+        return
+    for one in freeze.compare(after, wanted):
+        steps.unwritten(_RESUME, f"{one.name} is not yet what its file says.", one.diff)
+    for name in sorted(name for name in {*given, *back} if given.get(name) != back.get(name)):
+        lines = diff(given.get(name, ""), back.get(name, ""))
+        steps.unwritten(_RESUME, f"taken back, {name} is not what it was before.", lines)
 
 
 def _write(files: list[Path], head: str, steps: _Steps) -> None:

@@ -315,7 +315,8 @@ def _failure(
             done, f"Steps 1 to {done} were taken back"
         )
         return PaystreamError(
-            f"Version '{version.id}' failed{at}: {error}. {undone}{but}; {stands}. Correct the cause and repeat `{command}`."
+            f"Version '{version.id}' failed{at}: {error}. {undone}{but}; {stands}. "
+            f"Correct the cause and repeat `{command}`."
         )
     return PaystreamError(
         f"Version '{version.id}' failed{at}: {error}. It is marked unfinished, some of its {len(version.statements)} "
