@@ -305,6 +305,7 @@ def test_a_failing_version_leaves_nothing_half_done(
     assert caught.value.exit_code == 1
     assert message.startswith("Version '0002_broken' failed at b2: Unknown table engine NoSuchEngine")
     assert "\n" not in message and "http" not in message
+    assert ". Step 1 was taken back; the schema is at 0001_good. " in message
     assert capfd.readouterr() == ("", "")  # yoyo would print a traceback
     assert set(objects(database)) == {"a"}
     assert states(database, folder) == {"0001_good": "applied", "0002_broken": "pending"}
