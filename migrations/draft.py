@@ -314,10 +314,7 @@ def _change_table(steps: _Steps, name: str, old_create: str, new_create: str) ->
             f"{alter} " + ", ".join(reversed(removals)),
         )
     for kind, item in _new_others(now, old):
-        if kind in ("INDEX", "PROJECTION"):
-            why = "-- For what is stored already; writes it alone, not the rows.\n"
-            clear = f"{alter} CLEAR {kind} IF EXISTS {item}"
-            steps.add(_TABLES, f"{why}{alter} MATERIALIZE {kind} {item}", clear)
+        _materialize(steps, _TABLES, alter, kind, item)
     keys = " ".join(now.clauses.get(clause, "") for clause in ("ORDER BY", "PARTITION BY", "PRIMARY KEY"))
     for column in now.columns:
         if column in old.columns and now.columns[column] != old.columns[column]:
@@ -325,11 +322,14 @@ def _change_table(steps: _Steps, name: str, old_create: str, new_create: str) ->
     kept = [column for column in old.columns if column in now.columns]
     if kept != [column for column in now.columns if column in old.columns]:
         steps.unwritten(_TABLES, f"{name}: columns that were there before stand in another order.")
-    gone = [item for item in old.others.items() if now.others.get(item[0]) != item[1]]
-    for (kind, item), text in gone:
-        steps.add(_DROPS, f"{alter} DROP {kind} IF EXISTS {item}", f"{alter} ADD {kind} IF NOT EXISTS {item} {text}")
-    if any(key in now.others for key, _ in gone):
-        steps.unwritten(_DROPS, f"{name}: {', '.join(key[1] for key, _ in gone)} is defined otherwise; add it again.")
+    for (kind, item), text in old.others.items():
+        if (kind, item) not in now.others or now.others[kind, item] != text:
+            before = f"{alter} ADD {kind} IF NOT EXISTS {item} {text}"
+            steps.add(_DROPS, f"{alter} DROP {kind} IF EXISTS {item}", before)
+            if (kind, item) in now.others:
+                drop = f"{alter} DROP {kind} IF EXISTS {item}"
+                steps.add(_DROPS, f"{alter} ADD {kind} {item} {now.others[kind, item]}", drop)
+                _materialize(steps, _DROPS, alter, kind, item)
     stores = "\nENGINE = `Null`" not in old_create
     for column in taken:
         before = _place(list(old.columns), column)
@@ -340,6 +340,12 @@ def _change_table(steps: _Steps, name: str, old_create: str, new_create: str) ->
             f"{why}{alter} ADD COLUMN IF NOT EXISTS {column} {old.columns[column]}{before}",
         )
     _change_clauses(steps, name, old, now)
+
+
+def _materialize(steps: _Steps, phase: int, alter: str, kind: str, item: str) -> None:
+    if kind in ("INDEX", "PROJECTION"):
+        why = "-- For what is stored already; writes it alone, not the rows.\n"
+        steps.add(phase, f"{why}{alter} MATERIALIZE {kind} {item}", f"{alter} CLEAR {kind} IF EXISTS {item}")
 
 
 def _change_column(steps: _Steps, alter: str, column: str, old: str, now: str, keys: str) -> None:

@@ -97,6 +97,7 @@ def test_each_kind_of_change_has_its_statement(checkout: Checkout, engine: Setti
     checkout.edit(
         "fx_rates_history", ("    snapshot_id        UInt32", "    snapshot_id UInt64,\n    INDEX r rate TYPE minmax")
     )
+    checkout.edit("transactions", ("TYPE set(4)", "TYPE set(8)"))
     checkout.edit("merchants", ("    merchant_name String,", "    merchant_name LowCardinality(String),"))
     checkout.edit("merchants_dict", ("HASHED()", "HASHED_ARRAY()"))
     checkout.edit("dimension_snapshots", ("    source      String,\n", ""))
@@ -121,6 +122,9 @@ def test_each_kind_of_change_has_its_statement(checkout: Checkout, engine: Setti
         "CREATE OR REPLACE DICTIONARY merchants_dict",
         "SYSTEM RELOAD DICTIONARY merchants_dict;",
         "ALTER TABLE dimension_snapshots DROP COLUMN IF EXISTS source;",
+        "ALTER TABLE transactions DROP INDEX IF EXISTS pending;",
+        "ALTER TABLE transactions ADD INDEX pending enrichment_status TYPE set(8) GRANULARITY 1;",
+        "ALTER TABLE transactions MATERIALIZE INDEX pending;",
         "DROP TABLE IF EXISTS audits SYNC;",
         "CREATE TABLE transactions_queue",
     ]
