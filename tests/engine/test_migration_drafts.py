@@ -154,8 +154,8 @@ def test_each_kind_of_change_has_its_statement(checkout: Checkout, engine: Setti
     assert check_files(checkout.versions, checkout.root) == []
     version = read_history(checkout.versions)[-1]
     assert version.irreversible() == [
-        "the rows of audits do not come back",
         "the values of dimension_snapshots.source do not come back",
+        "the rows of audits do not come back",
     ]
 
 

@@ -6,11 +6,12 @@ import pytest
 from checkouts import Checkout
 
 from migrations import lock
-from migrations.history import read_history
+from migrations.check import check_files
+from migrations.history import VERSIONS, read_history
 from migrations.runner import refuse_old_server
 from migrations.sources import fingerprint, read_sources
 from paystream.errors import UsageError
-from paystream.settings import REPOSITORY, Settings
+from paystream.settings import Settings
 
 NULL = "CREATE TABLE a (x UInt8) ENGINE = Null"
 
@@ -60,14 +61,9 @@ def test_a_select_is_taken_out_of_its_view_as_it_is_written() -> None:
     assert sources["ledger_mv"].kind == "MATERIALIZED VIEW"
 
 
-def test_the_lock_file_is_current() -> None:
-    assert read_history()[-1].id == sorted(path.stem for path in lock_folder().glob("*[a-z].sql"))[-1].removesuffix(
-        ".rollback"
-    )
-
-
-def lock_folder() -> Path:
-    return REPOSITORY / "migrations" / "versions"
+def test_the_repository_is_locked_as_it_is() -> None:
+    assert lock.locked_versions(VERSIONS) == [version.id for version in read_history()]
+    assert check_files() == []
 
 
 def _edit(folder: Path) -> None:
