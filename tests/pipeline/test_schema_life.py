@@ -3,6 +3,7 @@
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from payments import message
 
 from migrations import runner
 from migrations.check import check_database, check_files
+from migrations.scratch import scratch_engine
 from paystream.audit import audit
 from paystream.clickhouse import connect
 from paystream.errors import UsageError
@@ -83,7 +85,14 @@ def grow(settings: Settings) -> float:
     return wait_for(settings, "SELECT count() FROM transactions_current", stored(settings) + RATE)
 
 
-def test_the_life_of_a_schema(stack: Settings, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Settings]:
+    """An engine to try versions out in, apart from the stack: its Kafka table would join the stack's group."""
+    with scratch_engine() as settings:
+        yield settings
+
+
+def test_the_life_of_a_schema(stack: Settings, engine: Settings, tmp_path: Path) -> None:
     checkout = Checkout.copied(tmp_path / "checkout")
     folder = checkout.versions
 
@@ -98,8 +107,8 @@ def test_the_life_of_a_schema(stack: Settings, tmp_path: Path) -> None:
 
         # A column through message, view, table and report.
         checkout.add_channel()
-        assert len(check_files(folder, checkout.root)) == 7
-        assert checkout.new("add_channel").unwritten == 0
+        assert len(check_files(folder, checkout.root, engine)) == 7
+        assert checkout.new("add_channel", engine).unwritten == 0
         plan = runner.plan(stack, folder)
         assert not any(step.destructive or "pauses" in step.means or "rows in" in step.means for step in plan)
         runner.up(stack, folder)
@@ -109,7 +118,7 @@ def test_the_life_of_a_schema(stack: Settings, tmp_path: Path) -> None:
         # A Kafka table and the view on it, together: ingest pauses, and goes on where it was.
         checkout.edit("transactions_queue", ("kafka_flush_interval_ms = 150", "kafka_flush_interval_ms = 100"))
         checkout.edit("transactions_parsed_mv", ("    field.channel AS", "    lower(field.channel) AS"))
-        checkout.new("faster")
+        checkout.new("faster", engine)
         assert [step.means.split(",")[0].split(" until")[0] for step in runner.plan(stack, folder)][:2] == [
             "pauses ingest",
             "pauses ingest",
@@ -119,7 +128,7 @@ def test_the_life_of_a_schema(stack: Settings, tmp_path: Path) -> None:
 
         # A view alone.
         checkout.edit("report_merchant_by_day", ("sum(t.amount) AS amount", "sum(t.amount) AS amount, 1 AS edition"))
-        checkout.new("edition")
+        checkout.new("edition", engine)
         runner.up(stack, folder)
         assert check_files(folder, checkout.root) == []
         assert check_database(stack, folder) == []
