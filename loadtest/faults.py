@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError
 from confluent_kafka import Consumer, ConsumerGroupState, ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
 
@@ -22,7 +23,7 @@ from devstack import stack
 from loadtest.messages import Plan
 from loadtest.probe import Probe
 from migrations import runner
-from paystream.clickhouse import connect
+from paystream.clickhouse import CORRUPTED_DATA, connect, is_code
 from paystream.errors import CheckFailed
 from paystream.kafka import client_config, existing_partitions
 from paystream.settings import Settings
@@ -127,8 +128,8 @@ class Scene:
         while not any(sighting.intended_us >= since_us for sighting in reversed(self.probe.sightings)):
             if time.monotonic() > deadline:
                 raise CheckFailed(
-                    f"Ingest did not resume within {RESUME_S} s of the end of the fault. "
-                    f"Look at system.kafka_consumers and at the logs in '{self.settings.home}'."
+                    f"Ingest did not resume within {RESUME_S} s of the end of the fault; it runs into: "
+                    f"{self.consumer_errors() or 'nothing'}. Look at the logs in '{self.settings.home}'."
                 )
             time.sleep(LOOK_EVERY_S)
 
@@ -171,6 +172,14 @@ class Scene:
     def consumer_errors(self) -> str:
         """Return the last exceptions of the Kafka table's consumers."""
         found = self.rows("SELECT exceptions.text FROM system.kafka_consumers WHERE database = currentDatabase()")
+        return " ".join(text for [texts] in found for text in texts)
+
+    def consumer_errors_lately(self) -> str:
+        """Return what the consumers ran into within the last second."""
+        found = self.rows(
+            "SELECT arrayFilter((text, time) -> time >= now() - 1, exceptions.text, exceptions.time)"
+            " FROM system.kafka_consumers WHERE database = currentDatabase()"
+        )
         return " ".join(text for [texts] in found for text in texts)
 
     def group_state(self) -> ConsumerGroupState:
@@ -400,6 +409,25 @@ POISONED_S = 10
 # The disk
 
 
+def reload_if_unreadable(client: Client) -> bool:
+    """Load `transactions` anew where a merge cut short by a full disk left a part that nobody can read.
+
+    The engine then sets that part aside and takes the ones that it was made of, which it keeps for eight minutes.
+    Return whether that was so.
+    """
+    everything = "SELECT count() FROM transactions WHERE NOT ignore(*)"
+    try:
+        client.query(everything)
+    except ClickHouseError as error:
+        if not is_code(error, CORRUPTED_DATA):
+            raise
+        client.command("DETACH TABLE transactions SYNC")
+        client.command("ATTACH TABLE transactions")
+        client.query(everything)
+        return True
+    return False
+
+
 def disk_full(scene: Scene) -> str:
     filler = stack.clickhouse_disk(scene.settings) / "filler"
     try:
@@ -417,8 +445,12 @@ def disk_full(scene: Scene) -> str:
         scene.wait(fails, "no block failed on the full disk")
     finally:
         filler.unlink(missing_ok=True)
+    scene.wait(lambda: not scene.consumer_errors_lately(), "blocks go on failing on a disk with space")
+    with scene.client() as client:
+        reloaded = reload_if_unreadable(client)
     scene.wait_resumed()
-    return "blocks failed with 'No space left on device'"
+    also = ", and a merge had left a part to load anew" if reloaded else ""
+    return f"blocks failed with 'No space left on device'{also}"
 
 
 @dataclass(frozen=True)

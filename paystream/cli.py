@@ -44,6 +44,7 @@ _COMMANDS = {
     "status": "paystream.status_command:status",
     "metrics": "paystream.metrics_command:metrics",
     "dashboard": "paystream.dashboard_command:dashboard",
+    "cost": "cost.command:app",
 }
 _CLASSES: dict[str, str] = {"status": "paystream.status_command:WatchCommand"}
 

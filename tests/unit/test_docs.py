@@ -7,6 +7,7 @@ import pytest
 from pydantic import BaseModel
 from typer.main import get_command
 
+from loadtest.faults import FAULTS
 from loadtest.workload import Workload, load, shipped
 from paystream import cli
 from paystream.settings import REPOSITORY, Settings
@@ -116,3 +117,9 @@ def test_every_shape_in_the_documentation_is_one(tmp_path):
 def test_every_shipped_workload_is_in_the_documentation():
     page = (REPOSITORY / "docs/loadtest.md").read_text().split("## Writing a workload")[0]
     assert sorted(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == shipped()
+
+
+def test_the_runbook_knows_every_fault_of_the_delivery_tests() -> None:
+    rows = [line for line in (REPOSITORY / "docs/runbook.md").read_text().splitlines() if line.startswith("| `")]
+    named = {name for row in rows for name in re.findall(r"`([a-z-]+)`", row.split("|")[1])}
+    assert {fault.name for fault in FAULTS} <= named

@@ -1,0 +1,83 @@
+"""What is neither a price nor measured: each with a range and a reason."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from cost.files import Strict, parse, read_yaml
+from paystream.errors import UsageError
+
+FILE = Path(__file__).with_name("assumptions.yaml")
+
+Level = Literal["low", "base", "high"]
+SHARES = ("share",)
+
+
+class Assumption(Strict):
+    """A value with the range it may lie in; ``low`` is where the bill is lower."""
+
+    id: str = Field(min_length=1)
+    low: float = Field(ge=0)
+    base: float = Field(ge=0)
+    high: float = Field(ge=0)
+    unit: str = Field(min_length=1)
+    why: str = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _base_lies_between(self) -> Self:
+        if not min(self.low, self.high) <= self.base <= max(self.low, self.high):
+            raise ValueError("base: should lie between low and high")
+        return self
+
+
+class Assumptions(Strict):
+    """All of them."""
+
+    assumptions: list[Assumption]
+
+
+@dataclass(frozen=True)
+class Drivers:
+    """The value of each assumption in one estimate."""
+
+    values: Mapping[str, float]
+
+    def __getitem__(self, name: str) -> float:
+        return self.values[name]
+
+    def moved(self, name: str, value: float) -> "Drivers":
+        """Return the same with one value changed."""
+        return Drivers({**self.values, name: value})
+
+
+@cache
+def load_assumptions() -> list[Assumption]:
+    """Return the assumptions of the project.
+
+    Raises:
+        UsageError: the file is not as it should be.
+    """
+    return parse(read_yaml(FILE), FILE, Assumptions).assumptions
+
+
+def drivers(level: Level, own: Mapping[str, float] | None = None) -> Drivers:
+    """Return all values at one level; the user's own hold at every level.
+
+    Raises:
+        UsageError: an own value is of no assumption, or cannot be.
+    """
+    own = own or {}
+    known = {one.id: one for one in load_assumptions()}
+    for name, value in own.items():
+        if name not in known:
+            raise UsageError(f"Assumption '{name}': there is none. Name one of: {', '.join(known)}.")
+        unit = known[name].unit
+        if not 0 <= value <= (1 if unit in SHARES else 1e9):
+            raise UsageError(f"Assumption '{name}': {value:g} cannot be, in {unit}. Give a value that can.")
+        if value == 0 and min(known[name].low, known[name].base, known[name].high) > 0:
+            raise UsageError(f"Assumption '{name}': it cannot be 0. Give a value above.")
+    return Drivers({name: own.get(name, getattr(one, level)) for name, one in known.items()})

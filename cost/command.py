@@ -1,0 +1,144 @@
+"""``paystream cost``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cost import memo as memo_section
+from cost import views
+from cost.coefficients import as_yaml, from_results, load_coefficients
+from cost.designs import DESIGNS, design
+from cost.model import Model
+from cost.prices import load_prices
+from paystream.errors import UsageError
+from paystream.output import console, is_terminal, print_fields, print_json
+
+DEFAULT_RATES = "500,5000,50000"
+
+app = typer.Typer(help="What the pipeline costs a month, beside other designs.", invoke_without_command=True)
+
+Prices = Annotated[
+    Path | None, typer.Option("--prices", metavar="FILE", help="Prices of your own, in place of those shipped.")
+]
+Own = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="An assumption of your own; may be repeated.")
+]
+
+
+@app.callback()
+def cost(
+    context: typer.Context,
+    rates: Annotated[str, typer.Option(help="Messages a second, with commas between.")] = DEFAULT_RATES,
+    only: Annotated[
+        list[str] | None, typer.Option("--design", help="A design by its id, with all its lines; may be repeated.")
+    ] = None,
+    prices: Prices = None,
+    own: Own = None,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write every line of every bill.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Compare what designs cost a month at several rates; with --design, show a bill line by line.
+
+    A month in which all retention is reached; low and high have every assumption at its better and its worse end.
+
+    Example: paystream cost --design own_msk --rates 5000
+    """
+    if context.invoked_subcommand:
+        return
+    model = _model(prices, own)
+    wanted = [design(one) for one in dict.fromkeys(only)] if only else DESIGNS
+    asked = _rates(rates)
+    estimates = [model.estimate(one, rate) for one in wanted for rate in asked]
+    if csv:
+        try:
+            csv.write_text(views.as_csv(estimates, model.prices), encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"File '{csv}' cannot be written: {error.strerror}. Name another one.") from error
+    if as_json:
+        print_json(views.as_json(estimates, model.prices))
+    elif is_terminal():
+        if only:
+            for one in estimates:
+                console.print(views.bill(one, model.prices))
+                console.print(views.swings(model.tornado(one.base.design, one.base.rate)))
+        else:
+            console.print(views.comparison(estimates, asked, console.width >= 60 + 30 * len(asked)))
+            console.print(f"The lines of a bill, and what moves it most: paystream cost --design {DESIGNS[0].id}")
+    else:
+        for one in estimates:
+            fields = {
+                "design": one.base.design.id,
+                "rate_per_second": f"{one.base.rate:g}",
+                "first_month_usd": f"{one.base.first_month:.0f}",
+                "steady_usd": f"{one.base.steady:.0f}",
+                "steady_low_usd": f"{one.low.steady:.0f}",
+                "steady_high_usd": f"{one.high.steady:.0f}",
+                "people_usd": f"{one.base.people:.0f}",
+            }
+            print_fields("cost", fields)
+
+
+@app.command()
+def fit(
+    results: Annotated[list[Path], typer.Argument(help="Results of `paystream loadtest run --json`, one for a rate.")],
+    to: Annotated[Path | None, typer.Option(metavar="FILE", help="Write them there; else they are printed.")] = None,
+) -> None:
+    """Take the measured coefficients from results of load tests: processor time and bytes, by the rate.
+
+    Example: paystream cost fit today.json ten_times.json
+    """
+    text = as_yaml(from_results(results))
+    if to is None:
+        print(text, end="")
+        return
+    try:
+        to.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"File '{to}' cannot be written: {error.strerror}. Name another one.") from error
+
+
+@app.command()
+def memo(
+    check: Annotated[bool, typer.Option("--check", help="Only say whether it is current.")] = False,
+    prices: Prices = None,
+    own: Own = None,
+) -> None:
+    """Generate the tables and plots of docs/architecture.md, or check them: exit code 1 when they are not current.
+
+    Example: paystream cost memo --check
+    """
+    model = _model(prices, own)
+    if check:
+        memo_section.check(model)
+    else:
+        from cost.plots import write_plots  # half a second, and a library that only this needs
+
+        memo_section.write(model)
+        write_plots(model, memo_section.MEMO.parent / "images")
+    print_fields("cost_memo", {"status": "current" if check else "written"})
+
+
+def _model(prices: Path | None, own: list[str] | None) -> Model:
+    return Model(load_coefficients(), load_prices(prices), _assignments(own or []))
+
+
+def _assignments(given: list[str]) -> dict[str, float]:
+    own: dict[str, float] = {}
+    for one in given:
+        name, _, value = one.partition("=")
+        try:
+            own[name] = float(value)
+        except ValueError:
+            raise UsageError(f"Assumption '{one}': not NAME=NUMBER. Write it as in --set peak_to_average=4.") from None
+    return own
+
+
+def _rates(text: str) -> list[float]:
+    try:
+        rates = [float(one) for one in text.split(",")]
+    except ValueError:
+        raise UsageError(
+            f"Rates '{text}': not numbers with commas between. Write them as in --rates 500,5000."
+        ) from None
+    return list(dict.fromkeys(rates))

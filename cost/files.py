@@ -1,0 +1,61 @@
+"""YAML files checked by pydantic, with errors that name each wrong field by its id."""
+
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from paystream.errors import UsageError
+
+
+class Strict(BaseModel):
+    """A part of a file: no unknown keys, no infinities."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+T = TypeVar("T", bound=BaseModel)
+
+
+def read_yaml(path: Path) -> object:
+    """Return what a YAML file holds.
+
+    Raises:
+        UsageError: it cannot be read, or is no YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"File '{path}' cannot be read: {error.strerror or error}. Name another one.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"File '{path}': not readable as YAML: {' '.join(str(error).split())}. Correct it.") from error
+
+
+def parse(fields: object, path: Path, kind: type[T]) -> T:
+    """Return fields as a model.
+
+    Raises:
+        UsageError: they are not as the model wants them; names each by the ids on the way to it.
+    """
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        problems = [_problem(fields, one) for one in error.errors(include_url=False, include_context=False)]
+        raise UsageError(f"File '{path}': {'; '.join(problems)}. Correct it.") from None
+
+
+def _problem(fields: object, error: dict) -> str:
+    place, names = fields, []
+    for part in error["loc"]:
+        try:
+            place = place[part]
+        except (KeyError, IndexError, TypeError):
+            place = None
+        names.append(str(place.get("id", part)) if isinstance(place, dict) else str(part))
+    if error["type"] == "missing":
+        return f"{'.'.join(names)}: missing"
+    if error["type"] == "extra_forbidden":
+        return f"{'.'.join(names)}: no such field"
+    message = error["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
+    return f"{'.'.join(names)}: {message}" if names else message

@@ -1,0 +1,108 @@
+"""Estimates: a design's bill at a rate, its range, and what moves it most."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cost.assumptions import Drivers, Level, drivers, load_assumptions
+from cost.coefficients import Coefficients
+from cost.designs import Design
+from cost.prices import PriceBook
+from cost.sizing import MOST_RATE, Item, Sizing
+from paystream.errors import UsageError
+
+PEOPLE = "hours_"
+
+
+@dataclass(frozen=True)
+class Bill:
+    """The lines of a design's bill at a rate, in US dollars a month; ``people`` apart."""
+
+    design: Design
+    rate: float
+    items: list[Item]
+    people: float
+
+    @property
+    def first_month(self) -> float:
+        """Return the sum of the first month."""
+        return sum(one.first_month for one in self.items)
+
+    @property
+    def steady(self) -> float:
+        """Return the sum of a month once all retention is reached."""
+        return sum(one.steady for one in self.items)
+
+    def by_kind(self) -> dict[str, float]:
+        """Return the steady month by kind of line."""
+        sums: dict[str, float] = {}
+        for one in self.items:
+            sums[one.kind] = sums.get(one.kind, 0.0) + one.steady
+        return sums
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A bill with its range. ``low`` and ``high`` have every assumption at the value that is better and worse at once,
+    so they are the ends of what is thinkable, not of what is likely."""
+
+    low: Bill
+    base: Bill
+    high: Bill
+
+
+@dataclass(frozen=True)
+class Swing:
+    """What one assumption does to the steady bill while all others keep their base value."""
+
+    assumption: str
+    at_low: float
+    at_high: float
+
+    @property
+    def width(self) -> float:
+        """Return by how much it moves the bill."""
+        return abs(self.at_high - self.at_low)
+
+
+@dataclass(frozen=True)
+class Model:
+    """The inputs that all estimates share."""
+
+    measured: Coefficients
+    prices: PriceBook
+    own: Mapping[str, float]
+
+    def estimate(self, design: Design, rate: float) -> Estimate:
+        """Return a design's bill at a rate in messages a second.
+
+        Raises:
+            UsageError: the rate cannot be, or the price book lacks a price.
+        """
+        levels: list[Level] = ["low", "base", "high"]
+        low, base, high = (self._bill(design, rate, drivers(level, self.own)) for level in levels)
+        return Estimate(low, base, high)
+
+    def tornado(self, design: Design, rate: float) -> list[Swing]:
+        """Return what each assumption does to the steady bill, the most first; what does nothing is left out."""
+        base = drivers("base", self.own)
+        swings = [
+            Swing(
+                one.id,
+                self._bill(design, rate, base.moved(one.id, one.low)).steady,
+                self._bill(design, rate, base.moved(one.id, one.high)).steady,
+            )
+            for one in load_assumptions()
+            if one.id not in self.own and not one.id.startswith(PEOPLE)
+        ]
+        return sorted((one for one in swings if one.width > 0.005), key=lambda one: -one.width)
+
+    def _bill(self, design: Design, rate: float, values: Drivers) -> Bill:
+        if not 0 < rate <= MOST_RATE:
+            raise UsageError(f"Rate {rate:g}/s: cannot be. Give messages a second, above 0 and up to {MOST_RATE:,}.")
+        sizing = Sizing(rate, self.measured, self.prices, values)
+        items = design.items(sizing)
+        share = values["support_share"]
+        first, steady = (sum(getattr(one, name) for one in items) for name in ("first_month", "steady"))
+        support = Item("support plan", "support", first * share, steady * share, f"{share:.0%} of the rest", ())
+        hours = sum(values[name] for name in design.hours)
+        return Bill(design, rate, [*items, support], hours * values["hourly_wage"])

@@ -1,0 +1,104 @@
+"""The price book: each price with its unit, date, grade and source."""
+
+from datetime import date
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from cost.files import Strict, parse, read_yaml
+from paystream.errors import UsageError
+
+BOOK = Path(__file__).with_name("prices.yaml")
+
+Grade = Literal["vendor", "transcript", "aggregator", "derived", "recollection", "own"]
+WEAK: frozenset[Grade] = frozenset({"aggregator", "recollection"})
+"""Grades that are marked wherever a price is used: nobody at the vendor said so."""
+
+
+class Price(Strict):
+    """A list price in US dollars. ``as_of`` is the date that the source states, None when it states none.
+
+    ``region`` defaults to the one that the whole book is of.
+    """
+
+    id: str = Field(min_length=1)
+    price: Annotated[float, Field(ge=0, strict=True)]
+    unit: str = Field(min_length=1)
+    region: str = "us-east-1"
+    note: str = ""
+    as_of: date | None
+    grade: Grade
+    source: str = Field(min_length=1)
+
+    @property
+    def mark(self) -> str:
+        """Return what a reader has to know of this price: "no date", "weak", both, or nothing."""
+        return ", ".join(
+            word for word, applies in (("no date", self.as_of is None), ("weak", self.grade in WEAK)) if applies
+        )
+
+
+class SizingFact(Strict):
+    """What someone else measured or advises, for the reader of the memo."""
+
+    fact: str
+    source: str
+
+
+class PriceBook(Strict):
+    """All prices, each once."""
+
+    prices: list[Price]
+    sizing_facts: list[SizingFact] = Field(default_factory=list)
+    pitfalls: list[str] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        ids = [one.id for one in self.prices]
+        if twice := sorted({one for one in ids if ids.count(one) > 1}):
+            raise ValueError(f"{', '.join(twice)}: priced twice")
+        return self
+
+    def __getitem__(self, price_id: str) -> Price:
+        """Return a price.
+
+        Raises:
+            UsageError: the book has none of this id.
+        """
+        found = next((one for one in self.prices if one.id == price_id), None)
+        if found is None:
+            raise UsageError(
+                f"Price '{price_id}': the price book has none. Add it, with its source, or correct the id."
+            )
+        return found
+
+
+@cache
+def load_prices(own: Path | None = None) -> PriceBook:
+    """Read the shipped price book, with prices of the user's own in place of the shipped ones.
+
+    Args:
+        own: a YAML file of the same form; of its prices, only `id` and `price` are required, and those that the shipped
+            book has not are new.
+
+    Raises:
+        UsageError: a file cannot be read, or a price is missing, mistyped, or given twice.
+    """
+    book = parse(read_yaml(BOOK), BOOK, PriceBook)
+    if own is None:
+        return book
+    fields = read_yaml(own)
+    listed = fields.get("prices") if isinstance(fields, dict) else None
+    if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
+        raise UsageError(f"Price book '{own}': no list `prices`. Take '{BOOK.name}' of the project as a pattern.")
+    known = {one.id: one.model_dump() for one in book.prices}
+    changed = [
+        (known.get(one.get("id"), {}) | {"grade": "own", "source": str(own), "as_of": None, "note": ""} | one)
+        for one in listed
+    ]
+    parsed = parse({"prices": changed}, own, PriceBook)
+    replaced = {one.id for one in parsed.prices}
+    kept = [one for one in book.prices if one.id not in replaced]
+    return PriceBook(prices=[*kept, *parsed.prices], sizing_facts=book.sizing_facts, pitfalls=book.pitfalls)
