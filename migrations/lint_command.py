@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from migrations.lint import REASONS, Finding, lint_files
@@ -16,7 +17,9 @@ from paystream.settings import REPOSITORY, load_settings
 
 
 def lint(
-    folder: Annotated[Path, typer.Option(metavar="PATH", help="Where sql/ and dictionaries/ are.")] = REPOSITORY,
+    folder: Annotated[
+        Path, typer.Option(metavar="PATH", help="Where sql/ and dictionaries/ are.", show_default="this checkout")
+    ] = REPOSITORY,
     offline: Annotated[bool, typer.Option("--offline", help="Ask no server for the types of columns.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -61,7 +64,7 @@ def _print_table(findings: list[Finding], types: str) -> None:
         return
     table = Table("where", "rule", "what", "do")
     for one in findings:
-        table.add_row(f"{one.path}:{one.line}", one.rule, one.cause, one.what_next)
-    console.print(table, markup=False)
+        table.add_row(f"{one.path}:{one.line}", one.rule, escape(one.cause), escape(one.what_next))
+    console.print(table)
     for rule in dict.fromkeys(one.rule for one in findings):
         console.print(f"{rule}: {REASONS[rule]}", highlight=False, markup=False)

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import sqlglot
 from sqlglot import exp
+from sqlglot.dialects.clickhouse import ClickHouse
 from sqlglot.errors import SqlglotError
 
 from paystream.settings import REPOSITORY
@@ -25,7 +26,7 @@ TOPIC = "topic"
 
 WHOLE_MESSAGE = "(whole message)"
 
-_CLOCKS = "now now64 nowInBlock nowInBlock64 today yesterday curdate current_date current_timestamp UTCTimestamp UTC_timestamp"
+_CLOCKS = "now now64 nowInBlock nowInBlock64 today yesterday curdate current_date current_timestamp UTCTimestamp"
 _RANDOMS = (
     "rand rand32 rand64 randConstant randCanonical randUniform randNormal randBernoulli randomString randomFixedString"
     " randomPrintableASCII randomStringUTF8 generateUUIDv4 generateUUIDv7 generateULID generateSnowflakeID"
@@ -95,7 +96,9 @@ class SchemaObject:
     def engine(self) -> str:
         """The table engine's name, ``""`` for a view or dictionary."""
         found = self.tree.find(exp.EngineProperty)
-        return found.this.name if found else ""
+        if found is None:
+            return ""
+        return "Null" if isinstance(found.this, exp.Null) else found.this.name
 
     @cached_property
     def settings(self) -> dict[str, str]:
@@ -594,8 +597,19 @@ class Graph:
         return found
 
 
+class _Spelling(ClickHouse):
+    """ClickHouse's dialect, for people to read: what sqlglot writes otherwise than it is written here, as here."""
+
+    class Generator(ClickHouse.Generator):
+        TRANSFORMS: ClassVar = {
+            **ClickHouse.Generator.TRANSFORMS,
+            exp.If: lambda self, one: self.func("if", one.this, one.args.get("true"), one.args.get("false")),
+            exp.NEQ: lambda self, one: self.binary(one, "!="),
+        }
+
+
 def _plain(node: exp.Expression) -> str:
-    return " ".join(node.sql(dialect="clickhouse", comments=False).split())
+    return " ".join(node.sql(dialect=_Spelling, comments=False).split())
 
 
 def _unique(leaves: Iterator[Leaf]) -> tuple[Leaf, ...]:
