@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from migrations import lineage_command, lint_command, runner
+from migrations import cluster_command, lineage_command, lint_command, runner
 from paystream.errors import ServiceUnavailable, UsageError
 from paystream.kafka import topic_partitions
 from paystream.output import console, errors, is_terminal, print_fields, print_json
@@ -17,6 +17,7 @@ from paystream.settings import Settings, load_settings
 app = typer.Typer(name="migrate", help="Create and change the schema.", no_args_is_help=True)
 app.command("lint")(lint_command.lint)
 app.command("lineage")(lineage_command.lineage)
+app.command("cluster")(cluster_command.cluster)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 AllowDestructive = Annotated[
