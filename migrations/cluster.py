@@ -116,6 +116,8 @@ class _Statement:
             raise _refused(self.text, "it names no object")
         if self.word(at + 1) == ".":
             raise _refused(self.text, "its object is in a database that it names")
+        if self.word(at + 1) == ",":
+            raise _refused(self.text, "it is about several objects at once")
         return at
 
     @property
@@ -255,7 +257,8 @@ def _system_reload(one: _Statement) -> list[str]:
 def _exchange_or_rename(one: _Statement) -> list[str]:
     if any(token.text in one.cluster.sharding for token in one.tokens):
         raise _refused(one.text, "the table is split over the shards, and its name is in two places")
-    return [f"{one.text} ON CLUSTER {one.cluster.name}"]
+    last = len(one.tokens) - 1  # a comment may come after it
+    return [one.edited((last, last, f"{one.tokens[last].text} ON CLUSTER {one.cluster.name}"))]
 
 
 def _once(one: _Statement) -> list[str]:

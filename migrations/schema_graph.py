@@ -461,7 +461,8 @@ class Graph:
     """All objects by name, and the files that could not be read."""
 
     objects: dict[str, SchemaObject]
-    unreadable: tuple[Unreadable, ...] = field(default=())
+    unreadable: tuple[Unreadable, ...] = ()
+    _makings: dict[tuple[str, str], list[Making]] = field(default_factory=dict)
 
     def scopes(self, name: str) -> list[Scope]:
         """Return the SELECTs of a view, none for any other object."""
@@ -549,6 +550,11 @@ class Graph:
 
     def makings(self, name: str, column: str) -> list[Making]:
         """Return in which ways a column of an object comes about; nothing where it is written from outside."""
+        if (name, column) not in self._makings:
+            self._makings[name, column] = self._find_makings(name, column)
+        return self._makings[name, column]
+
+    def _find_makings(self, name: str, column: str) -> list[Making]:
         found = self.objects.get(name)
         if found is None:
             return []
