@@ -33,7 +33,7 @@ def lineage(
     """Print what a column is made of, from the topic's fields on, dictionaries included, and what it goes into.
 
     Without a column: what each column that nothing else is made of comes from. A field of the message is topic.FIELD.
-    Reads the files alone, no server.
+    Filters and groupings are not followed. Reads the files alone, no server.
 
     Example: paystream migrate lineage report_merchant_by_day.amount_reporting
     """

@@ -24,7 +24,7 @@ def types_in_engine(graph: Graph, client: Client) -> Iterator[Broken]:
     """
     for _, view in sorted(graph.objects.items()):
         target = graph.objects.get(view.target or "")
-        if view.query is None or target is None or target is view:
+        if view.query is None or target is None or target is view or graph.unread & set(graph.reads(view.name)):
             continue
         query = standing_alone(graph, view.query).sql(dialect="clickhouse", comments=False)
         try:

@@ -155,6 +155,8 @@ def dictionary_unknown(graph: Graph) -> Iterator[Broken]:
     for view, _, node in _dictionary_calls(graph):
         name, attributes, _ = dictionary_call(node)
         found = graph.objects.get(name)
+        if name in graph.unread:
+            continue
         if found is None or found.kind != "dictionary":
             yield Broken(
                 view, _line(view, node), f"there is no dictionary {name}", "Correct the name, or write its file"
@@ -261,7 +263,8 @@ def _defining(graph: Graph, found: SchemaObject, column: str) -> list[exp.Expres
 
 def _targets(graph: Graph) -> Iterator[tuple[SchemaObject, SchemaObject | None]]:
     for view in _views(graph):
-        if view.target and view.target != view.name:
+        unread = graph.unread & {*graph.reads(view.name), view.target}
+        if view.target and view.target != view.name and not unread:
             yield view, graph.objects.get(view.target)
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import ClassVar, Literal
 
 import sqlglot
@@ -464,6 +464,11 @@ class Graph:
     unreadable: tuple[Unreadable, ...] = ()
     _makings: dict[tuple[str, str], list[Making]] = field(default_factory=dict)
 
+    @cached_property
+    def unread(self) -> set[str]:
+        """The names of objects that are in files which cannot be read: there, but with what columns nobody knows."""
+        return {PurePosixPath(one.path).stem for one in self.unreadable}
+
     def scopes(self, name: str) -> list[Scope]:
         """Return the SELECTs of a view, none for any other object."""
         query = self.objects[name].query if name in self.objects else None
@@ -551,6 +556,7 @@ class Graph:
     def makings(self, name: str, column: str) -> list[Making]:
         """Return in which ways a column of an object comes about; nothing where it is written from outside."""
         if (name, column) not in self._makings:
+            self._makings[name, column] = []  # until it is known, for tables that feed each other in a circle
             self._makings[name, column] = self._find_makings(name, column)
         return self._makings[name, column]
 
@@ -640,7 +646,21 @@ def read_graph(root: Path = REPOSITORY) -> Graph:
             unreadable.append(Unreadable(name, cause, "Remove one of the two."))
         else:
             objects[found.name] = found
+    for name in [name for name, one in objects.items() if one.kind == "view" and _reads_itself(name, objects)]:
+        unreadable.append(Unreadable(objects.pop(name).path, "it reads itself", "Break the circle."))
     return Graph(objects, tuple(unreadable))
+
+
+def _reads_itself(name: str, objects: dict[str, SchemaObject]) -> bool:
+    graph, seen, waiting = Graph(objects), set(), [name]
+    while waiting:
+        for one in graph.reads(waiting.pop()):
+            if one == name:
+                return True
+            if one in objects and objects[one].kind == "view" and one not in seen:
+                seen.add(one)
+                waiting.append(one)
+    return False
 
 
 def read_object(text: str, path: str) -> SchemaObject | Unreadable:

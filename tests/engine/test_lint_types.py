@@ -80,6 +80,16 @@ def test_a_type_that_does_not(lint, expression: str, kind: str, said: str) -> No
     assert "\n" not in str(found)
 
 
+def test_a_waiver_that_only_the_engine_sees_the_use_of(lint, tmp_path: Path, client: Client) -> None:
+    lint("length(message)", "UInt32")
+    path = tmp_path / "sql" / "stored_mv.sql"
+    path.write_text(f"-- lint: waive view-types because no message is that long\n{path.read_text()}")
+    assert lint_files(tmp_path, client) == lint_files(tmp_path) == []
+    path.write_text(path.read_text().replace("length(message)", "toUInt32(length(message))"))
+    [found] = lint_files(tmp_path, client)
+    assert (found.rule, found.cause) == ("waiver", "nothing here breaks view-types any more")
+
+
 def test_what_the_engine_is_asked_needs_nothing_to_be_there_and_leaves_nothing(client: Client) -> None:
     databases = "SELECT name FROM system.databases ORDER BY name"
     tables = "SELECT database, name FROM system.tables WHERE database NOT IN ('system', 'INFORMATION_SCHEMA')"

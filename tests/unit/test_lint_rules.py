@@ -338,6 +338,21 @@ def test_a_file_that_is_not_one_object(lint, text, cause):
     assert cause in found.cause and "\n" not in str(found) and "\x1b" not in str(found)
 
 
+def test_a_file_that_cannot_be_read_is_the_only_finding(lint):
+    for name in ("payments", "merchants_dict", "queue"):
+        named = "ifNull(dictGetOrNull('merchants_dict', 'name', 1), '')"
+        [found] = lint(payments_mv=view(selecting(name=named)), **{name: f"CREATE TABLE {name} ("})
+        assert (found.rule, found.object) == (FILE, name)
+        lint(**{name: {"payments": PAYMENTS, "merchants_dict": DICTIONARY, "queue": QUEUE}[name]})
+
+
+def test_views_that_read_each_other(lint):
+    findings = lint(
+        a="CREATE VIEW a AS SELECT * FROM b", b="CREATE VIEW b AS SELECT * FROM a", c="CREATE VIEW c AS SELECT x FROM c"
+    )
+    assert [(one.object, one.cause) for one in findings] == [(name, "it reads itself") for name in "abc"]
+
+
 @pytest.mark.parametrize(
     ("source", "target", "answer"),
     [
