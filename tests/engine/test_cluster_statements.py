@@ -15,7 +15,7 @@ from ingest import QUEUE_STANDIN, Ingest
 from server_process import running_server
 
 from migrations.cluster import cluster_of, render
-from migrations.history import read_history
+from migrations.history import object_name, read_history
 from paystream.clickhouse import connect
 from paystream.settings import REPOSITORY, Settings
 
@@ -50,7 +50,7 @@ def client(clickhouse_server: Settings) -> Iterator[Client]:
 
 def test_the_engine_parses_every_statement_and_finds_the_cluster_in_it(client: Client) -> None:
     for statement in rendered():
-        if statement.startswith("SELECT"):
+        if object_name(statement).startswith("SELECT"):
             continue  # a step that does nothing
         formatted = client.query("SELECT formatQuery({text:String})", parameters={"text": statement}).first_row[0]
         assert "ON CLUSTER payments" in formatted, statement
