@@ -7,7 +7,7 @@ of the SELECT or of its WITH before a column of the source, except within the al
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import ClassVar, Literal
 
@@ -463,6 +463,7 @@ class Graph:
     objects: dict[str, SchemaObject]
     unreadable: tuple[Unreadable, ...] = ()
     _makings: dict[tuple[str, str], list[Making]] = field(default_factory=dict)
+    _scopes: dict[str, list[Scope]] = field(default_factory=dict)
 
     @cached_property
     def unread(self) -> set[str]:
@@ -471,8 +472,10 @@ class Graph:
 
     def scopes(self, name: str) -> list[Scope]:
         """Return the SELECTs of a view, none for any other object."""
-        query = self.objects[name].query if name in self.objects else None
-        return [Scope(self, select) for select in selects_of(query)] if query else []
+        if name not in self._scopes:
+            query = self.objects[name].query if name in self.objects else None
+            self._scopes[name] = [Scope(self, select) for select in selects_of(query)] if query else []
+        return self._scopes[name]
 
     def columns_of(self, source: "str | list[Scope]", virtual: bool = False) -> list[str]:
         """Return the columns of an object or subquery; with ``virtual``, those of a Kafka table that are unsaid too."""
@@ -663,6 +666,7 @@ def _reads_itself(name: str, objects: dict[str, SchemaObject]) -> bool:
     return False
 
 
+@lru_cache(maxsize=256)  # parsing is most of what reading costs, and nobody changes what was read
 def read_object(text: str, path: str) -> SchemaObject | Unreadable:
     """Read one file's text. Never raises on what stands in it."""
     try:
