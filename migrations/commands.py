@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from migrations import runner
+from migrations import cluster_command, lineage_command, lint_command, runner
 from migrations.plan import Step
 from migrations.schema import Difference
 from paystream.errors import CheckFailed, ServiceUnavailable, UsageError
@@ -18,6 +18,9 @@ from paystream.output import console, errors, is_terminal, print_fields, print_j
 from paystream.settings import Settings, load_settings
 
 app = typer.Typer(name="migrate", help="Create and change the schema.", no_args_is_help=True)
+app.command("lint")(lint_command.lint)
+app.command("lineage")(lineage_command.lineage)
+app.command("cluster")(cluster_command.cluster)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 AllowDestructive = Annotated[
@@ -95,7 +98,7 @@ def check(
 
     settings = load_settings()
     found = check_files()
-    # Integration: the findings of migrations.lint.lint_files() belong here, in front of those of the database.
+    found += _lint()
     if not offline:
         found += check_database(settings)
     if as_json:
@@ -125,7 +128,12 @@ def new(
     """
     from migrations.draft import new as write_draft
 
-    # Integration: migrations.lint.lint_files() belongs here, before anything is written.
+    if findings := _lint():
+        first = findings[0]
+        raise CheckFailed(
+            f"Schema files: {len(findings)} findings of the linter, the first at {first.name}: {first.how}. {first.fix}. "
+            "`paystream migrate lint` lists them; nothing was written."
+        )
     draft = write_draft(name)
     state = "nothing to do" if not draft.version else "to be finished by hand" if draft.unwritten else "locked"
     if as_json:
@@ -314,3 +322,12 @@ def _warn_about_kafka(settings: Settings) -> None:
             return
         note = f"Topic '{settings.kafka_topic}' does not exist yet. Ingest starts by itself once it is created."
     errors.print(f"note: {note}", style="yellow", soft_wrap=True, markup=False, highlight=False)
+
+
+def _lint() -> list[Difference]:
+    from migrations.lint import lint_files
+
+    return [
+        Difference("lint", f"{one.path}:{one.line}", f"{one.rule} '{one.object}': {one.cause}", fix=one.what_next)
+        for one in lint_files()
+    ]

@@ -40,7 +40,7 @@ class Expected:
 class Difference:
     """One thing that is not as it should be."""
 
-    where: Literal["files", "versions", "database"]
+    where: Literal["files", "versions", "lint", "database"]
     name: str
     how: str
     """``missing``, ``unknown``, ``differs``, ``detached`` or what is wrong, in a few words."""
