@@ -131,8 +131,8 @@ def new(
     if findings := _lint():
         first = findings[0]
         raise CheckFailed(
-            f"Schema files: {len(findings)} findings of the linter, the first at {first.name}: {first.how}. {first.fix}. "
-            "`paystream migrate lint` lists them; nothing was written."
+            f"Schema files: {len(findings)} findings of the linter, the first at {first.name}: {first.how}. "
+            f"{first.fix}. `paystream migrate lint` lists them; nothing was written."
         )
     draft = write_draft(name)
     state = "nothing to do" if not draft.version else "to be finished by hand" if draft.unwritten else "locked"
