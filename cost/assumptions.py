@@ -24,6 +24,7 @@ class Assumption(Strict):
     low: float = Field(ge=0)
     base: float = Field(ge=0)
     high: float = Field(ge=0)
+    least: float = Field(0, ge=0, description="a value below would make no sense")
     unit: str = Field(min_length=1)
     why: str = Field(min_length=1)
 
@@ -75,9 +76,8 @@ def drivers(level: Level, own: Mapping[str, float] | None = None) -> Drivers:
     for name, value in own.items():
         if name not in known:
             raise UsageError(f"Assumption '{name}': there is none. Name one of: {', '.join(known)}.")
-        unit = known[name].unit
-        if not 0 <= value <= (1 if unit in SHARES else 1e9):
-            raise UsageError(f"Assumption '{name}': {value:g} cannot be, in {unit}. Give a value that can.")
-        if value == 0 and min(known[name].low, known[name].base, known[name].high) > 0:
-            raise UsageError(f"Assumption '{name}': it cannot be 0. Give a value above.")
+        unit, least = known[name].unit, known[name].least
+        most = 1 if unit in SHARES else 1e9
+        if not least <= value <= most:
+            raise UsageError(f"Assumption '{name}': {value:g} {unit} cannot be. Give {least:g} to {most:g}.")
     return Drivers({name: own.get(name, getattr(one, level)) for name, one in known.items()})

@@ -45,6 +45,10 @@ def cost(
     Example: paystream cost --design own_msk --rates 5000
     """
     if context.invoked_subcommand:
+        if csv or prices or own or only or as_json or rates != DEFAULT_RATES:
+            raise UsageError(
+                f"`cost {context.invoked_subcommand}`: it takes none of the options of `cost`. Leave them out."
+            )
         return
     model = _model(prices, own)
     wanted = [design(one) for one in dict.fromkeys(only)] if only else DESIGNS
@@ -101,14 +105,12 @@ def fit(
 @app.command()
 def memo(
     check: Annotated[bool, typer.Option("--check", help="Only say whether it is current.")] = False,
-    prices: Prices = None,
-    own: Own = None,
 ) -> None:
     """Generate the tables and plots of docs/architecture.md, or check them: exit code 1 when they are not current.
 
     Example: paystream cost memo --check
     """
-    model = _model(prices, own)
+    model = _model(None, None)
     if check:
         memo_section.check(model)
     else:
@@ -126,7 +128,9 @@ def _model(prices: Path | None, own: list[str] | None) -> Model:
 def _assignments(given: list[str]) -> dict[str, float]:
     own: dict[str, float] = {}
     for one in given:
-        name, _, value = one.partition("=")
+        name, _, value = (part.strip() for part in one.partition("="))
+        if name in own:
+            raise UsageError(f"Assumption '{name}': given twice. Give it once.")
         try:
             own[name] = float(value)
         except ValueError:

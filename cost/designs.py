@@ -27,23 +27,25 @@ class Design:
 
 
 def _msk(sizing: Sizing, streams: int = 1) -> list[Item]:
-    count, price_id, hours = brokers(sizing, "msk_m7g", False, streams)
+    count, price_id, hours = brokers(sizing, "msk_m7g", streams)
     kept_gb = sizing.wire_gb * sizing.drivers["kafka_retention_days"] / DAYS * streams
+    headroom = sizing.drivers["kafka_disk_headroom"]
     return [
         sizing.item(f"Kafka, {count} brokers (MSK)", "broker compute", hours, price_id, "broker hours"),
-        sizing.item("Kafka's disks", "broker storage", kept_gb, "msk_storage_ebs", "GB", COPIES),
+        sizing.item("Kafka's disks", "broker storage", kept_gb, "msk_storage_ebs", "GB", COPIES * headroom),
         _crossing(sizing, "producers to brokers", sizing.wire_gb * PRODUCERS_CROSS),
     ]
 
 
 def _kafka(sizing: Sizing) -> list[Item]:
-    count, price_id, hours = brokers(sizing, "ec2_m7g", True)
+    count, price_id, hours = brokers(sizing, "ec2_m7g")
     kept_gb = sizing.wire_gb * sizing.drivers["kafka_retention_days"] / DAYS
+    headroom = sizing.drivers["kafka_disk_headroom"]
     return [
         sizing.item(
             f"Kafka, {count} brokers (own)", "broker compute", hours, price_id, "machine hours", discounted=True
         ),
-        sizing.item("Kafka's disks, half as much again free", "broker storage", kept_gb, "ebs_gp3", "GB", COPIES * 1.5),
+        sizing.item("Kafka's disks", "broker storage", kept_gb, "ebs_gp3", "GB", COPIES * headroom),
         _crossing(sizing, "producers to brokers", sizing.wire_gb * PRODUCERS_CROSS),
         _crossing(sizing, "between brokers", sizing.wire_gb * (COPIES - 1)),
     ]
@@ -83,8 +85,8 @@ def _clickhouse(sizing: Sizing, share: float = 1.0) -> list[Item]:
 
 
 def _clickhouse_cloud(sizing: Sizing) -> list[Item]:
-    # Each of the replicas has to do with at least one unit (8 GiB, 2 vCPU); ClickPipes takes the Kafka engine's place,
-    # and the same views do the work.
+    # Each replica gets at least two units (16 GiB, 4 vCPU), as a server of one's own. ClickPipes takes the Kafka
+    # engine's place, and the same views do the work.
     units = REPLICAS * max(2, math.ceil(sizing.engine_cores() / 2))
     first, steady = sizing.kept(sizing.stored_gb_month)
     kept = (first * GB / TB, steady * GB / TB)
@@ -208,7 +210,8 @@ def _bigquery(sizing: Sizing) -> list[Item]:
         *_msk(sizing),
         _consumers(sizing),
         *_fargate(sizing, f"writer, {workers} tasks of 1 vCPU", "loading", workers, 2 * workers),
-        sizing.item("leaving for BigQuery", "network out", sizing.wire_gb, "internet_egress", "GB"),
+        # Its protocol does not compress as Kafka's batches do.
+        sizing.item("leaving for BigQuery", "network out", sizing.json_gb, "internet_egress", "GB"),
         sizing.item("Write API", "loading", max(0.0, sizing.json_gb - BIGQUERY_FREE_GB), "bigquery_write_api", "GB"),
         sizing.item("BigQuery, queries", "warehouse compute", scanned_tib, "bigquery_query", "TiB scanned"),
         sizing.item("BigQuery, storage", "warehouse storage", paid, "bigquery_storage_active", "GB"),
@@ -228,7 +231,14 @@ def _snowflake(sizing: Sizing) -> list[Item]:
         *_msk(sizing),
         _consumers(sizing),
         *_fargate(sizing, f"connector, {workers} tasks of 1 vCPU", "loading", workers, 4 * workers),
-        sizing.item("Snowpipe Streaming", "loading", streamed, "snowflake_credit_enterprise", "credits"),
+        sizing.item(
+            "Snowpipe Streaming",
+            "loading",
+            streamed,
+            "snowflake_credit_enterprise",
+            "credits",
+            also=("snowflake_snowpipe_streaming",),
+        ),
         sizing.item("Snowflake, warehouse", "warehouse compute", credits, "snowflake_credit_enterprise", "credits"),
         sizing.item("Snowflake, storage", "warehouse storage", kept_tb, "snowflake_storage", "TB"),
         _egress(sizing, "internet_egress"),
@@ -250,6 +260,7 @@ def _batch(sizing: Sizing) -> list[Item]:
         sizing.item("files kept", "warehouse storage", kept, "s3_standard", "GB"),
         sizing.item("nightly job, processors", "warehouse compute", vcpu_hours, "emr_serverless_vcpu", "vCPU hours"),
         sizing.item("nightly job, memory", "warehouse compute", 4 * vcpu_hours, "emr_serverless_memory", "GB hours"),
+        sizing.item("its rows in S3", "warehouse storage", sizing.kept(sizing.stored_gb_month), "s3_standard", "GB"),
         sizing.machines("report database", "warehouse compute", report_cores, 1, "m8g"),
         _egress(sizing, "internet_egress"),
     ]

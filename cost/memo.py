@@ -97,7 +97,7 @@ def _lines(ours: list[Estimate], model: Model) -> str:
     messages = [rate * 2.628 for rate in RATES]
     rows.append(
         [
-            "per million payments",
+            "per million messages",
             *(f"${one.base.steady / count:,.3f}" for one, count in zip(ours, messages, strict=True)),
         ]
     )
@@ -130,7 +130,6 @@ def _measured(measured: Coefficients) -> str:
         "bytes a row",
         "p95",
     ]
-    predicted, found = measured.prediction(500, 5_000)
     return (
         f"\n\n### What was measured\n\nOn {measured.measured_on}, {measured.cores} cores and "
         f"{measured.memory_bytes / 2**30:.0f} GiB, ClickHouse {measured.clickhouse}; a run for each rate: "
@@ -139,9 +138,23 @@ def _measured(measured: Coefficients) -> str:
         + f"\nClickHouse uses {engine.base:.2f} ± {engine.base_interval:.2f} cores and "
         f"{engine.slope * 1e6:.1f} ± {engine.slope_interval * 1e6:.1f} CPU seconds a million messages (95 %),\n"
         f"the broker {broker.base:.2f} ± {broker.base_interval:.2f} and {broker.slope * 1e6:.1f} ± "
-        f"{broker.slope_interval * 1e6:.1f}. Merges are at most {measured.merge_share:.0%} of ClickHouse's.\n"
-        f"From the run at 500/s and the slope of all runs but that at 5,000/s, {predicted:.2f} cores were expected at "
-        f"5,000/s; {found:.2f} were measured: an error of {predicted / found - 1:+.0%}.\n"
+        f"{broker.slope_interval * 1e6:.1f}. Merges are at most {measured.merge_share:.0%} of ClickHouse's time.\n"
+        + _predictions(measured)
+    )
+
+
+def _predictions(measured: Coefficients) -> str:
+    rates = [one.rate_per_second for one in measured.points if one.rate_per_second >= RATES[1]]
+    errors = []
+    for rate in rates:
+        predicted, found = measured.prediction(int(RATES[0]), rate)
+        errors.append(f"at {rate:,}/s {predicted:.2f} cores ({found:.2f} measured, {predicted / found - 1:+.0%})")
+    return (
+        "\nPredicted from the run at 500/s and the slope of all runs but the one predicted: "
+        + ", ".join(errors)
+        + ".\n"
+        f"A row is counted with the {measured.row_bytes:.0f} bytes of the highest rate, whose parts are as large as "
+        "those of a table in use, times `row_size_factor`.\n"
     )
 
 

@@ -80,8 +80,7 @@ def load_prices(own: Path | None = None) -> PriceBook:
     """Read the shipped price book, with prices of the user's own in place of the shipped ones.
 
     Args:
-        own: a YAML file of the same form; of its prices, only `id` and `price` are required, and those that the shipped
-            book has not are new.
+        own: a YAML file of the same form; of its prices, only `id` and `price` are required.
 
     Raises:
         UsageError: a file cannot be read, or a price is missing, mistyped, or given twice.
@@ -94,6 +93,15 @@ def load_prices(own: Path | None = None) -> PriceBook:
     if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
         raise UsageError(f"Price book '{own}': no list `prices`. Take '{BOOK.name}' of the project as a pattern.")
     known = {one.id: one.model_dump() for one in book.prices}
+    for one in listed:
+        if not isinstance(one.get("id"), str) or one["id"] not in known:
+            raise UsageError(
+                f"Price book '{own}': '{one.get('id')}' is no price that a design uses. "
+                f"Take an id of '{BOOK.name}'; `paystream cost --json` names those of each line."
+            )
+        unit = known[one["id"]]["unit"]
+        if one.get("unit", unit) != unit:
+            raise UsageError(f"Price '{one['id']}': in {one['unit']}, but a price in {unit} is used. Convert it.")
     changed = [
         (known.get(one.get("id"), {}) | {"grade": "own", "source": str(own), "as_of": None, "note": ""} | one)
         for one in listed

@@ -97,7 +97,8 @@ class Sizing:
 
     def kept(self, gb_month: float) -> tuple[float, float]:
         """Return how much is kept, in GB: on average over the first month, and once retention is reached."""
-        return gb_month / 2, gb_month * self.drivers["warehouse_retention_months"]
+        months = self.drivers["warehouse_retention_months"]
+        return gb_month * min(0.5, months), gb_month * months
 
     def engine_cores(self, share: float = 1.0) -> float:
         """Return the cores that one ClickHouse server needs: for the peak and for reports, at the utilisation wanted.
@@ -125,6 +126,7 @@ class Sizing:
         unit: str,
         times: float = 1.0,
         discounted: bool = False,
+        also: tuple[str, ...] = (),
     ) -> Item:
         """Return an amount at a price.
 
@@ -136,13 +138,14 @@ class Sizing:
             unit: of the amount, for the explanation.
             times: another factor, such as copies.
             discounted: whether the discount for computers applies.
+            also: prices that the amount was made with.
         """
         first, steady = amount if isinstance(amount, tuple) else (amount, amount)
         price = self.price(price_id)
         factor = price * times * (1 - self.drivers["discount"] if discounted else 1)
         shown = f"{steady:,.0f}" if steady >= 100 else f"{steady:.3g}"
         shown += f" {unit}" + (f" x {times:g}" if times != 1 else "")
-        return Item(what, kind, first * factor, steady * factor, f"{shown} at ${price:g}", (price_id,))
+        return Item(what, kind, first * factor, steady * factor, f"{shown} at ${price:g}", (price_id, *also))
 
     def machines(self, what: str, kind: Kind, cores: float, count: int, family: str) -> Item:
         """Return ``count`` machines of at least so many cores each."""
@@ -153,13 +156,12 @@ class Sizing:
         return self.item(described, kind, hours, f"ec2_{family}_{size}", "machine hours", discounted=True)
 
 
-def brokers(sizing: Sizing, family: str, discounted: bool, streams: int = 1) -> tuple[int, str, float]:
+def brokers(sizing: Sizing, family: str, streams: int = 1) -> tuple[int, str, float]:
     """Return the cheapest brokers that take the peak: how many, which price, and their hours a month.
 
     Args:
         sizing: the traffic.
         family: prefix of the prices, ``msk_m7g`` or ``ec2_m7g``.
-        discounted: whether a commitment applies.
         streams: 2 where a processor writes a second topic.
     """
     load = sizing.peak_mb_s * streams
