@@ -6,10 +6,10 @@ BIN := .venv/bin
 demo: setup
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash devstack/demo.sh
 
-# Two files at a time: the tests wait for brokers and engines more than they compute. In the order they are collected,
-# so that the quick ones come last and neither of the two is left with a long file.
+# Three files at a time on two cores: the tests wait for brokers and engines as long as they compute. In the order they
+# are collected, so that the quick ones come last and none of the three is left with a long file.
 test: setup browser
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 # The figures of docs/performance.md, measured on this machine. Seven minutes; not part of the tests.
 bench: setup

@@ -2,23 +2,29 @@
 
 import sys
 from dataclasses import asdict
+from textwrap import indent
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from migrations import runner
-from paystream.errors import ServiceUnavailable, UsageError
+from migrations import cluster_command, lineage_command, lint_command, runner
+from migrations.plan import Step
+from migrations.schema import Difference
+from paystream.errors import CheckFailed, ServiceUnavailable, UsageError
 from paystream.kafka import topic_partitions
 from paystream.output import console, errors, is_terminal, print_fields, print_json
 from paystream.settings import Settings, load_settings
 
 app = typer.Typer(name="migrate", help="Create and change the schema.", no_args_is_help=True)
+app.command("lint")(lint_command.lint)
+app.command("lineage")(lineage_command.lineage)
+app.command("cluster")(cluster_command.cluster)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 AllowDestructive = Annotated[
-    bool, typer.Option("--allow-destructive", help="Go on where this drops a table that holds rows.")
+    bool, typer.Option("--allow-destructive", help="Go on where rows, or values of a column, are lost for good.")
 ]
 
 _MARKS = {"applied": "[X]", "pending": "[ ]", "unfinished": "[~]", "unknown": "[?]"}
@@ -46,13 +52,143 @@ def status(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def up(allow_destructive: AllowDestructive = False, as_json: AsJson = False) -> None:
+def plan(as_json: AsJson = False) -> None:
+    """Show each statement that `up` would run, in order, and what it means for the rows that are there.
+
+    Changes nothing. Exits with 0 also where there is nothing to do.
+
+    Example: paystream migrate plan
+    """
+    settings = load_settings()
+    steps = runner.plan(settings)
+    destructive = sum(step.destructive for step in steps)
+    state = "to do" if steps else "nothing to do"
+    if as_json:
+        print_json({"status": state, "destructive": destructive, "steps": [asdict(step) for step in steps]})
+        return
+    if is_terminal():
+        _draw_plan(steps)
+        return
+    for step in steps:
+        fields = {
+            "version": step.version or "none",
+            "step": step.number,
+            "direction": step.direction,
+            "means": step.means,
+            "destructive": str(step.destructive).lower(),
+            "statement": step.statement,
+        }
+        print_fields("migrate_step", fields)
+    print_fields("migrate_plan", {"status": state, "statements": len(steps), "destructive": destructive})
+
+
+@app.command()
+def check(
+    offline: Annotated[bool, typer.Option("--offline", help="Only the files; no server is asked.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find drift: of the files from the newest version, of versions from their lock, of the database from both.
+
+    Names each object that differs and shows how. Exits with 1 where anything does.
+
+    Example: paystream migrate check --offline
+    """
+    # sqlglot, which this takes, costs the other commands a quarter of their time.
+    from migrations.check import check_database, check_files, describe
+
+    settings = load_settings()
+    found = check_files()
+    found += _lint()
+    if not offline:
+        found += check_database(settings)
+    if as_json:
+        print_json({"status": "drifted" if found else "ok", "differences": [asdict(one) for one in found]})
+    elif is_terminal():
+        _draw_differences(found)
+    else:
+        for one in found:
+            fields = {"where": one.where, "name": one.name, "how": one.how, "diff": "\n".join(one.diff) or "none"}
+            print_fields("migrate_difference", fields)
+        print_fields("migrate_check", {"status": "drifted" if found else "ok", "differences": len(found)})
+    if found:
+        raise CheckFailed(describe(found))
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="What it does, such as add_channel; its number is put in front.")],
+    as_json: AsJson = False,
+) -> None:
+    """Write the next version and its rollback: from the newest version to what sql/ and dictionaries/ say.
+
+    Tries both out in an empty engine, then locks them. Steps that it cannot write surely are left marked; write those,
+    then run `paystream migrate lock`. Needs no server.
+
+    Example: paystream migrate new add_channel
+    """
+    from migrations.draft import new as write_draft
+
+    if findings := _lint():
+        first = findings[0]
+        raise CheckFailed(
+            f"Schema files: {len(findings)} findings of the linter, the first at {first.name}: {first.how}. "
+            f"{first.fix}. `paystream migrate lint` lists them; nothing was written."
+        )
+    draft = write_draft(name)
+    state = "nothing to do" if not draft.version else "to be finished by hand" if draft.unwritten else "locked"
+    if as_json:
+        print_json({"status": state, **asdict(draft)})
+    elif not is_terminal():
+        for one in draft.differences:
+            fields = {"where": one.where, "name": one.name, "how": one.how, "diff": "\n".join(one.diff) or "none"}
+            print_fields("migrate_difference", fields)
+        fields = {"status": state, "version": draft.version or "none", "statements": len(draft.statements)}
+        print_fields("migrate_new", fields | {"unwritten": draft.unwritten})
+    elif not draft.version:
+        console.print("Nothing to do: the versions give what the files say.")
+    else:
+        _draw_differences(list(draft.differences))
+        console.print(f"Wrote migrations/versions/{draft.version}.sql and its rollback, {state}.", highlight=False)
+        console.print("Read them, then see `paystream migrate plan`.")
+
+
+@app.command("lock")
+def freeze_versions(
+    version: Annotated[
+        str | None, typer.Argument(help="A version that was edited since, and that no database has applied yet.")
+    ] = None,
+) -> None:
+    """Freeze versions that were written or finished by hand: replay all, compare with the files, lock them.
+
+    Writes migrations/versions.lock and migrations/schema.sql. Needs no server.
+
+    Example: paystream migrate lock
+    """
+    from migrations.freeze import freeze
+
+    done = freeze(version)
+    if is_terminal():
+        console.print(f"Locked: {', '.join(done.locked) or 'nothing new'}. Newest: {done.newest}.", highlight=False)
+    else:
+        print_fields("migrate_lock", {"locked": ",".join(done.locked) or "none", "version": done.newest})
+
+
+@app.command()
+def up(
+    allow_destructive: AllowDestructive = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, as `plan` does.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Create the database if needed and apply every pending version, oldest first.
 
-    Keeps the named collection paystream_kafka, which the Kafka table connects with, equal to the settings.
+    Keeps the named collection paystream_kafka, which the Kafka table connects with, equal to the settings. Refuses,
+    with exit code 2, where rows would be lost; `plan` shows what would run and what it means.
 
     Example: paystream migrate up
     """
+    if dry_run:
+        plan(as_json)
+        return
     settings = load_settings()
 
     def applied(moved: runner.Moved) -> None:
@@ -134,6 +270,34 @@ def break_lock(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] =
         )
 
 
+def _draw_plan(steps: list[Step]) -> None:
+    heading = None
+    for step in steps:
+        if (title := step.version or "before the first version") != heading:
+            heading = title
+            console.print(f"[bold]{title}[/bold]", highlight=False)
+        mark = "[red]![/red]" if step.destructive else "·"
+        verb = "takes back: " if step.direction == "undo" else ""
+        console.print(f"  {mark} {step.number}. {escape(verb + step.means)}", highlight=False, soft_wrap=True)
+        console.print(indent(step.statement, "       "), style="dim", markup=False, highlight=False, soft_wrap=True)
+    if lost := sum(step.destructive for step in steps):
+        console.print(f"{lost} of them, marked !, lose data: `up` needs --allow-destructive.", highlight=False)
+    if not steps:
+        console.print("Nothing to do.")
+
+
+def _draw_differences(found: list[Difference]) -> None:
+    for one in found:
+        console.print(
+            f"[bold]{one.name}[/bold]: {one.how} ({one.where}). {escape(one.fix)}", highlight=False, soft_wrap=True
+        )
+        for line in one.diff:
+            style = "red" if line.startswith("-") else "green"
+            console.print(f"    {line}", style=style, markup=False, highlight=False, soft_wrap=True)
+    if not found:
+        console.print("Nothing has drifted.")
+
+
 def _print_moved(what: str, moved: runner.Moved, as_json: bool) -> None:
     if as_json:
         return
@@ -158,3 +322,12 @@ def _warn_about_kafka(settings: Settings) -> None:
             return
         note = f"Topic '{settings.kafka_topic}' does not exist yet. Ingest starts by itself once it is created."
     errors.print(f"note: {note}", style="yellow", soft_wrap=True, markup=False, highlight=False)
+
+
+def _lint() -> list[Difference]:
+    from migrations.lint import lint_files
+
+    return [
+        Difference("lint", f"{one.path}:{one.line}", f"{one.rule} '{one.object}': {one.cause}", fix=one.what_next)
+        for one in lint_files()
+    ]

@@ -3,12 +3,15 @@
 import glob
 import re
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 from yoyo import read_migrations
 from yoyo.exceptions import BadMigration
 from yoyo.migrations import Migration, read_sql_migration, topological_sort
 
+from migrations.lock import refuse_violations
 from paystream.errors import UsageError
 from paystream.settings import REPOSITORY
 
@@ -26,6 +29,13 @@ _HIDDEN = re.compile(
 )
 
 
+UNWRITTEN = "WRITE THIS STEP"
+"""Marks the place of a statement that `migrate new` could not write."""
+
+# No line comment: yoyo takes those at the head of a file away.
+_IRREVERSIBLE = re.compile(r"/\*\s*irreversible:(.*?)\*/", re.IGNORECASE | re.DOTALL)
+
+
 @dataclass(frozen=True)
 class Version:
     """One version. ``rollbacks[n]`` takes ``statements[n]`` back."""
@@ -38,6 +48,19 @@ class Version:
     def id(self) -> str:
         return self.migration.id
 
+    @property
+    def number(self) -> str:
+        return self.id.partition("_")[0]
+
+    def unwritten_steps(self) -> list[int]:
+        """Return the steps, counted from 1, that `migrate new` could not write and nobody has written since."""
+        pairs = zip(self.statements, self.rollbacks, strict=True)
+        return [number for number, texts in enumerate(pairs, start=1) if any(UNWRITTEN in text for text in texts)]
+
+    def irreversible(self) -> list[str]:
+        """Return what taking this version back does not bring back, in the words of its rollback."""
+        return [reason for text in self.rollbacks for reason in irreversible(text)]
+
     def tables_dropped_by_rollback(self) -> list[str]:
         """Return the names of the tables that taking this version back drops."""
         found = [_OBJECT.match(statement) for statement in self.rollbacks]
@@ -49,12 +72,46 @@ class Version:
         return [object_name(statement) for statement in self.statements if engine.search(statement)]
 
 
-def read_history(folder: Path = VERSIONS) -> list[Version]:
+def read_history(folder: Path = VERSIONS, *, finished: bool = True) -> list[Version]:
     """Read all versions of a folder, in the order in which they apply.
 
+    Args:
+        folder: where the versions are.
+        finished: whether each has to be what it was when it was locked, with all its steps written.
+
     Raises:
-        UsageError: a version depends on one that is not there, or its rollback does not pair with its statements.
+        UsageError: a version depends on one that is not there, is out of order, has the number of another, was edited
+            or deleted since it was locked, has a step that is not written, or its rollback does not pair with it.
     """
+    versions = _read(folder)
+    if finished:
+        refuse_violations(folder, [version.id for version in versions])
+        for version in versions:
+            refuse_unwritten(version)
+    return versions
+
+
+def refuse_unwritten(version: Version) -> None:
+    """Make sure that all steps of a version are written.
+
+    Raises:
+        UsageError: naming the first that is not.
+    """
+    if steps := version.unwritten_steps():
+        raise UsageError(
+            f"Version '{version.id}' is not finished: step {steps[0]} has the mark '{UNWRITTEN}'. "
+            f"Write it and its rollback, remove the mark, then freeze the version with `paystream migrate lock`."
+        )
+
+
+def _read(folder: Path) -> list[Version]:
+    # A command asks more than once, and splitting the statements takes a tenth of a second each time.
+    states = [(path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in sorted(folder.glob("*"))]
+    return list(_parsed(folder, tuple(states)))
+
+
+@lru_cache(maxsize=4)
+def _parsed(folder: Path, states: tuple[tuple[str, int, int], ...]) -> list[Version]:
     migrations = list(read_migrations(glob.escape(str(folder))))
     if not migrations:
         raise UsageError(f"Versions in '{folder}' cannot be read: there are none. Restore the folder.")
@@ -67,6 +124,7 @@ def read_history(folder: Path = VERSIONS) -> list[Version]:
         ordered = list(topological_sort(migrations))
     except BadMigration as error:
         raise UsageError(f"Versions in '{folder}' cannot be ordered: {error}. Correct their `-- depends:`.") from error
+    _refuse_disorder([migration.id for migration in ordered])
     versions = []
     for migration in ordered:
         path = Path(migration.path)
@@ -88,10 +146,38 @@ def read_history(folder: Path = VERSIONS) -> list[Version]:
     return versions
 
 
+def _refuse_disorder(ids: list[str]) -> None:
+    for before, after in pairwise(ids):
+        one, other = (name.partition("_")[0] for name in (before, after))
+        if one == other:
+            raise UsageError(
+                f"Versions '{before}' and '{after}' have the same number. Give the one that came later the next number."
+            )
+        if one > other:
+            raise UsageError(
+                f"Version '{after}' is out of order: it depends on {before}. Number versions in the order of their "
+                "`-- depends:`."
+            )
+
+
+def irreversible(rollback: str) -> list[str]:
+    """Return what a rollback statement says it does not bring back."""
+    return [found[1].strip().rstrip(".") for found in _IRREVERSIBLE.finditer(rollback)]
+
+
 def _count_statements(text: str) -> int:
     # yoyo splits a file with sqlparse, which takes the closing quote after an escaped backslash for an escaped quote.
-    bare = _HIDDEN.sub(lambda found: "" if found["comment"] else "''", text)
-    return sum(1 for part in bare.split(";") if part.strip())
+    return sum(1 for part in bare(text).split(";") if part.strip())
+
+
+def bare(text: str) -> str:
+    """Return SQL without its comments, and with nothing in its quotes."""
+    return _HIDDEN.sub(lambda found: "" if found["comment"] else found[0][0] * 2, text)
+
+
+def words(statement: str, count: int) -> list[str]:
+    """Return the first words of a statement, comments left out."""
+    return re.sub(r"--[^\n]*(?:\n|$)|/\*.*?\*/", " ", statement, flags=re.DOTALL).split()[:count]
 
 
 def object_name(statement: str) -> str:
@@ -99,5 +185,4 @@ def object_name(statement: str) -> str:
     found = _OBJECT.match(statement)
     if found:
         return found["name"]
-    words = re.sub(r"--[^\n]*\n|/\*.*?\*/", " ", statement, flags=re.DOTALL).split()
-    return " ".join(words)[:60]
+    return " ".join(words(statement, 20))[:60]

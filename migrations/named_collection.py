@@ -15,7 +15,7 @@ from clickhouse_connect.driver.binding import format_str
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 
 from migrations.backend import ClickHouseBackend
-from paystream.clickhouse import cause_of
+from paystream.clickhouse import UNKNOWN_TABLE, cause_of, is_code
 from paystream.errors import PaystreamError, ServiceUnavailable
 from paystream.settings import Settings
 
@@ -59,7 +59,7 @@ def sync(backend: ClickHouseBackend, settings: Settings, kafka_tables: list[str]
         created = _write(backend, KAFKA, values)
         changed = created or not _matches(backend.newest_comment(_LOG_OPERATION), values)
         if changed:
-            for table in _existing(backend, kafka_tables):
+            for table in existing(backend, kafka_tables):
                 backend.connection.command(f"DETACH TABLE IF EXISTS {backend.quote_identifier(table)} SYNC")
                 backend.connection.command(f"ATTACH TABLE {backend.quote_identifier(table)}")
             # Last, so that whatever interrupts this, the next run does it again.
@@ -74,6 +74,17 @@ def sync(backend: ClickHouseBackend, settings: Settings, kafka_tables: list[str]
             f"Named collections '{KAFKA}' and '{DICTIONARIES}' cannot be written: {cause_of(error)}. "
             "Allow the ClickHouse user to (named_collection_control in its access settings), then repeat."
         ) from error
+
+
+def is_current(backend: ClickHouseBackend, settings: Settings) -> bool:
+    """Return whether ``sync`` would leave Kafka's collection as it is. Changes nothing."""
+    try:
+        fingerprint = backend.newest_comment(_LOG_OPERATION)
+    except DatabaseError as error:
+        if is_code(error, UNKNOWN_TABLE):
+            return False
+        raise
+    return bool(_keys(backend, KAFKA)) and _matches(fingerprint, _values(settings))
 
 
 def drop_unused(backend: ClickHouseBackend) -> None:
@@ -110,16 +121,21 @@ def _values(settings: Settings) -> dict[str, str]:
 def _write(backend: ClickHouseBackend, name: str, values: dict[str, str]) -> bool:
     """Write a collection whatever it holds, and return whether it is new."""
     assignments = ", ".join(f"`{key}` = {format_str(value)}" for key, value in values.items())
-    found = backend.connection.query(
-        "SELECT mapKeys(collection) FROM system.named_collections WHERE name = {name:String}", parameters={"name": name}
-    ).result_rows
+    found = _keys(backend, name)
     if not found:
         backend.connection.command(f"CREATE NAMED COLLECTION {name} AS {assignments}")
         return True
-    superfluous = sorted(set(found[0][0]) - set(values))
+    superfluous = sorted(set(found) - set(values))
     deletion = f" DELETE {', '.join(f'`{key}`' for key in superfluous)}" if superfluous else ""
     backend.connection.command(f"ALTER NAMED COLLECTION {name} SET {assignments}{deletion}")
     return False
+
+
+def _keys(backend: ClickHouseBackend, name: str) -> list[str]:
+    found = backend.connection.query(
+        "SELECT mapKeys(collection) FROM system.named_collections WHERE name = {name:String}", parameters={"name": name}
+    ).result_rows
+    return found[0][0] if found else []
 
 
 def _failed_dictionaries(backend: ClickHouseBackend) -> list[str]:
@@ -129,7 +145,8 @@ def _failed_dictionaries(backend: ClickHouseBackend) -> list[str]:
     return sorted(name for (name,) in rows)
 
 
-def _existing(backend: ClickHouseBackend, tables: list[str]) -> list[str]:
+def existing(backend: ClickHouseBackend, tables: list[str]) -> list[str]:
+    """Return those of some tables that exist, detached ones too."""
     # A table that an earlier run detached and could not attach counts as well.
     rows = backend.connection.query(
         "SELECT name FROM system.tables WHERE database = currentDatabase() AND has({tables:Array(String)}, name)"

@@ -1,5 +1,6 @@
 """Bring a database to the newest version of the schema, and back."""
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -9,17 +10,22 @@ from pathlib import Path
 from typing import Literal
 
 from clickhouse_connect.driver.binding import quote_identifier
+from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import OperationalError
 from yoyo.exceptions import LockTimeout
 
 from migrations import named_collection
 from migrations.backend import ClickHouseBackend, StatementFailed, UndoFailed, VersionState
-from migrations.history import VERSIONS, Version, object_name, read_history
+from migrations.history import VERSIONS, Version, irreversible, object_name, read_history
+from migrations.plan import PAUSE_S, Live, Step, explain
 from paystream.clickhouse import answering, connect
 from paystream.errors import PaystreamError, ServiceUnavailable, UsageError
 from paystream.settings import Settings
 
 LOCK_TIMEOUT_S = 10
+
+OLDEST_SERVER = (24, 8)
+"""Older ones do not know a setting of the schema (lightweight_mutation_projection_mode)."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +65,9 @@ def status(settings: Settings, folder: Path = VERSIONS) -> list[VersionStatus]:
         ServiceUnavailable: ClickHouse cannot be reached.
         UsageError: the versions cannot be read.
     """
-    history = read_history(folder)
+    history = read_history(folder, finished=False)
     states: dict[str, VersionState] = {}
-    if _database_exists(settings):
+    if database_exists(settings):
         with _migrating(settings), ClickHouseBackend.of(settings) as backend:
             states = backend.states()
     known = [version.id for version in history]
@@ -71,6 +77,30 @@ def status(settings: Settings, folder: Path = VERSIONS) -> list[VersionStatus]:
         applied_at = states[name].changed_at if state == "applied" else None
         result.append(VersionStatus(name, state if name in known else "unknown", applied_at))
     return result
+
+
+def plan(settings: Settings, folder: Path = VERSIONS) -> list[Step]:
+    """Return each statement that ``up`` would run now, in order, with what it means for the rows that are there.
+
+    Changes nothing, and works before the database exists.
+
+    Raises:
+        ServiceUnavailable: ClickHouse cannot be reached.
+        UsageError: the versions cannot be used, or the server is too old.
+    """
+    history = read_history(folder)
+    if not database_exists(settings):
+        name = quote_identifier(settings.clickhouse_database)
+        create = Step("", 1, "apply", f"CREATE DATABASE IF NOT EXISTS {name}", "creates the database")
+        with _migrating(settings), connect(settings, database="") as client:
+            return [create, *_collection_steps(client, 2, []), *explain(history, {}, Live())]
+    with _migrating(settings), ClickHouseBackend.of(settings) as backend:
+        pending, unfinished = _pending(history, backend.states())
+        collections: list[Step] = []
+        if not named_collection.is_current(backend, settings):
+            tables = [table for version in history for table in version.tables_reading(named_collection.KAFKA)]
+            collections = _collection_steps(backend.connection, 1, named_collection.existing(backend, tables))
+        return [*collections, *explain(pending, unfinished, Live.read(backend.connection))]
 
 
 def up(
@@ -89,29 +119,28 @@ def up(
     Args:
         settings: the database, and the Kafka connection that the named collection is made equal to.
         folder: where the versions are.
-        allow_destructive: take an unfinished version back even where that drops a table with rows.
+        allow_destructive: go on where rows or values are lost for good, also in taking an unfinished version back.
         lock_timeout_s: seconds to wait for another migrator.
         on_applied: called after each version.
 
     Raises:
         PaystreamError: a version failed, or somebody else is migrating.
         ServiceUnavailable: ClickHouse cannot be reached, or went away.
-        UsageError: the versions cannot be read, or rows would be lost; nothing was attempted.
+        UsageError: the versions cannot be used, the server is too old, or rows would be lost; nothing was attempted.
     """
     history = read_history(folder)
-    if not _database_exists(settings):
+    if not database_exists(settings):
         with _migrating(settings), connect(settings, database="") as client:
             client.command(f"CREATE DATABASE IF NOT EXISTS {quote_identifier(settings.clickhouse_database)}")
     with _locked(settings, lock_timeout_s) as backend:
         backend.ensure_internal_schema_updated()
-        states = backend.states()
-        pending = [version for version in history if version.id not in states or states[version.id].state != "applied"]
-        unfinished = [version for version in pending if version.id in states]
-        if not allow_destructive:
-            _refuse_to_lose_rows(backend, unfinished)
+        pending, unfinished = _pending(history, backend.states())
+        if pending and not allow_destructive:
+            _refuse_to_lose_rows(backend, [version for version in pending if version.id in unfinished])
+            _refuse_destruction(explain(pending, unfinished, Live.read(backend.connection)))
         kafka_tables = [table for version in history for table in version.tables_reading(named_collection.KAFKA)]
         collection_changed = named_collection.sync(backend, settings, kafka_tables)
-        applied = [_move(backend, version, "apply", on_applied) for version in pending]
+        applied = [_move(backend, version, "apply", history, on_applied) for version in pending]
     return Upgrade(tuple(applied), history[-1].id, collection_changed)
 
 
@@ -162,7 +191,8 @@ def down(
             chosen = present if everything else present[:1]
         if not allow_destructive:
             _refuse_to_lose_rows(backend, chosen)
-        taken_back = [_move(backend, version, "rollback", on_taken_back) for version in chosen]
+            _refuse_irreversible(chosen)
+        taken_back = [_move(backend, version, "rollback", history, on_taken_back) for version in chosen]
         if taken_back and chosen == present:
             named_collection.drop_unused(backend)
     return taken_back
@@ -180,8 +210,15 @@ def break_lock(settings: Settings) -> None:
         backend.break_lock()
 
 
-def _database_exists(settings: Settings) -> bool:
+def database_exists(settings: Settings) -> bool:
+    """Return whether the configured database is there, after making sure that the server is new enough.
+
+    Raises:
+        ServiceUnavailable: ClickHouse cannot be reached.
+        UsageError: the server is too old.
+    """
     with _migrating(settings), connect(settings, database="") as client:
+        refuse_old_server(settings, client.server_version)
         return bool(
             client.query(
                 "SELECT count() FROM system.databases WHERE name = {name:String}",
@@ -190,10 +227,60 @@ def _database_exists(settings: Settings) -> bool:
         )
 
 
+def refuse_old_server(settings: Settings, server_version: str) -> None:
+    """Make sure that a server can run the schema.
+
+    Raises:
+        UsageError: it is older than ``OLDEST_SERVER``.
+    """
+    if tuple(int(part) for part in re.findall(r"\d+", server_version)[:2]) < OLDEST_SERVER:
+        raise UsageError(
+            f"ClickHouse '{settings.clickhouse_host}:{settings.clickhouse_port}' is too old: it is {server_version}, "
+            f"and the schema needs {OLDEST_SERVER[0]}.{OLDEST_SERVER[1]}. Upgrade the server; nothing was changed."
+        )
+
+
+def _pending(history: list[Version], states: dict[str, VersionState]) -> tuple[list[Version], dict[str, int]]:
+    """Return the versions that are not applied, and how many steps of the unfinished ones may have run."""
+    known = {version.id for version in history}
+    if unknown := sorted(set(states) - known):
+        raise UsageError(
+            f"Version '{unknown[-1]}' is applied, but not among the files. Use the checkout that it was applied from, "
+            "or a newer one."
+        )
+    pending = [version for version in history if version.id not in states or states[version.id].state != "applied"]
+    if pending:
+        newest = max((name for name, one in states.items() if one.state == "applied"), default="")
+        if pending[0].id < newest and pending[0].id not in states:
+            raise UsageError(
+                f"Version '{pending[0].id}' is out of order: {newest}, which comes after it, is applied already. "
+                "Give it the next number."
+            )
+    return pending, {version.id: states[version.id].steps for version in pending if version.id in states}
+
+
+def _collection_steps(client: Client, first: int, kafka_tables: list[str]) -> list[Step]:
+    found = {name for (name,) in client.query("SELECT name FROM system.named_collections").result_rows}
+    told: list[tuple[str, str]] = []
+    for name, what in (
+        (named_collection.DICTIONARIES, "the dictionaries' login"),
+        (named_collection.KAFKA, "Kafka's connection"),
+    ):
+        start = f"ALTER NAMED COLLECTION {name} SET" if name in found else f"CREATE NAMED COLLECTION {name} AS"
+        told.append((f"{start} …", f"writes {what} from the settings"))
+    for table in kafka_tables:
+        told.append(
+            (f"DETACH TABLE IF EXISTS {table} SYNC", f"pauses ingest for about {PAUSE_S} s; no message is lost")
+        )
+        told.append((f"ATTACH TABLE {table}", "ingest goes on with the new connection"))
+    return [Step("", number, "apply", *texts) for number, texts in enumerate(told, start=first)]
+
+
 def _move(
     backend: ClickHouseBackend,
     version: Version,
     direction: Literal["apply", "rollback"],
+    history: list[Version],
     on_moved: Callable[[Moved], None],
 ) -> Moved:
     started = time.monotonic()
@@ -203,28 +290,56 @@ def _move(
         else:
             backend.rollback_one(version.migration)
     except (StatementFailed, UndoFailed) as error:
-        raise _failure(version, direction, error) from error
+        raise _failure(version, direction, history, error) from error
     moved = Moved(version.id, len(version.statements), time.monotonic() - started)
     on_moved(moved)
     return moved
 
 
-def _failure(version: Version, direction: str, error: StatementFailed | UndoFailed) -> PaystreamError:
+def _failure(
+    version: Version, direction: str, history: list[Version], error: StatementFailed | UndoFailed
+) -> PaystreamError:
     command = "paystream migrate up" if direction == "apply" else "paystream migrate down"
     at = f" at {object_name(error.statement)}" if isinstance(error, StatementFailed) else ""
+    before = [one.id for one in history if one.id < version.id]
+    stands = f"the schema is at {before[-1]}" if before else "no version is applied"
     if isinstance(error.__cause__, OperationalError):
         return ServiceUnavailable(
             f"Version '{version.id}' was interrupted{at}: {error}. It is marked unfinished; repeat `{command}`."
         )
     if direction == "apply" and isinstance(error, StatementFailed):
+        done = version.statements.index(error.statement) if error.statement in version.statements else 0
+        lost = [reason for text in version.rollbacks[:done] for reason in irreversible(text)]
+        but = f", but for this: {'; '.join(lost)}" if lost else ""
+        undone = {0: "It was the first step", 1: "Step 1 was taken back"}.get(
+            done, f"Steps 1 to {done} were taken back"
+        )
         return PaystreamError(
-            f"Version '{version.id}' failed{at}: {error}. Its completed steps were taken back; "
-            f"correct the cause and repeat `{command}`."
+            f"Version '{version.id}' failed{at}: {error}. {undone}{but}; {stands}. "
+            f"Correct the cause and repeat `{command}`."
         )
     return PaystreamError(
-        f"Version '{version.id}' failed{at}: {error}. "
-        f"It is marked unfinished; correct the cause and repeat `{command}`."
+        f"Version '{version.id}' failed{at}: {error}. It is marked unfinished, some of its {len(version.statements)} "
+        f"steps are in the database, and the versions before it are whole. Correct the cause and repeat `{command}`."
     )
+
+
+def _refuse_destruction(steps: list[Step]) -> None:
+    for step in steps:
+        if step.destructive:
+            raise UsageError(
+                f"Version '{step.version}' would lose data in step {step.number}: {step.means}. "
+                "See `paystream migrate plan`; repeat with --allow-destructive to lose it."
+            )
+
+
+def _refuse_irreversible(versions: list[Version]) -> None:
+    for version in versions:
+        if reasons := version.irreversible():
+            raise UsageError(
+                f"Version '{version.id}' cannot be taken back as it was: {'; '.join(reasons)}. "
+                "Repeat with --allow-destructive to take back the rest."
+            )
 
 
 def _refuse_to_lose_rows(backend: ClickHouseBackend, versions: list[Version]) -> None:

@@ -27,9 +27,10 @@ class Server:
 
 
 @contextmanager
-def running_server(data: Path, port: int) -> Iterator[Server]:
-    """Start a server on a data folder and stop it at the end."""
+def running_server(data: Path, port: int, config: Path | None = None) -> Iterator[Server]:
+    """Start a server on a data folder, with the local stack's configuration or another, and stop it at the end."""
     command = [sys.executable, "-m", "devstack.clickhouse_server", "--port", str(port), "--data", str(data)]
+    command += ["--config", str(config)] if config else []
     errors = data.parent / f"{data.name}.err"
     with errors.open("ab") as stderr:
         process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=stderr)

@@ -17,7 +17,7 @@ from confluent_kafka import Producer
 from pydantic import SecretStr
 from yoyo import get_backend, read_migrations
 
-from migrations import runner
+from migrations import lock, runner
 from migrations.backend import ClickHouseBackend
 from paystream.clickhouse import connect
 from paystream.errors import PaystreamError, UsageError
@@ -89,6 +89,7 @@ def versions(tmp_path: Path) -> Callable[..., Path]:
         for name, (statements, rollback) in contents.items():
             (folder / f"{name.lstrip('v')}.sql").write_text(statements)
             (folder / f"{name.lstrip('v')}.rollback.sql").write_text(rollback)
+        lock.write_lock(folder, sorted(path.stem for path in folder.glob("*.sql") if "rollback" not in path.name))
         return folder
 
     return write
@@ -258,6 +259,7 @@ def test_down_to_a_version(database: Settings, versions: Callable[..., Path]) ->
     assert runner.down(database, folder, to="0001_a") == []
     (folder / "0001_a.sql").unlink()
     (folder / "0001_a.rollback.sql").unlink()
+    lock.write_lock(folder, ["0002_b", "0003_c"])
     assert states(database, folder) == {"0002_b": "pending", "0003_c": "pending", "0001_a": "unknown"}
     with pytest.raises(UsageError, match="'0001_a' cannot be taken back: it is not among the files"):
         runner.down(database, folder)
@@ -303,6 +305,7 @@ def test_a_failing_version_leaves_nothing_half_done(
     assert caught.value.exit_code == 1
     assert message.startswith("Version '0002_broken' failed at b2: Unknown table engine NoSuchEngine")
     assert "\n" not in message and "http" not in message
+    assert ". Step 1 was taken back; the schema is at 0001_good. " in message
     assert capfd.readouterr() == ("", "")  # yoyo would print a traceback
     assert set(objects(database)) == {"a"}
     assert states(database, folder) == {"0001_good": "applied", "0002_broken": "pending"}

@@ -1,0 +1,118 @@
+"""Has anything drifted: the files from the versions, the versions from their lock, a database from both?"""
+
+from pathlib import Path
+
+from migrations import lock, scratch
+from migrations.backend import ClickHouseBackend
+from migrations.freeze import compare
+from migrations.history import UNWRITTEN, VERSIONS, object_name, read_history
+from migrations.runner import database_exists
+from migrations.schema import Difference, detached, diff, read_snapshot, reformatted, spelled
+from migrations.sources import read_sources
+from paystream.clickhouse import answering
+from paystream.settings import REPOSITORY, Settings
+
+_NEW = "paystream migrate new NAME"
+_UP = "paystream migrate up"
+
+
+def check_files(folder: Path = VERSIONS, root: Path = REPOSITORY, engine: Settings | None = None) -> list[Difference]:
+    """Compare the files with what the versions give, and the versions with the lock file. Needs no server.
+
+    How a changed file differs is asked of an engine, which takes some seconds; without one it is only named.
+
+    Args:
+        folder: where the versions are.
+        root: where ``sql/`` and ``dictionaries/`` are.
+        engine: an engine to ask; without it, one is started where it is installed.
+
+    Raises:
+        UsageError: a file or a version cannot be read at all.
+    """
+    history = read_history(folder, finished=False)
+    wrong = lock.violations(folder, [version.id for version in history])
+    found = [Difference("versions", name, what, fix=lock.describe(name, what)) for name, what in wrong.items()]
+    for version in history:
+        if steps := version.unwritten_steps():
+            numbers = ", ".join(map(str, steps))
+            found.append(
+                Difference("versions", version.id, f"step {numbers} has the mark {UNWRITTEN!r}", fix="Write the step.")
+            )
+    expected = read_snapshot(lock.snapshot_path(folder))
+    sources = read_sources(root, {one.fingerprint for one in expected.values()})
+    suspects = [
+        Difference("files", name, _how(name in expected, name in sources), fix=_NEW)
+        for name in sorted({*expected, *sources})
+        if name not in sources or name not in expected or sources[name].fingerprint != expected[name].fingerprint
+    ]
+    if not suspects or not (engine or scratch.is_available()):
+        return found + suspects
+    if engine:
+        _, loaded = scratch.load(engine, sources)
+    else:
+        with scratch.scratch_engine() as engine:
+            _, loaded = scratch.load(engine, sources)
+    # Words may change without a change of meaning, such as a type's other name: the engine knows.
+    return found + compare({name: one.create for name, one in expected.items()}, loaded)
+
+
+def check_database(settings: Settings, folder: Path = VERSIONS) -> list[Difference]:
+    """Compare the objects of a database with what its versions give, in the engine's own spelling. Changes nothing.
+
+    Objects that a pending version is about are not compared, since what they should be until then is not written down.
+
+    Raises:
+        ServiceUnavailable: ClickHouse cannot be reached.
+        UsageError: the versions cannot be read, or the server is too old.
+    """
+    history = read_history(folder, finished=False)
+    expected = {name: one.create for name, one in read_snapshot(lock.snapshot_path(folder)).items()}
+    if not database_exists(settings):
+        return [Difference("database", settings.clickhouse_database, "missing", fix=_UP)]
+    what = f"Check of database '{settings.clickhouse_database}'"
+    with answering(what), ClickHouseBackend.of(settings) as backend:
+        client = backend.connection
+        states = backend.states()
+        live = spelled(client, settings.clickhouse_database)
+        away = detached(client, settings.clickhouse_database)
+        wanted = reformatted(client, expected)
+    known = [version.id for version in history]
+    pending = [version for version in history if version.id not in states or states[version.id].state != "applied"]
+    found = [
+        Difference("database", version.id, states[version.id].state if version.id in states else "pending", fix=_UP)
+        for version in pending
+    ]
+    for name in sorted(set(states) - set(known)):
+        found.append(Difference("database", name, "applied, but not among the files", fix="Use a newer checkout."))
+    changing = {object_name(text) for version in pending for text in version.statements}
+    for name in sorted({*wanted, *live, *away} - changing):
+        if name in away:
+            found.append(Difference("database", name, "detached", fix=f"ATTACH TABLE {name}"))
+        elif name not in live:
+            found.append(Difference("database", name, "missing", fix=_text_of(name)))
+        elif name not in wanted:
+            found.append(Difference("database", name, "unknown", fix="Drop it, or write it as a version."))
+        elif live[name] != wanted[name]:
+            lines = diff(wanted[name], live[name]) or ("  (only the order of its parts)",)
+            found.append(
+                Difference("database", name, "differs", lines, "Take the change back, or write it as a version.")
+            )
+    return found
+
+
+def _text_of(name: str) -> str:
+    return f"Create it again from its file, or restore {name} from a backup."
+
+
+def _how(is_expected: bool, is_there: bool) -> str:
+    if is_expected and is_there:
+        return "changed"
+    return "new" if is_there else "removed"
+
+
+def describe(found: list[Difference]) -> str:
+    """Return the one line that says that something drifted."""
+    names = ", ".join(dict.fromkeys(one.name for one in found))
+    first = found[0]
+    fix = first.fix if first.fix.endswith(".") else f"Run `{first.fix}`."
+    return f"Schema of '{names}' has drifted: {first.name} is {first.how}. {fix}"

@@ -1,0 +1,483 @@
+"""Write the next version: from what the versions give to what the files say, and back."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from migrations import freeze, scratch
+from migrations.history import UNWRITTEN, VERSIONS, Version, object_name, read_history, words
+from migrations.lock import snapshot_path
+from migrations.schema import Difference, diff
+from migrations.sources import Source, read_sources, tokens_of
+from paystream.errors import UsageError
+from paystream.settings import REPOSITORY, Settings
+
+# In this order the steps of a version run. What is read comes before what reads it, what is dropped comes after what
+# read it, and nothing is lost while ingest goes on.
+_PAUSE, _BEFORE, _TABLES, _VIEWS, _INGEST, _DROPS, _RESUME = range(7)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What ``new`` wrote."""
+
+    version: str | None
+    """None: the versions give what the files say already, and nothing was written."""
+    statements: tuple[str, ...] = ()
+    unwritten: int = 0
+    """Steps that are left to be written by hand. Until then the version is not locked."""
+    differences: tuple[Difference, ...] = ()
+    """What the files say anew."""
+
+
+@dataclass
+class _Steps:
+    """Statements in the order of their phases, each with the one that takes it back."""
+
+    found: list[tuple[int, str, str]] = field(default_factory=list)
+
+    def add(self, phase: int, statement: str, rollback: str) -> None:
+        self.found.append((phase, statement, rollback))
+
+    def unwritten(self, phase: int, why: str, lines: tuple[str, ...] = ()) -> None:
+        detail = "".join(f"--     {line}\n" for line in lines)
+        self.add(
+            phase,
+            f"-- {why}\n{detail}SELECT throwIf(1, '{UNWRITTEN}')",
+            f"SELECT '{UNWRITTEN}: what takes it back'",
+        )
+
+    def ordered(self) -> list[tuple[str, str]]:
+        return [(statement, back) for _, statement, back in sorted(self.found, key=lambda step: step[0])]
+
+
+def new(name: str, folder: Path = VERSIONS, root: Path = REPOSITORY, engine: Settings | None = None) -> Draft:
+    """Write the version that brings the newest one to what the files say, with its rollback, and lock it.
+
+    The version is tried out before: applied to what the versions give, it gives what the files say, and taken back it
+    gives what was there before. What it cannot write surely it leaves as marked steps; then it is not locked yet.
+
+    Args:
+        name: what the version does, in lower case with underscores; its number is put in front.
+        folder: where the versions are.
+        root: where ``sql/`` and ``dictionaries/`` are.
+        engine: an engine to try things out in; without it, one is started.
+
+    Raises:
+        UsageError: the name, a file or a version cannot be used, or the engine is not installed.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,60}", name):
+        raise UsageError(
+            f"Name '{name}' cannot be a version's. Take lower-case letters, digits and underscores: add_channel."
+        )
+    history = read_history(folder)
+    sources = read_sources(root)
+    with _engine(engine) as engine:
+        order, wanted = scratch.load(engine, sources)
+        given = scratch.replay(engine, history)
+        differences = tuple(freeze.compare(given, wanted))
+        if not differences:
+            if snapshot_path(folder).exists():
+                freeze.write(folder, history, sources, given)  # words of files may have changed, not what they say
+            return Draft(None)
+        steps = _steps(history, sources, order, given, wanted)
+        version = f"{int(history[-1].number) + 1:04d}_{name}"
+        head = f"-- {name.replace('_', ' ').capitalize()}.\n-- depends: {history[-1].id}\n"
+        return _written(folder, version, head, steps, history, sources, given, wanted, differences, engine)
+
+
+def _written(
+    folder: Path,
+    version: str,
+    head: str,
+    steps: _Steps,
+    history: list[Version],
+    sources: dict[str, Source],
+    given: dict[str, str],
+    wanted: dict[str, str],
+    differences: tuple[Difference, ...],
+    engine: Settings,
+) -> Draft:
+    files = [folder / f"{version}.sql", folder / f"{version}.rollback.sql"]
+    _write(files, head, steps)
+    try:
+        draft = read_history(folder, finished=False)[-1]
+        if not draft.unwritten_steps():
+            _try_out(steps, draft, history, given, wanted, engine)
+            _write(files, head, steps)
+            draft = read_history(folder, finished=False)[-1]
+    except BaseException:
+        for path in files:
+            path.unlink()
+        raise
+    unwritten = len(draft.unwritten_steps())
+    if not unwritten:
+        freeze.write(folder, [*history, draft], sources, wanted)
+    return Draft(version, draft.statements, unwritten, differences)
+
+
+def _try_out(
+    steps: _Steps,
+    draft: Version,
+    history: list[Version],
+    given: dict[str, str],
+    wanted: dict[str, str],
+    engine: Settings,
+) -> None:
+    """Add a marked step for whatever does not come out as it should."""
+    try:
+        after, back = scratch.replay_and_back(engine, history, draft)
+    except UsageError as error:
+        steps.unwritten(_RESUME, f"tried out, the engine refuses a step. {error}")
+        return
+    for one in freeze.compare(after, wanted):
+        steps.unwritten(_RESUME, f"{one.name} is not yet what its file says.", one.diff)
+    for name in sorted(name for name in {*given, *back} if given.get(name) != back.get(name)):
+        lines = diff(given.get(name, ""), back.get(name, ""))
+        steps.unwritten(_RESUME, f"taken back, {name} is not what it was before.", lines)
+
+
+def _write(files: list[Path], head: str, steps: _Steps) -> None:
+    pairs = steps.ordered()
+    files[0].write_text(head + "".join(f"\n{_ended(statement)}" for statement, _ in pairs), encoding="utf-8")
+    files[1].write_text("".join(_ended(back) for _, back in reversed(pairs)), encoding="utf-8")
+
+
+def _ended(statement: str) -> str:
+    # Behind a comment, the semicolon would be part of it.
+    has_comment_last = tokens_of(statement)[-1].end + 1 < len(statement.rstrip())
+    return f"{statement.rstrip()}\n;\n" if has_comment_last else f"{statement};\n"
+
+
+@contextmanager
+def _engine(engine: Settings | None) -> Iterator[Settings]:
+    if engine:
+        yield engine
+    else:
+        with scratch.scratch_engine() as engine:
+            yield engine
+
+
+def _steps(
+    history: list[Version], sources: dict[str, Source], order: list[str], given: dict[str, str], wanted: dict[str, str]
+) -> _Steps:
+    steps = _Steps()
+    changed = [name for name in order if given.get(name) != wanted[name]]
+    kafka = [name for name in changed if name in given and _is_kafka(wanted[name]) and _is_kafka(given[name])]
+    readers = [name for name in order if name in given and _reads_kafka(given[name], given)]
+    # A view that is given another query needs the table that it reads, which is gone meanwhile.
+    stops = bool(kafka) and any(name in changed for name in readers)
+    stops |= any(_needs_stop(given[name], wanted[name]) for name in changed if name in given)
+    for name in changed:
+        source, old, now = sources[name], given.get(name), wanted[name]
+        if name in kafka or (stops and name in readers):
+            continue
+        if old is None:
+            _create(steps, source, now)
+        elif _kind(old) != _kind(now):
+            steps.unwritten(_TABLES, f"{name} was a {_kind(old).lower()} and becomes a {_kind(now).lower()}.")
+        elif source.kind == "MATERIALIZED VIEW":
+            _change_ingest_view(steps, source, history, old, now)
+        elif source.kind == "TABLE":
+            _change_table(steps, name, old, now)
+        else:
+            _replace(steps, source, old)
+    for name in given:
+        if name not in wanted:
+            _drop(steps, name, given[name], history)
+    why = "-- Ingest pauses until it is there again, and goes on from the offsets it had committed.\n"
+    for name in readers if stops else []:
+        drop = f"DROP VIEW IF EXISTS {name} SYNC"
+        steps.add(_PAUSE, why + drop, _if_not_exists(_authored(name, given[name], history)))
+    for name in kafka:
+        drop = f"DROP TABLE IF EXISTS {name} SYNC"
+        steps.add(_PAUSE, why + drop, _if_not_exists(_authored(name, given[name], history)))
+        steps.add(_RESUME, sources[name].text, drop)
+    for name in readers if stops else []:
+        if name in wanted:
+            steps.add(_RESUME, sources[name].text, f"DROP VIEW IF EXISTS {name} SYNC")
+    return steps
+
+
+def _needs_stop(old: str, now: str) -> bool:
+    """Return whether rows that pass while an object is changed could lose values, or be missed."""
+    if _kind(old) == _kind(now) == "MATERIALIZED VIEW":
+        return _target(old) != _target(now)
+    is_null = "\nENGINE = `Null`" in old and "\nENGINE = `Null`" in now
+    return is_null and bool(_added(Table.of(old), Table.of(now)))
+
+
+def _reads_kafka(create: str, objects: dict[str, str]) -> bool:
+    if _kind(create) != "MATERIALIZED VIEW":
+        return False
+    return any(_is_kafka(objects.get(name, "")) for name in re.findall(r"\b(?:FROM|JOIN)\s+(\w+)", _select(create)))
+
+
+def _create(steps: _Steps, source: Source, now: str) -> None:
+    kind = "VIEW" if source.kind.endswith("VIEW") else source.kind
+    ingest = source.kind == "MATERIALIZED VIEW" or _is_kafka(now)
+    phase = _INGEST if ingest else _TABLES if kind == "TABLE" else _VIEWS
+    steps.add(phase, source.text, f"DROP {kind} IF EXISTS {source.name} SYNC")
+    if kind == "DICTIONARY":
+        _load(steps, source.name)
+
+
+def _load(steps: _Steps, name: str) -> None:
+    why = "-- A dictionary that never loaded makes dictGet throw, and that would stop ingest.\n"
+    nothing = "SELECT 'a reload leaves nothing to take back'"
+    steps.add(_VIEWS, f"{why}SYSTEM RELOAD DICTIONARY {name}", nothing)
+
+
+def _replace(steps: _Steps, source: Source, old: str) -> None:
+    before = (
+        _or_replace(old) if source.kind == "DICTIONARY" else f"CREATE OR REPLACE VIEW {source.name} AS\n{_select(old)}"
+    )
+    if source.kind == "VIEW" and re.search(r"(?:SELECT|,|\.)\s*\*", _select(old)):
+        # A view's columns are those at its creation, so it is made anew once the columns are gone again.
+        why = "-- Changes nothing: its rollback makes the view anew once columns are as they were.\n"
+        steps.add(_BEFORE, why + before, before)
+    steps.add(_VIEWS, _or_replace(source.text), before)
+    if source.kind == "DICTIONARY":
+        _load(steps, source.name)
+
+
+def _change_ingest_view(steps: _Steps, source: Source, history: list[Version], old: str, now: str) -> None:
+    name = source.name
+    if _target(old) == _target(now):
+        alter = f"ALTER TABLE {name} MODIFY QUERY\n"
+        steps.add(_INGEST, alter + source.select, alter + _select(old))
+        return
+    drop = f"DROP VIEW IF EXISTS {name} SYNC"
+    steps.add(_INGEST, drop, _if_not_exists(_authored(name, old, history)))
+    steps.add(_INGEST, source.text, drop)
+
+
+def _drop(steps: _Steps, name: str, old: str, history: list[Version]) -> None:
+    kind = _kind(old)
+    create = _if_not_exists(_authored(name, old, history))
+    if kind == "TABLE" and not _is_kafka(old) and "ENGINE = `Null`" not in old:
+        create = f"/* irreversible: the rows of {name} do not come back */\n{create}"
+    # Views first: what they read goes after them.
+    phase = _DROPS if kind != "MATERIALIZED VIEW" else _INGEST
+    steps.add(phase, f"DROP {'VIEW' if kind.endswith('VIEW') else kind} IF EXISTS {name} SYNC", create)
+
+
+@dataclass(frozen=True)
+class Table:
+    """The parts of a CREATE TABLE as the engine formats it, each by its name."""
+
+    columns: dict[str, str]
+    others: dict[tuple[str, str], str]
+    """Indexes, projections and constraints, by kind and name."""
+    clauses: dict[str, str]
+
+    @classmethod
+    def of(cls, create: str) -> "Table":
+        """Take a CREATE TABLE apart: one element a line between the outer parentheses, one clause a line after them."""
+        body, _, tail = create.partition("\n(\n")[2].partition("\n)\n")
+        columns: dict[str, str] = {}
+        others: dict[tuple[str, str], str] = {}
+        for element in re.split(r",\n(?=    (?:`|INDEX |PROJECTION |CONSTRAINT ))", body):
+            text = element.strip()
+            if found := re.match(r"`((?:[^`\\]|\\.)+)` (.*)", text, re.DOTALL):
+                columns[found[1]] = found[2]
+            elif found := re.match(r"(INDEX|PROJECTION|CONSTRAINT) (\S+)\s+(.*)", text, re.DOTALL):
+                others[found[1], found[2].strip("`")] = found[3]
+        clauses = {}
+        starts = r"^(ENGINE =|PARTITION BY|PRIMARY KEY|ORDER BY|SAMPLE BY|TTL|SETTINGS|COMMENT)\s"
+        parts = re.split(starts, tail, flags=re.MULTILINE)[1:]
+        for keyword, text in zip(parts[::2], parts[1::2], strict=True):
+            clauses[keyword] = text.strip()
+        return cls(columns, others, clauses)
+
+    def settings(self) -> dict[str, str]:
+        """Return the values of the table's settings, as SQL."""
+        pairs = re.findall(r"(\w+) = ('(?:[^'\\]|\\.)*'|[^,]+)", self.clauses.get("SETTINGS", ""))
+        return dict(pairs)
+
+
+_PROPERTIES = ("DEFAULT", "MATERIALIZED", "ALIAS", "CODEC", "COMMENT", "TTL")
+
+
+def _change_table(steps: _Steps, name: str, old_create: str, new_create: str) -> None:
+    """Draft the ALTERs of a table that holds rows, or through which rows pass."""
+    old, now = Table.of(old_create), Table.of(new_create)
+    alter = f"ALTER TABLE {name}"
+    added, taken = _added(now, old), _added(old, now)
+    if additions := _additions(now, added, taken, old):
+        removals = [_removal(kind, item) for kind, item in (*_columns(added), *_new_others(now, old))]
+        steps.add(
+            _TABLES,
+            f"{alter}\n    " + ",\n    ".join(additions),
+            f"{alter} " + ", ".join(reversed(removals)),
+        )
+    for kind, item in _new_others(now, old):
+        _materialize(steps, _TABLES, alter, kind, item)
+    keys = " ".join(now.clauses.get(clause, "") for clause in ("ORDER BY", "PARTITION BY", "PRIMARY KEY"))
+    for column in now.columns:
+        if column in old.columns and now.columns[column] != old.columns[column]:
+            _change_column(steps, alter, column, old.columns[column], now.columns[column], keys)
+    kept = [column for column in old.columns if column in now.columns]
+    if kept != [column for column in now.columns if column in old.columns]:
+        steps.unwritten(_TABLES, f"{name}: columns that were there before stand in another order.")
+    for (kind, item), text in old.others.items():
+        if (kind, item) not in now.others or now.others[kind, item] != text:
+            before = f"{alter} ADD {kind} IF NOT EXISTS {item} {text}"
+            steps.add(_DROPS, f"{alter} DROP {kind} IF EXISTS {item}", before)
+            if (kind, item) in now.others:
+                drop = f"{alter} DROP {kind} IF EXISTS {item}"
+                steps.add(_DROPS, f"{alter} ADD {kind} {item} {now.others[kind, item]}", drop)
+                _materialize(steps, _DROPS, alter, kind, item)
+    stores = "\nENGINE = `Null`" not in old_create
+    for column in taken:
+        before = _place(list(old.columns), column)
+        why = f"/* irreversible: the values of {name}.{column} do not come back */\n" if stores else ""
+        steps.add(
+            _DROPS,
+            f"{alter} DROP COLUMN IF EXISTS {column}",
+            f"{why}{alter} ADD COLUMN IF NOT EXISTS {column} {old.columns[column]}{before}",
+        )
+    _change_clauses(steps, name, old, now)
+
+
+def _materialize(steps: _Steps, phase: int, alter: str, kind: str, item: str) -> None:
+    if kind in ("INDEX", "PROJECTION"):
+        why = "-- For what is stored already; writes it alone, not the rows.\n"
+        steps.add(phase, f"{why}{alter} MATERIALIZE {kind} {item}", f"{alter} CLEAR {kind} IF EXISTS {item}")
+
+
+def _change_column(steps: _Steps, alter: str, column: str, old: str, now: str, keys: str) -> None:
+    was, becomes = _type(old), _type(now)
+    if was != becomes and (re.search(rf"\b{re.escape(column)}\b", keys) or not _holds(becomes, was)):
+        why = "a key is made of it" if _holds(becomes, was) else "the new type may not hold every value"
+        steps.unwritten(_TABLES, f"{column} is {was} and becomes {becomes}: {why}.")
+        return
+    back = "" if _holds(was, becomes) else f"/* irreversible: a value of {column} that {was} cannot hold */\n"
+    lost = [word for word in _PROPERTIES if re.search(rf"\b{word}\b", old) and not re.search(rf"\b{word}\b", now)]
+    gained = [word for word in _PROPERTIES if re.search(rf"\b{word}\b", now) and not re.search(rf"\b{word}\b", old)]
+    for word in lost:
+        steps.add(_TABLES, f"{alter} MODIFY COLUMN {column} REMOVE {word}", f"{alter} MODIFY COLUMN {column} {old}")
+    if not (lost and old.startswith(now)):  # then nothing else changed
+        undo = f"{back}{alter} MODIFY COLUMN {column} {old}"
+        for word in gained:
+            nothing = "SELECT 'changes nothing: its rollback removes what the next step adds'"
+            steps.add(_TABLES, nothing, f"{alter} MODIFY COLUMN {column} REMOVE {word}")
+        steps.add(_TABLES, f"{alter} MODIFY COLUMN {column} {now}", undo)
+
+
+def _change_clauses(steps: _Steps, name: str, old: Table, now: Table) -> None:
+    alter = f"ALTER TABLE {name}"
+    ttl, before = now.clauses.get("TTL"), old.clauses.get("TTL")
+    if ttl != before:
+        steps.add(_TABLES, _ttl(alter, ttl), _ttl(alter, before))
+    comment, before = now.clauses.get("COMMENT", "''"), old.clauses.get("COMMENT", "''")
+    if comment != before:
+        steps.add(_TABLES, f"{alter} MODIFY COMMENT {comment}", f"{alter} MODIFY COMMENT {before}")
+    settings, olds = now.settings(), old.settings()
+    for setting in sorted({*settings, *olds}):
+        if settings.get(setting) != olds.get(setting):
+            steps.add(_TABLES, _setting(alter, setting, settings), _setting(alter, setting, olds))
+    for clause in ("ENGINE =", "PARTITION BY", "PRIMARY KEY", "ORDER BY", "SAMPLE BY"):
+        if now.clauses.get(clause) != old.clauses.get(clause):
+            lines = (f"- {clause} {old.clauses.get(clause, '')}", f"+ {clause} {now.clauses.get(clause, '')}")
+            steps.unwritten(_TABLES, f"{name} has to be made anew and its rows copied: no ALTER does this.", lines)
+
+
+def _ttl(alter: str, value: str | None) -> str:
+    return f"{alter} MODIFY TTL {value}" if value else f"{alter} REMOVE TTL"
+
+
+def _setting(alter: str, name: str, values: dict[str, str]) -> str:
+    return f"{alter} MODIFY SETTING {name} = {values[name]}" if name in values else f"{alter} RESET SETTING {name}"
+
+
+def _added(now: Table, old: Table) -> list[str]:
+    return [column for column in now.columns if column not in old.columns]
+
+
+def _columns(names: list[str]) -> list[tuple[str, str]]:
+    return [("COLUMN", name) for name in names]
+
+
+def _new_others(now: Table, old: Table) -> list[tuple[str, str]]:
+    return [key for key in now.others if key not in old.others]
+
+
+def _additions(now: Table, added: list[str], taken: list[str], old: Table) -> list[str]:
+    texts = []
+    # Those to be dropped are still there, at the end too.
+    last = list(old.columns)[-1]
+    for column in added:
+        place = _place(list(now.columns), column)
+        is_last = place == f" AFTER {last}" and not taken
+        texts.append(f"ADD COLUMN {column} {now.columns[column]}{'' if is_last else place}")
+        last = column if is_last else last
+    return texts + [f"ADD {kind} {item} {now.others[kind, item]}" for kind, item in _new_others(now, old)]
+
+
+def _removal(kind: str, item: str) -> str:
+    return f"DROP {kind} IF EXISTS {item}"
+
+
+def _place(names: list[str], column: str) -> str:
+    position = names.index(column)
+    return f" AFTER {names[position - 1]}" if position else " FIRST"
+
+
+def _type(definition: str) -> str:
+    return re.split(rf"\s(?:{'|'.join(_PROPERTIES)})\b", definition)[0]
+
+
+def _holds(wide: str, narrow: str) -> bool:
+    """Return whether a type surely holds every value of another."""
+    wide, narrow = (re.sub(r"^LowCardinality\((.*)\)$", r"\1", name) for name in (wide, narrow))
+    if wide in (narrow, "String", f"Nullable({narrow})"):
+        return True
+    sizes = [re.fullmatch(r"(U?Int|Float)(\d+)", name) for name in (wide, narrow)]
+    if all(sizes):
+        return sizes[0][1] == sizes[1][1] and int(sizes[0][2]) >= int(sizes[1][2])
+    decimals = [re.fullmatch(r"Decimal\((\d+), (\d+)\)", name) for name in (wide, narrow)]
+    if all(decimals):
+        return decimals[0][2] == decimals[1][2] and int(decimals[0][1]) >= int(decimals[1][1])
+    enums = [re.fullmatch(r"Enum\d+\((.*)\)", name) for name in (wide, narrow)]
+    return bool(all(enums) and set(enums[0][1].split(", ")) >= set(enums[1][1].split(", ")))
+
+
+def _if_not_exists(create: str) -> str:
+    """Return a CREATE that also works where the step that it takes back never ran."""
+    kind = next(token for token in tokens_of(create)[1:] if token.text.upper() in ("TABLE", "VIEW", "DICTIONARY"))
+    return f"{create[: kind.end + 1]} IF NOT EXISTS{create[kind.end + 1 :]}"
+
+
+def _kind(create: str) -> str:
+    found = words(create, 3)
+    return "MATERIALIZED VIEW" if found[1] == "MATERIALIZED" else found[1]
+
+
+def _is_kafka(create: str) -> bool:
+    return re.search(r"^ENGINE = Kafka\b", create, re.MULTILINE) is not None
+
+
+def _target(create: str) -> str:
+    found = re.match(r"CREATE MATERIALIZED VIEW \S+ TO (\S+)", create)
+    return found[1] if found else ""
+
+
+def _select(create: str) -> str:
+    """Return the SELECT of a view as the engine formats it."""
+    return re.split(r"^AS ", create, maxsplit=1, flags=re.MULTILINE)[1]
+
+
+def _or_replace(create: str) -> str:
+    first = tokens_of(create)[0]
+    return f"{create[: first.end + 1]} OR REPLACE{create[first.end + 1 :]}"
+
+
+def _authored(name: str, create: str, history: list[Version]) -> str:
+    """Return the CREATE of an object as a version has it, or as the engine spells it where it was altered since."""
+    texts = [text for version in history for text in version.statements if object_name(text) == name]
+    if texts and words(texts[-1], 2)[0].upper() == "CREATE" and words(texts[-1], 2)[1].upper() != "OR":
+        return texts[-1].strip().rstrip(";")
+    return create

@@ -1,0 +1,282 @@
+"""What each column is made of, from the topic's field to the report's column, and what is made of it."""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cached_property
+
+from migrations.schema_graph import TOPIC, Graph, Leaf, SchemaObject
+from paystream.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Step:
+    """One column and how it comes about, out of the steps before it.
+
+    ``by`` is the view, dictionary or table that makes it; for what comes from outside, who writes it. A value is made
+    ``of`` columns and ``found_by`` others, the key that a dictionary is asked with. ``clocks`` are functions such as
+    ``now64()``.
+    """
+
+    column: str
+    by: str
+    expression: str
+    of: tuple[str, ...] = ()
+    found_by: tuple[str, ...] = ()
+    clocks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a column is made of in the end. ``tables`` are columns that are written from outside."""
+
+    column: str
+    fields: tuple[str, ...]
+    dictionaries: tuple[str, ...]
+    tables: tuple[str, ...]
+    found_by: tuple[str, ...]
+    clocks: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Lineage:
+    """The steps of all columns of a schema."""
+
+    graph: Graph
+
+    @cached_property
+    def steps(self) -> dict[str, list[Step]]:
+        """Every step by its column, each after those that it is made of."""
+        found: dict[str, list[Step]] = {}
+        for name, one in self.graph.objects.items():
+            # An ingest view is no place that holds anything: what it makes stands in its table.
+            if one.target in (None, name):
+                for column in self.graph.columns_of(name):
+                    self._add(Leaf(name, column), found)
+        return found
+
+    def _add(self, leaf: Leaf, found: dict[str, list[Step]]) -> None:
+        if leaf.role == "function" or str(leaf) in found:
+            return
+        found[str(leaf)] = []  # before its parts, in case that a column is made of itself
+        makings = self.graph.makings(leaf.object, leaf.column)
+        for making in makings:
+            for part in making.leaves:
+                self._add(part, found)
+        # To its place behind its parts.
+        del found[str(leaf)]
+        found[str(leaf)] = [
+            Step(
+                str(leaf),
+                making.by,
+                making.expression,
+                tuple(str(one) for one in making.leaves if one.role == "value"),
+                tuple(str(one) for one in making.leaves if one.role == "key"),
+                tuple(str(one) for one in making.leaves if one.role == "function"),
+            )
+            for making in makings
+        ] or [Step(str(leaf), self._writer(leaf), "")]
+
+    def _writer(self, leaf: Leaf) -> str:
+        if leaf.object == TOPIC:
+            return "producers of the topic"
+        found = self.graph.objects.get(leaf.object)
+        return (found.comment("Written by:") if found else "") or "outside"
+
+    @cached_property
+    def _place(self) -> dict[str, int]:
+        return {column: number for number, column in enumerate(self.steps)}
+
+    @cached_property
+    def uses(self) -> dict[str, list[str]]:
+        """The columns that each column goes into, directly."""
+        found: dict[str, list[str]] = {}
+        for column, steps in self.steps.items():
+            for step in steps:
+                for part in dict.fromkeys((*step.of, *step.found_by)):
+                    found.setdefault(part, []).append(column)
+        return found
+
+    def columns_named(self, text: str) -> list[str]:
+        """Return the columns that are meant by ``table.column`` or by a column's name alone; ``topic`` is a table too.
+
+        Raises:
+            UsageError: there is none; the error has names that are near.
+        """
+        wanted = text.strip().strip("`")
+        found = [column for column in self.steps if column == wanted]
+        found = found or [column for column in self.steps if column.split(".", 1)[-1] == wanted]
+        if found:
+            return found
+        bare = {column.split(".", 1)[-1] for column in self.steps}
+        near = get_close_matches(wanted, [*self.steps], n=3) if "." in wanted else []
+        near = near or get_close_matches(wanted.split(".", 1)[-1], sorted(bare), n=3, cutoff=0.5)
+        advice = f"Did you mean {', '.join(near)}?" if near else "List all with `paystream migrate lineage`."
+        raise UsageError(f"Column '{wanted}' is in no file of sql/ and dictionaries/. {advice}")
+
+    def before(self, columns: Iterable[str]) -> list[Step]:
+        """Return the steps to some columns, theirs included: the topic's first, each after what it is made of."""
+        reached = self._reached(columns, lambda one: [part for step in self.steps[one] for part in _parts(step)])
+        ordered = sorted(reached & set(self.steps), key=lambda one: (not one.startswith(f"{TOPIC}."), self._place[one]))
+        return [step for column in ordered for step in self.steps[column]]
+
+    def after(self, columns: Iterable[str]) -> list[str]:
+        """Return the columns that some columns go into, at any remove, without themselves."""
+        start = set(columns)
+        reached = self._reached(start, lambda one: self.uses.get(one, []))
+        return sorted(reached - start, key=lambda one: self._place[one])
+
+    def _reached(self, columns: Iterable[str], following: Callable[[str], list[str]]) -> set[str]:
+        reached: set[str] = set()
+        waiting = list(columns)
+        while waiting:
+            if (column := waiting.pop()) in self.steps and column not in reached:
+                reached.add(column)
+                waiting += following(column)
+        return reached
+
+    def ends(self) -> list[str]:
+        """Return the columns of the objects that are made of others and that no object reads."""
+        read = {name for one in self.graph.objects for name in self.graph.reads(one)}
+        return [
+            f"{name}.{column}"
+            for name, one in self.graph.objects.items()
+            if name not in read
+            and one.target in (None, name)
+            and one.kind != "dictionary"
+            and _is_made(self.graph, one)
+            for column in self.graph.columns_of(name)
+        ]
+
+    def summary(self, column: str) -> Summary:
+        """Return what a column is made of in the end."""
+        name, _, rest = column.partition(".")
+        origins = list(self.graph.origins(name, rest))
+        values = {str(one) for one in origins if one.role == "value"}
+
+        def chosen(wanted: Callable[[Leaf], bool]) -> tuple[str, ...]:
+            return tuple(dict.fromkeys(str(one) for one in origins if wanted(one)))
+
+        return Summary(
+            column,
+            chosen(lambda one: one.object == TOPIC and one.role == "value"),
+            chosen(lambda one: self._kind(one) == "dictionary" and one.role == "value"),
+            chosen(lambda one: self._is_written_outside(one) and one.role == "value"),
+            chosen(lambda one: one.object == TOPIC and one.role == "key" and str(one) not in values),
+            chosen(lambda one: one.role == "function"),
+        )
+
+    def _kind(self, leaf: Leaf) -> str:
+        found = self.graph.objects.get(leaf.object)
+        return found.kind if found else ""
+
+    def _is_written_outside(self, leaf: Leaf) -> bool:
+        return self._kind(leaf) == "table" and not self.graph.makings(leaf.object, leaf.column)
+
+
+def _parts(step: Step) -> list[str]:
+    return [*step.of, *step.found_by]
+
+
+def _is_made(graph: Graph, found: SchemaObject) -> bool:
+    return found.query is not None or bool(graph.writers_of(found.name))
+
+
+def picture(graph: Graph) -> str:
+    """Draw the objects that payments and dimensions pass through as a Mermaid flowchart; ends without a newline."""
+    edges: list[str] = []
+    shown: dict[str, str] = {}
+
+    def show(name: str) -> str:
+        shown.setdefault(name, _shape(graph.objects[name]) if name in graph.objects else f'{name}["{name}"]')
+        return name
+
+    for name in _in_order(graph):
+        found = graph.objects[name]
+        if found.is_kafka:
+            shown.setdefault(TOPIC, f'{TOPIC}[/"Kafka topic"/]')
+            edges.append(f"{TOPIC} --> {show(name)}")
+        asked = _dictionaries_of(graph, name)
+        for source in graph.reads(name):
+            if writer := _command_writing(graph, source):
+                command = writer.replace(" ", "_")
+                shown.setdefault(command, f'{command}(["{writer}"])')
+                edges.append(f"{command} --> {show(source)}")
+            edges.append(f"{show(source)} --> {show(name)}")
+        edges += [f"{show(one)} -. dictGet .-> {show(name)}" for one in asked]
+        if found.target and found.target != name:
+            edges.append(f"{show(name)} --> {show(found.target)}")
+    lines = [*shown.values(), *dict.fromkeys(edges)]
+    return "\n".join(["flowchart LR", *(f"    {line}" for line in lines)])
+
+
+def _command_writing(graph: Graph, name: str) -> str | None:
+    """Return the command that fills a table, as its file's head names it; None where a view does."""
+    found = graph.objects.get(name)
+    if found is None or graph.writers_of(name):
+        return None
+    named = re.match(r"`(paystream [a-z ]+?)`", found.comment("Written by:"))
+    return named[1] if named else None
+
+
+def _in_order(graph: Graph) -> list[str]:
+    """Return the objects that read or are Kafka's, each after what it reads as far as there is an order."""
+    found: dict[str, None] = {}
+
+    def add(name: str) -> None:
+        if name in found or name not in graph.objects:
+            return
+        found[name] = None
+        before = [*graph.reads(name), *_dictionaries_of(graph, name), *graph.writers_of(name)]
+        for one in before:
+            add(one)
+        del found[name]
+        found[name] = None
+
+    for name in [one for one in graph.objects if graph.objects[one].is_kafka] + graph.ingest_views:
+        add(name)
+    for name in graph.objects:
+        add(name)
+    return list(found)
+
+
+def _dictionaries_of(graph: Graph, name: str) -> list[str]:
+    leaves = [
+        leaf
+        for scope in graph.scopes(name)
+        for node in scope.outputs.values()
+        for leaf in scope.trace(node)
+        if leaf.object in graph.objects and graph.objects[leaf.object].kind == "dictionary"
+    ]
+    return list(dict.fromkeys(leaf.object for leaf in leaves))
+
+
+def _shape(found: SchemaObject) -> str:
+    if found.kind == "dictionary":
+        return f'{found.name}{{{{"{found.name}<br/>dictionary"}}}}'
+    if found.kind == "materialized view":
+        return f'{found.name}>"{found.name}"]'
+    if found.kind == "view":
+        return f'{found.name}("{found.name}<br/>view")'
+    if found.is_kafka or found.engine == "Null":
+        return f'{found.name}["{found.name}<br/>{found.engine}"]'
+    return f'{found.name}[("{found.name}<br/>{found.engine}")]'
+
+
+def picture_of(lineage: Lineage, columns: list[str]) -> str:
+    """Draw the steps that lead to some columns as a Mermaid flowchart, a box for each object."""
+    steps = lineage.before(columns)
+    boxes: dict[str, list[str]] = {}
+    for step in steps:
+        boxes.setdefault(step.column.partition(".")[0], []).append(step.column)
+    ids = {column: f"c{number}" for number, column in enumerate(dict.fromkeys(step.column for step in steps))}
+    lines = ["flowchart LR"]
+    for name, held in boxes.items():
+        lines.append(f'    subgraph {name}_box["{name}"]')
+        lines += [f'        {ids[one]}["{one.partition(".")[2]}"]' for one in dict.fromkeys(held)]
+        lines.append("    end")
+    for step in steps:
+        lines += [f"    {ids[one]} --> {ids[step.column]}" for one in step.of if one in ids]
+        lines += [f"    {ids[one]} -. key .-> {ids[step.column]}" for one in step.found_by if one in ids]
+    return "\n".join(lines)

@@ -1,0 +1,110 @@
+"""``paystream migrate lineage``."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from migrations.lineage import Lineage, Step, picture, picture_of
+from migrations.schema_graph import read_graph
+from paystream.errors import UsageError
+from paystream.output import console, is_terminal, print_fields, print_json
+from paystream.settings import REPOSITORY
+
+FORMATS = ("text", "mermaid")
+
+
+def lineage(
+    column: Annotated[
+        str | None, typer.Argument(metavar="[COLUMN]", help="table.column, or a name for all columns that have it.")
+    ] = None,
+    style: Annotated[
+        str, typer.Option("--format", metavar="|".join(FORMATS), help="Text, or a Mermaid diagram.")
+    ] = "text",
+    folder: Annotated[
+        Path, typer.Option(metavar="PATH", help="Where sql/ and dictionaries/ are.", show_default="this checkout")
+    ] = REPOSITORY,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Print what a column is made of, from the topic's fields on, dictionaries included, and what it goes into.
+
+    Without a column: what each column that nothing else is made of comes from. A field of the message is topic.FIELD.
+    Filters and groupings are not followed. Reads the files alone, no server.
+
+    Example: paystream migrate lineage report_merchant_by_day.amount_reporting
+    """
+    if style not in FORMATS:
+        raise UsageError(f"Format '{style}' does not exist. Choose one of {', '.join(FORMATS)}.")
+    if as_json and style != "text":
+        raise UsageError(f"Options '--json' and '--format {style}' cannot be used together. Give one of them.")
+    graph = read_graph(folder)
+    for broken in graph.unreadable:
+        raise UsageError(f"File '{broken.path}' cannot be followed: {broken.cause}. {broken.what_next}")
+    if not graph.objects:
+        raise UsageError(
+            f"Folder '{folder}' cannot be followed: it has no sql/ and no dictionaries/. Name another one."
+        )
+    found = Lineage(graph)
+    if column is None:
+        _print_all(found, style, as_json)
+    else:
+        _print_one(found, column, style, as_json)
+
+
+def _print_all(found: Lineage, style: str, as_json: bool) -> None:
+    if style == "mermaid":
+        print(picture(found.graph))
+        return
+    summaries = [found.summary(one) for one in found.ends()]
+    if as_json:
+        print_json([asdict(one) for one in summaries])
+    elif is_terminal():
+        table = Table()
+        for heading in ("column", "fields of the message", "dictionaries", "found by", "clock"):
+            table.add_column(heading, overflow="fold")
+        for one in summaries:
+            cells = (one.fields, one.dictionaries, one.found_by, one.clocks)
+            table.add_row(one.column, *(escape("\n".join(cell)) for cell in cells))
+        console.print(table)
+    else:
+        for one in summaries:
+            print_fields("migrate_lineage", {name: _joined(value) for name, value in asdict(one).items()})
+
+
+def _print_one(found: Lineage, column: str, style: str, as_json: bool) -> None:
+    columns = found.columns_named(column)
+    if style == "mermaid":
+        print(picture_of(found, columns))
+        return
+    steps, uses = found.before(columns), found.after(columns)
+    if as_json:
+        print_json({"columns": columns, "steps": [asdict(one) for one in steps], "goes_into": uses})
+    elif is_terminal():
+        _print_steps(steps, columns)
+        if uses:
+            console.print(f"\ngoes into {', '.join(uses)}", highlight=False, markup=False)
+    else:
+        for one in steps:
+            print_fields("migrate_lineage_step", {name: _joined(value) for name, value in asdict(one).items()})
+        for use in uses:
+            print_fields("migrate_lineage_use", {"column": use})
+
+
+def _print_steps(steps: list[Step], wanted: list[str]) -> None:
+    for one in steps:
+        console.print(one.column, style="bold" if one.column in wanted else None, highlight=False, markup=False)
+        # A column that is handed on as it is, and a view that makes its own, need no words.
+        handed_on = one.of and one.expression in (one.of[0], one.of[0].partition(".")[2])
+        made = [("= ", "" if handed_on else one.expression), ("of ", ", ".join((*one.of, *one.clocks)))]
+        made.append(("by ", "" if one.column.startswith(f"{one.by}.") else one.by))
+        for word, what in [*made, ("found by ", ", ".join(one.found_by))]:
+            if what:
+                console.print(f"    {word}{what}", style="dim", highlight=False, markup=False, soft_wrap=True)
+
+
+def _joined(value: str | Sequence[str]) -> str:
+    return (value if isinstance(value, str) else ",".join(value)) or "none"

@@ -1,0 +1,125 @@
+"""The linter: what in ``sql/`` and ``dictionaries/`` would lose, double or falsify messages once it runs.
+
+A file waives a rule with a line ``-- lint: waive RULE because …``; it holds for that file. The reason is required, and
+a waiver that waives nothing is a finding itself, so that none outlives its cause.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from clickhouse_connect.driver.client import Client
+
+from migrations.lint_engine import types_in_engine
+from migrations.lint_rules import RULES, Broken
+from migrations.schema_graph import Graph, read_graph
+from paystream.settings import REPOSITORY
+
+FILE = "file"
+"""The rule, without a waiver, that a file is one CREATE that can be read, named as its object."""
+
+WAIVER = "waiver"
+"""The rule, without a waiver, that a waiver names a rule, gives a reason and waives something."""
+
+VIEW_TYPES = "view-types"
+"""The rule that the engine, where one answers, knows more about than the files."""
+
+REASONS = {rule.id: rule.reason for rule in RULES} | {
+    FILE: "A file that can't be read is not checked, and the next version would be written without it.",
+    WAIVER: "A waiver without a reason, or without a cause any more, hides the next mistake.",
+}
+"""Why each rule is one, by id."""
+
+_WAIVER = re.compile(r"--\s*lint\s*:\s*(?P<words>.*?)\s*$", re.IGNORECASE)
+_WORDS = re.compile(r"waive\s+(?P<rule>\S+?):?(?:\s+because\b[\s:]*(?P<reason>.*))?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing to correct or to waive. ``str()`` is the one line to print."""
+
+    rule: str
+    path: str
+    """Relative to the repository, with forward slashes."""
+    line: int
+    object: str
+    cause: str
+    what_next: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: {self.rule} '{self.object}': {self.cause}. {self.what_next}."
+
+
+@dataclass
+class _Waiver:
+    path: str
+    line: int
+    object: str
+    rule: str
+    fault: tuple[str, str] | None
+    used: bool = False
+
+
+def lint_files(root: Path = REPOSITORY, client: Client | None = None) -> list[Finding]:
+    """Check the files of ``sql/`` and ``dictionaries/`` and return what breaks the rules, by file and line.
+
+    Without a server, types are compared only where the files say them outright. Changes nothing anywhere.
+
+    Args:
+        root: the folder that ``sql/`` and ``dictionaries/`` are in.
+        client: a server to ask for the types of the views' columns. Nothing of the schema needs to be there; about
+            10 ms a view.
+
+    Raises:
+        OperationalError: the server was lost on the way.
+    """
+    graph = read_graph(root)
+    findings = [
+        Finding(
+            FILE, one.path, 1, one.path.rsplit("/", 1)[-1].removesuffix(".sql"), one.cause, one.what_next.rstrip(".")
+        )
+        for one in graph.unreadable
+    ]
+    waivers = list(_waivers(graph))
+    broken = [(rule.id, one) for rule in RULES for one in rule.check(graph) if client is None or rule.id != VIEW_TYPES]
+    if client is not None:
+        broken += [(VIEW_TYPES, one) for one in types_in_engine(graph, client)]
+    for rule, one in broken:
+        waiving = [each for each in waivers if (each.path, each.rule) == (one.object.path, rule) and not each.fault]
+        for each in waiving:
+            each.used = True
+        if not waiving:
+            findings.append(_finding(rule, one))
+    # What a waiver of types is for, the engine may see and the files alone not.
+    unused = [each for each in waivers if not each.used and (client is not None or each.rule != VIEW_TYPES)]
+    findings += [_finding_of_waiver(each) for each in waivers if each.fault or each in unused]
+    return sorted(dict.fromkeys(findings), key=lambda one: (one.path, one.line, one.rule, one.cause))
+
+
+def _finding(rule: str, one: Broken) -> Finding:
+    return Finding(rule, one.object.path, one.line, one.object.name, one.cause, one.what_next)
+
+
+def _finding_of_waiver(one: _Waiver) -> Finding:
+    cause, what_next = one.fault or (f"nothing here breaks {one.rule} any more", "Remove the waiver")
+    return Finding(WAIVER, one.path, one.line, one.object, cause, what_next)
+
+
+def _waivers(graph: Graph) -> Iterator[_Waiver]:
+    for found in graph.objects.values():
+        for number, line in enumerate(found.text.splitlines(), start=1):
+            if not (comment := _WAIVER.search(line)):
+                continue
+            words = _WORDS.fullmatch(comment["words"])
+            rule = words["rule"] if words else ""
+            fault = None
+            if not words:
+                fault = ("its comment `lint:` says nothing", "Write `-- lint: waive RULE because …`")
+            elif rule not in {one.id for one in RULES}:
+                near = get_close_matches(rule, [one.id for one in RULES], n=3, cutoff=0.4) or [one.id for one in RULES]
+                fault = (f"there is no rule {rule}", f"Write one of {', '.join(near)}")
+            elif not (words["reason"] or "").strip(" .…"):
+                fault = (f"it waives {rule} without a reason", f"Write `-- lint: waive {rule} because …`")
+            yield _Waiver(found.path, number, found.name, rule, fault)

@@ -1,0 +1,124 @@
+"""How the engine itself spells the schema: as the versions give it, written down, and as a database has it.
+
+``schema.sql`` beside the versions holds the first, made by replaying them in an empty engine. The second is what
+``system.tables`` says. Both go through the engine's own formatting, so that only what differs in meaning differs.
+"""
+
+import difflib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from clickhouse_connect.driver.binding import format_str
+from clickhouse_connect.driver.client import Client
+
+from paystream.errors import UsageError
+
+_ENTRY = re.compile(r"^-- object: (\w+); words of its file: ([0-9a-f]{64})\n(.*?)\n;$", re.MULTILINE | re.DOTALL)
+_HEAD = """\
+-- What the versions up to {version} give, as the engine spells it.
+-- `paystream migrate check` compares databases with it.
+-- Written by `paystream migrate new` and `lock`; do not edit.
+"""
+
+# Tables that come and go: those that hold a refresh before it goes live, and the locks of the loader and of replays.
+_TRANSIENT = """(name LIKE '%\\_staging\\_%' OR (comment LIKE '{%' AND position(comment, '"pid"') > 0))"""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """One object as the versions give it."""
+
+    name: str
+    fingerprint: str
+    """Of its file in sql/ or dictionaries/, as ``sources.fingerprint`` counts it."""
+    create: str
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing that is not as it should be."""
+
+    where: Literal["files", "versions", "lint", "database"]
+    name: str
+    how: str
+    """``missing``, ``unknown``, ``differs``, ``detached`` or what is wrong, in a few words."""
+    diff: tuple[str, ...] = ()
+    """``- `` what should be, ``+ `` what is."""
+    fix: str = ""
+
+
+def read_snapshot(path: Path) -> dict[str, Expected]:
+    """Read what the versions give, by object.
+
+    Raises:
+        UsageError: the file is missing or empty.
+    """
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    found = {name: Expected(name, digest, create) for name, digest, create in _ENTRY.findall(text)}
+    if not found:
+        raise UsageError(
+            f"Schema file '{path.name}' is missing or holds nothing. Restore it from the repository, or write it anew "
+            "with `paystream migrate lock`."
+        )
+    return found
+
+
+def write_snapshot(path: Path, version: str, objects: dict[str, Expected]) -> None:
+    """Write down what the versions up to one give."""
+    parts = [
+        f"\n-- object: {one.name}; words of its file: {one.fingerprint}\n{one.create}\n;\n"
+        for one in sorted(objects.values(), key=lambda one: one.name)
+    ]
+    path.write_text(_HEAD.format(version=version) + "".join(parts), encoding="utf-8")
+
+
+def spelled(client: Client, database: str) -> dict[str, str]:
+    """Return how the engine spells each object of a database, without the database's name. Changes nothing.
+
+    What the migrations keep for themselves and tables that come and go are left out.
+    """
+    rows = client.query(
+        "SELECT name, formatQuery(create_table_query) FROM system.tables"
+        f" WHERE database = {format_str(database)} AND NOT is_temporary AND name NOT LIKE '\\_yoyo\\_%'"
+        f" AND NOT {_TRANSIENT} ORDER BY name"
+    ).result_rows
+    return {name: _plain(create, database) for name, create in rows}
+
+
+def detached(client: Client, database: str) -> list[str]:
+    """Return the names of the tables that are detached."""
+    rows = client.query(
+        f"SELECT table FROM system.detached_tables WHERE database = {format_str(database)} ORDER BY table"
+    ).result_rows
+    return [name for (name,) in rows]
+
+
+def reformatted(client: Client, creates: dict[str, str]) -> dict[str, str]:
+    """Return statements as this server's own version formats them."""
+    if not creates:
+        return {}
+    texts = ", ".join(format_str(create) for create in creates.values())
+    [[formatted]] = client.query(f"SELECT arrayMap(text -> formatQuery(text), [{texts}])").result_rows
+    return {name: _plain(text, "") for name, text in zip(creates, formatted, strict=True)}
+
+
+def diff(expected: str, found: str) -> tuple[str, ...]:
+    """Return the lines in which two statements differ: ``- `` expected, ``+ `` found."""
+    lines = difflib.ndiff(expected.splitlines(), found.splitlines())
+    # The last element of a list has no comma: that alone is no difference worth a line.
+    return tuple(line.rstrip() for line in lines if line[:2] in ("- ", "+ "))
+
+
+def _plain(create: str, database: str) -> str:
+    if database:
+        create = re.sub(rf"(?<![\w.]){re.escape(database)}\.(?=[\w`])", "", create)
+    # Which user a view runs as is the server's default, not the schema's.
+    create = re.sub(r"\s+(?:DEFINER = \S+\s+)?SQL SECURITY \w+", "", create)
+    return re.sub(r"(?<=^SETTINGS )[^\n]+(?=$|\nCOMMENT)", _sorted_settings, create, flags=re.MULTILINE)
+
+
+def _sorted_settings(found: re.Match[str]) -> str:
+    # In the order in which they were set; the order means nothing.
+    return ", ".join(sorted(found[0].split(", ")))

@@ -1,0 +1,601 @@
+-- What the versions up to 0008_flush_interval give, as the engine spells it.
+-- `paystream migrate check` compares databases with it.
+-- Written by `paystream migrate new` and `lock`; do not edit.
+
+-- object: audits; words of its file: 5de884c3622f2dd8fa48cd6bfd2895214d7b8d15501005be27f12b94f1a99a63
+CREATE TABLE audits
+(
+    `audited_at` DateTime64(3, 'UTC') DEFAULT now64(3, 'UTC'),
+    `kafka_topic` LowCardinality(String),
+    `since` DateTime64(3, 'UTC'),
+    `is_deep` Bool,
+    `verdict` LowCardinality(String),
+    `lost` UInt64,
+    `expired` UInt64,
+    `unchecked` UInt64
+)
+ENGINE = MergeTree
+ORDER BY audited_at
+TTL toDateTime(audited_at) + toIntervalYear(1)
+SETTINGS index_granularity = 8192
+;
+
+-- object: dimension_snapshots; words of its file: fbc632b229f4ffb3b1c45c48bef79b93f674d86c1f94c59dfeab026c132d75a4
+CREATE TABLE dimension_snapshots
+(
+    `dimension` LowCardinality(String),
+    `snapshot_id` UInt32,
+    `source` String,
+    `checksum` String,
+    `row_count` UInt64,
+    `loaded_at` DateTime64(3, 'UTC') DEFAULT now64(3, 'UTC'),
+    `loaded_by` String,
+    `source_modified_at` Nullable(DateTime64(3, 'UTC')),
+    `forced_gates` Array(LowCardinality(String))
+)
+ENGINE = MergeTree
+ORDER BY (dimension, snapshot_id)
+SETTINGS index_granularity = 8192
+;
+
+-- object: fx_rate_periods; words of its file: ca463c175acf945b549610c15da15033ae5e211d6048a78a342d83ec47746d47
+CREATE VIEW fx_rate_periods
+(
+    `currency` LowCardinality(String),
+    `valid_from` Date,
+    `valid_to` Date,
+    `rate` Decimal(38, 12),
+    `rate_date` Date,
+    `is_latest` UInt8,
+    `reporting_currency` LowCardinality(String),
+    `snapshot_id` UInt32
+)
+AS SELECT
+    currency,
+    rate_date AS valid_from,
+    multiIf(next_rate_date > rate_date, least(next_rate_date - 1, rate_date + 10), (rate_date + 10) >= newest_rate_date, toDate('2149-06-06'), rate_date + 10) AS valid_to,
+    rate,
+    rate_date,
+    (next_rate_date <= rate_date) AND ((rate_date + 10) >= newest_rate_date) AND (currency != reporting_currency) AS is_latest,
+    reporting_currency,
+    snapshot_id
+FROM
+(
+    SELECT
+        *,
+        leadInFrame(rate_date) OVER (PARTITION BY currency ORDER BY rate_date ASC ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS next_rate_date,
+        max(rate_date) OVER () AS newest_rate_date
+    FROM fx_rates
+)
+;
+
+-- object: fx_rates; words of its file: b7ddb16008d82021f752016f9baea39fdae94f1a9f1bb8bbf45817806405e6ac
+CREATE TABLE fx_rates
+(
+    `currency` LowCardinality(String),
+    `rate_date` Date,
+    `rate` Decimal(38, 12),
+    `reporting_currency` LowCardinality(String),
+    `snapshot_id` UInt32
+)
+ENGINE = MergeTree
+ORDER BY (currency, rate_date)
+SETTINGS index_granularity = 8192
+;
+
+-- object: fx_rates_dict; words of its file: af5b34a8f065ae3022554cd5d7c7c0cf1e2a5e6ba505a88622781aa79244aa9e
+CREATE DICTIONARY fx_rates_dict
+(
+    `currency` String,
+    `valid_from` Date,
+    `valid_to` Date,
+    `rate` Decimal(38, 12),
+    `rate_date` Date,
+    `is_latest` UInt8,
+    `reporting_currency` String,
+    `snapshot_id` UInt32
+)
+PRIMARY KEY currency
+SOURCE(CLICKHOUSE(NAME paystream_dictionaries TABLE 'fx_rate_periods'))
+LIFETIME(MIN 0 MAX 0)
+LAYOUT(COMPLEX_KEY_RANGE_HASHED())
+RANGE(MIN valid_from MAX valid_to)
+;
+
+-- object: fx_rates_history; words of its file: 09881af38c4f7c169163e5a9db043be742683a9745dbb01307bf907ebdaf9461
+CREATE TABLE fx_rates_history
+(
+    `currency` LowCardinality(String),
+    `rate_date` Date,
+    `rate` Decimal(38, 12),
+    `reporting_currency` LowCardinality(String),
+    `snapshot_id` UInt32
+)
+ENGINE = MergeTree
+PARTITION BY snapshot_id
+ORDER BY (currency, rate_date)
+SETTINGS index_granularity = 8192
+;
+
+-- object: ingest_ledger; words of its file: f86583d050a5184bdb0d2ba1888281ddb3b6827027d8f81c1f046e5049dd9b59
+CREATE TABLE ingest_ledger
+(
+    `kafka_topic` LowCardinality(String),
+    `kafka_partition` UInt32,
+    `first_offset` UInt64,
+    `last_offset` UInt64,
+    `messages` UInt64,
+    `refused` UInt64,
+    `last_kafka_timestamp` DateTime64(3, 'UTC'),
+    `read_at` DateTime64(3, 'UTC'),
+    `timed` UInt64,
+    `late` UInt64,
+    `latency_histogram` Array(UInt32) CODEC(ZSTD(1)),
+    INDEX lately (read_at, last_offset) TYPE minmax GRANULARITY 1,
+    PROJECTION by_hour
+    (
+        SELECT
+            kafka_topic,
+            toStartOfHour(read_at),
+            sum(messages),
+            sum(timed),
+            sum(late),
+            max(last_kafka_timestamp),
+            max(read_at)
+        GROUP BY
+            kafka_topic,
+            toStartOfHour(read_at)
+    )
+)
+ENGINE = MergeTree
+PARTITION BY toYYYYMM(read_at)
+ORDER BY (kafka_topic, kafka_partition, first_offset)
+TTL toDateTime(read_at) + toIntervalDay(90)
+SETTINGS index_granularity = 8192, lightweight_mutation_projection_mode = 'rebuild', ttl_only_drop_parts = 1
+;
+
+-- object: ledger_mv; words of its file: 15d447a197df6ecd9bbc1d0a6e605cde19e1d3cb598a7e78a8a87d3f6c2c0803
+CREATE MATERIALIZED VIEW ledger_mv TO ingest_ledger
+(
+    `kafka_topic` LowCardinality(String),
+    `kafka_partition` UInt32,
+    `first_offset` UInt64,
+    `last_offset` UInt64,
+    `messages` UInt64,
+    `refused` UInt64,
+    `last_kafka_timestamp` DateTime64(3, 'UTC'),
+    `read_at` DateTime64(3),
+    `timed` UInt64,
+    `late` UInt64,
+    `latency_histogram` Array(UInt32)
+)
+AS WITH
+    now64(3) AS stored_at,
+    (fault = '') AND (kafka_timestamp > toDateTime64(0, 3, 'UTC')) AS is_timed,
+    greatest(0, toUnixTimestamp64Milli(stored_at) - toUnixTimestamp64Milli(kafka_timestamp)) AS latency_ms
+SELECT
+    kafka_topic,
+    kafka_partition,
+    min(kafka_offset) AS first_offset,
+    max(kafka_offset) AS last_offset,
+    count() AS messages,
+    countIf(fault != '') AS refused,
+    max(kafka_timestamp) AS last_kafka_timestamp,
+    stored_at AS read_at,
+    countIf(is_timed) AS timed,
+    countIf(is_timed AND (latency_ms > 300000)) AS late,
+    CAST(countResampleIf(0, 176, 1)(toUInt8(least(175, floor(8 * log2(latency_ms + 1)))), is_timed), 'Array(UInt32)') AS latency_histogram
+FROM transactions_parsed
+GROUP BY
+    kafka_topic,
+    kafka_partition
+;
+
+-- object: merchants; words of its file: 7711d53c459942217f5313043fc050a6423d299601b9af01384f9f536f4406a5
+CREATE TABLE merchants
+(
+    `merchant_id` UInt32,
+    `merchant_name` String,
+    `country` LowCardinality(String),
+    `category_code` LowCardinality(String),
+    `snapshot_id` UInt32
+)
+ENGINE = MergeTree
+ORDER BY merchant_id
+SETTINGS index_granularity = 8192
+;
+
+-- object: merchants_dict; words of its file: 70944fc351e7acc852add83d15c7e34ce873e200323a03a7688eeffd2c265f82
+CREATE DICTIONARY merchants_dict
+(
+    `merchant_id` UInt32,
+    `merchant_name` String,
+    `country` String,
+    `category_code` String,
+    `snapshot_id` UInt32
+)
+PRIMARY KEY merchant_id
+SOURCE(CLICKHOUSE(NAME paystream_dictionaries TABLE 'merchants'))
+LIFETIME(MIN 0 MAX 0)
+LAYOUT(HASHED())
+;
+
+-- object: merchants_history; words of its file: adf05a9e7d2b84491e5c748b4ccf1c7a1a757cb7f933dee069013bdae3ddcb1c
+CREATE TABLE merchants_history
+(
+    `merchant_id` UInt32,
+    `merchant_name` String,
+    `country` LowCardinality(String),
+    `category_code` LowCardinality(String),
+    `snapshot_id` UInt32
+)
+ENGINE = MergeTree
+PARTITION BY snapshot_id
+ORDER BY merchant_id
+SETTINGS index_granularity = 8192
+;
+
+-- object: quarantine; words of its file: f4ae4ab4420597aedddc06913f705eae6a4573e558927956998445a5b87a6e2c
+CREATE TABLE quarantine
+(
+    `reason` LowCardinality(String),
+    `raw_message` String CODEC(ZSTD(3)),
+    `kafka_key` String,
+    `kafka_topic` LowCardinality(String),
+    `kafka_partition` UInt32,
+    `kafka_offset` UInt64,
+    `kafka_timestamp` DateTime64(3, 'UTC'),
+    `quarantined_at` DateTime64(3, 'UTC'),
+    INDEX lately quarantined_at TYPE minmax GRANULARITY 1
+)
+ENGINE = ReplacingMergeTree(quarantined_at)
+ORDER BY (kafka_topic, kafka_partition, kafka_offset, kafka_timestamp)
+TTL toDateTime(quarantined_at) + toIntervalDay(90)
+SETTINGS index_granularity = 8192
+;
+
+-- object: quarantine_mv; words of its file: 20ee03b95c6eb8cca735c760e34b9528bf64fb9fdda24e408cbf30a5e8ebf18b
+CREATE MATERIALIZED VIEW quarantine_mv TO quarantine
+(
+    `reason` LowCardinality(String),
+    `raw_message` String,
+    `kafka_key` String,
+    `kafka_topic` LowCardinality(String),
+    `kafka_partition` UInt32,
+    `kafka_offset` UInt64,
+    `kafka_timestamp` DateTime64(3, 'UTC'),
+    `quarantined_at` DateTime64(3)
+)
+AS SELECT
+    fault AS reason,
+    message AS raw_message,
+    kafka_key,
+    kafka_topic,
+    kafka_partition,
+    kafka_offset,
+    kafka_timestamp,
+    now64(3) AS quarantined_at
+FROM transactions_parsed
+WHERE fault != ''
+;
+
+-- object: quarantine_replays; words of its file: 949805888e040f618ca57baea87af9d4417d77de89ae05572e62708eb99e27dc
+CREATE TABLE quarantine_replays
+(
+    `kafka_topic` LowCardinality(String),
+    `kafka_partition` UInt32,
+    `kafka_offset` UInt64,
+    `kafka_timestamp` DateTime64(3, 'UTC'),
+    `replay_id` UUID,
+    `state` Enum8('sending' = 0, 'not_sent' = 1, 'sent' = 2),
+    `state_version` UInt8 MATERIALIZED toUInt8(state),
+    `replayed_at` DateTime64(3, 'UTC'),
+    `replayed_by` String,
+    `new_partition` UInt32,
+    `new_offset` UInt64,
+    `new_timestamp` DateTime64(3, 'UTC')
+)
+ENGINE = ReplacingMergeTree(state_version)
+ORDER BY (kafka_topic, kafka_partition, kafka_offset, kafka_timestamp, replay_id)
+TTL toDateTime(replayed_at) + toIntervalYear(1)
+SETTINGS index_granularity = 8192
+;
+
+-- object: repaired_days; words of its file: c815b497bdcd9121406c1ad9c65184205f50b5e78d56017c85fd2af9cc225e99
+CREATE TABLE repaired_days
+(
+    `day` Date,
+    `rates_hash` UInt64,
+    `fx_snapshot_id` UInt32,
+    `merchants_snapshot_id` UInt32,
+    `restated_snapshot_id` UInt32,
+    `repaired_at` DateTime64(3, 'UTC')
+)
+ENGINE = ReplacingMergeTree(repaired_at)
+ORDER BY day
+SETTINGS index_granularity = 8192
+;
+
+-- object: report_merchant_by_day; words of its file: 62dbe9fd9086e392fd9647533b21f74ceaf73110928d134b6afa157b32c78b4e
+CREATE VIEW report_merchant_by_day
+(
+    `day` Date,
+    `merchant_id` UInt32,
+    `merchant_name` String,
+    `currency` LowCardinality(String),
+    `status` LowCardinality(String),
+    `reporting_currency` LowCardinality(String),
+    `transactions` UInt64,
+    `amount` Decimal(38, 4),
+    `amount_reporting` Nullable(Decimal(38, 4)),
+    `transactions_without_rate` UInt64,
+    `transactions_with_provisional_rate` UInt64
+)
+AS SELECT
+    toDate(created_at) AS day,
+    merchant_id,
+    any(t.merchant_name) AS merchant_name,
+    currency,
+    status,
+    reporting_currency,
+    count() AS transactions,
+    sum(t.amount) AS amount,
+    sum(t.amount_reporting) AS amount_reporting,
+    countIf(isNull(t.amount_reporting)) AS transactions_without_rate,
+    countIf(enrichment_status = 'fx_provisional') AS transactions_with_provisional_rate
+FROM transactions_current AS t
+GROUP BY
+    day,
+    merchant_id,
+    currency,
+    status,
+    reporting_currency
+;
+
+-- object: transactions; words of its file: d157d4a190da8c3dcc1a907de747cbd130ef20a69cfabfed2c5cfd0f0e1aeb56
+CREATE TABLE transactions
+(
+    `transaction_id` UUID,
+    `created_at` DateTime64(6, 'UTC') CODEC(Delta(8), ZSTD(1)),
+    `merchant_id` UInt32,
+    `amount` Decimal(18, 4),
+    `currency` LowCardinality(String),
+    `status` LowCardinality(String),
+    `updated_at` DateTime64(6, 'UTC') CODEC(Delta(8), ZSTD(1)),
+    `merchant_name` String CODEC(ZSTD(1)),
+    `merchant_country` LowCardinality(String),
+    `merchant_category_code` LowCardinality(String),
+    `merchant_snapshot_id` UInt32,
+    `fx_rate` Nullable(Decimal(38, 12)),
+    `fx_rate_date` Nullable(Date),
+    `amount_reporting` Nullable(Decimal(38, 4)),
+    `reporting_currency` LowCardinality(String),
+    `fx_snapshot_id` UInt32,
+    `enrichment_status` LowCardinality(String),
+    `enrichment_revision` UInt16 DEFAULT 0,
+    `version` UInt64 MATERIALIZED bitOr(bitShiftLeft(toUInt64(toUnixTimestamp64Micro(updated_at)), 12), enrichment_revision) CODEC(Delta(8), ZSTD(1)),
+    `kafka_topic` LowCardinality(String),
+    `kafka_partition` UInt32,
+    `kafka_offset` UInt64 CODEC(Delta(8), ZSTD(1)),
+    `kafka_timestamp` DateTime64(3, 'UTC') CODEC(Delta(8), ZSTD(1)),
+    `ingested_at` DateTime64(3, 'UTC') CODEC(Delta(8), ZSTD(1)),
+    `enriched_at` DateTime64(3, 'UTC') DEFAULT ingested_at CODEC(Delta(8), ZSTD(1)),
+    INDEX pending enrichment_status TYPE set(4) GRANULARITY 1
+)
+ENGINE = ReplacingMergeTree(version)
+PARTITION BY toYYYYMM(created_at)
+PRIMARY KEY (toDate(created_at), merchant_id)
+ORDER BY (toDate(created_at), merchant_id, transaction_id)
+SETTINGS index_granularity = 8192
+;
+
+-- object: transactions_current; words of its file: 3bb64f28dbeba95d99266795b5f7ca5c5cc42acb95c38b2422d05c59286ec03e
+CREATE VIEW transactions_current
+(
+    `transaction_id` UUID,
+    `created_at` DateTime64(6, 'UTC'),
+    `merchant_id` UInt32,
+    `amount` Decimal(18, 4),
+    `currency` LowCardinality(String),
+    `status` LowCardinality(String),
+    `updated_at` DateTime64(6, 'UTC'),
+    `merchant_name` String,
+    `merchant_country` LowCardinality(String),
+    `merchant_category_code` LowCardinality(String),
+    `merchant_snapshot_id` UInt32,
+    `fx_rate` Nullable(Decimal(38, 12)),
+    `fx_rate_date` Nullable(Date),
+    `amount_reporting` Nullable(Decimal(38, 4)),
+    `reporting_currency` LowCardinality(String),
+    `fx_snapshot_id` UInt32,
+    `enrichment_status` LowCardinality(String),
+    `enrichment_revision` UInt16,
+    `kafka_topic` LowCardinality(String),
+    `kafka_partition` UInt32,
+    `kafka_offset` UInt64,
+    `kafka_timestamp` DateTime64(3, 'UTC'),
+    `ingested_at` DateTime64(3, 'UTC'),
+    `enriched_at` DateTime64(3, 'UTC')
+)
+AS SELECT *
+FROM transactions
+FINAL
+SETTINGS do_not_merge_across_partitions_select_final = 1
+;
+
+-- object: transactions_mv; words of its file: 21deb0a31f23193e20d64036584cdc423a9fa820902997d9eeb18ddb4c031b3c
+CREATE MATERIALIZED VIEW transactions_mv TO transactions
+(
+    `transaction_id` UUID,
+    `created_at` DateTime64(6, 'UTC'),
+    `merchant_id` UInt32,
+    `amount` Decimal(18, 4),
+    `currency` LowCardinality(String),
+    `status` LowCardinality(String),
+    `updated_at` DateTime64(6, 'UTC'),
+    `merchant_name` String,
+    `merchant_country` String,
+    `merchant_category_code` String,
+    `merchant_snapshot_id` UInt32,
+    `fx_rate` Nullable(Decimal(38, 12)),
+    `fx_rate_date` Nullable(Date),
+    `amount_reporting` Nullable(Decimal(38, 4)),
+    `reporting_currency` String,
+    `fx_snapshot_id` UInt32,
+    `enrichment_status` String,
+    `kafka_topic` LowCardinality(String),
+    `kafka_partition` UInt32,
+    `kafka_offset` UInt64,
+    `kafka_timestamp` DateTime64(3, 'UTC'),
+    `ingested_at` DateTime64(3)
+)
+AS WITH
+    dictGetOrNull('merchants_dict', ('merchant_name', 'country', 'category_code', 'snapshot_id'), merchant_id) AS merchant,
+    dictGetOrNull('fx_rates_dict', ('rate', 'rate_date', 'is_latest', 'reporting_currency', 'snapshot_id'), tuple(currency), toDate(created_at)) AS fx
+SELECT
+    transaction_id,
+    created_at,
+    merchant_id,
+    amount,
+    currency,
+    status,
+    updated_at,
+    ifNull(merchant.1, '') AS merchant_name,
+    ifNull(merchant.2, '') AS merchant_country,
+    ifNull(merchant.3, '') AS merchant_category_code,
+    ifNull(merchant.4, 0) AS merchant_snapshot_id,
+    fx.1 AS fx_rate,
+    fx.2 AS fx_rate_date,
+    CAST(round(amount * (fx.1), 4), 'Nullable(Decimal(38, 4))') AS amount_reporting,
+    ifNull(fx.4, '') AS reporting_currency,
+    ifNull(fx.5, 0) AS fx_snapshot_id,
+    multiIf(isNull(merchant.4), 'merchant_pending', isNull(fx.1), 'fx_pending', (fx.3) AND ((fx.2) < toDate(created_at)), 'fx_provisional', 'ok') AS enrichment_status,
+    kafka_topic,
+    kafka_partition,
+    kafka_offset,
+    kafka_timestamp,
+    now64(3) AS ingested_at
+FROM transactions_parsed
+WHERE fault = ''
+;
+
+-- object: transactions_parsed; words of its file: 4b8c094c2b976a401cd9784c2588445b78747daebda2722df6ff676274873867
+CREATE TABLE transactions_parsed
+(
+    `fault` LowCardinality(String),
+    `transaction_id` UUID,
+    `merchant_id` UInt32,
+    `amount` Decimal(18, 4),
+    `currency` LowCardinality(String),
+    `status` LowCardinality(String),
+    `created_at` DateTime64(6, 'UTC'),
+    `updated_at` DateTime64(6, 'UTC'),
+    `message` String,
+    `kafka_key` String,
+    `kafka_topic` LowCardinality(String),
+    `kafka_partition` UInt32,
+    `kafka_offset` UInt64,
+    `kafka_timestamp` DateTime64(3, 'UTC')
+)
+ENGINE = `Null`
+;
+
+-- object: transactions_parsed_mv; words of its file: 8edadb1f55717f54443c4606163c89ceb69e4ce74d11a68d1c38977160929c88
+CREATE MATERIALIZED VIEW transactions_parsed_mv TO transactions_parsed
+(
+    `fault` String,
+    `transaction_id` UUID,
+    `merchant_id` UInt32,
+    `amount` Decimal(18, 4),
+    `currency` String,
+    `status` String,
+    `created_at` DateTime64(6, 'UTC'),
+    `updated_at` DateTime64(6, 'UTC'),
+    `message` String,
+    `kafka_key` String,
+    `kafka_topic` LowCardinality(String),
+    `kafka_partition` UInt32,
+    `kafka_offset` UInt64,
+    `kafka_timestamp` DateTime64(3)
+)
+AS WITH
+    JSONExtract(message, 'Tuple(transaction_id String, merchant_id String, amount String, currency String, status String, created_at String, updated_at String)') AS field,
+    JSONExtractKeys(message) AS keys,
+    arrayDistinct(extractAll(message, '"amount"\\s*:\\s*([0-9][0-9.eE+-]*)')) AS amount_literals,
+    multiIf(JSONType(message, 'amount') = 'String', field.amount, (length(amount_literals) = 1) AND (toFloat64OrNull(amount_literals[1]) = toFloat64OrNull(field.amount)) AND (NOT match(message, '\\\\u[^"]*"\\s*:')), amount_literals[1], '') AS amount_text,
+    '^[1-9][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[T ]([01][0-9]|2[0-3]):([0-5][0-9]:[0-5][0-9]|[25]9:60)([.][0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$' AS rfc3339,
+    upper(field.created_at) AS created_at_text,
+    upper(field.updated_at) AS updated_at_text,
+    toUUIDOrNull(field.transaction_id) AS transaction_id_value,
+    toUInt32OrNull(field.merchant_id) AS merchant_id_value,
+    toDecimal64OrNull(amount_text, 4) AS amount_value,
+    if(match(created_at_text, rfc3339), parseDateTime64BestEffortOrNull(created_at_text, 6, 'UTC'), NULL) AS created_at_value,
+    if(match(updated_at_text, rfc3339), parseDateTime64BestEffortOrNull(updated_at_text, 6, 'UTC'), NULL) AS updated_at_value
+SELECT
+    multiIf(empty(keys), multiIf(NOT isValidJSON(message), 'not_json', JSONType(message) != 'Object', 'not_an_object', 'transaction_id_missing'), length(keys) != arrayUniq(keys), 'duplicate_field', empty(field.transaction_id), 'transaction_id_missing', (NOT match(field.transaction_id, '^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$')) OR isNull(transaction_id_value), 'transaction_id_malformed', empty(field.merchant_id), 'merchant_id_missing', (NOT match(field.merchant_id, '^[1-9][0-9]{0,9}$')) OR isNull(merchant_id_value) OR (JSONType(message, 'merchant_id') = 'Double'), 'merchant_id_malformed', empty(field.amount), 'amount_missing', (NOT match(amount_text, '^(0|[1-9][0-9]{0,13})([.][0-9]{1,4})?$')) OR isNull(amount_value), 'amount_malformed', amount_value = 0, 'amount_not_positive', empty(field.currency), 'currency_missing', (field.currency NOT IN ('AED', 'AFN', 'ALL', 'AMD', 'AOA', 'ARS', 'AUD', 'AWG', 'AZN', 'BAM', 'BBD', 'BDT', 'BHD', 'BIF', 'BMD', 'BND', 'BOB', 'BOV', 'BRL', 'BSD', 'BTN', 'BWP', 'BYN', 'BZD', 'CAD', 'CDF', 'CHE', 'CHF', 'CHW', 'CLF', 'CLP', 'CNY', 'COP', 'COU', 'CRC', 'CUP', 'CVE', 'CZK', 'DJF', 'DKK', 'DOP', 'DZD', 'EGP', 'ERN', 'ETB', 'EUR', 'FJD', 'FKP', 'GBP', 'GEL', 'GHS', 'GIP', 'GMD', 'GNF', 'GTQ', 'GYD', 'HKD', 'HNL', 'HTG', 'HUF', 'IDR', 'ILS', 'INR', 'IQD', 'IRR', 'ISK', 'JMD', 'JOD', 'JPY', 'KES', 'KGS', 'KHR', 'KMF', 'KPW', 'KRW', 'KWD', 'KYD', 'KZT', 'LAK', 'LBP', 'LKR', 'LRD', 'LSL', 'LYD', 'MAD', 'MDL', 'MGA', 'MKD', 'MMK', 'MNT', 'MOP', 'MRU', 'MUR', 'MVR', 'MWK', 'MXN', 'MXV', 'MYR', 'MZN', 'NAD', 'NGN', 'NIO', 'NOK', 'NPR', 'NZD', 'OMR', 'PAB', 'PEN', 'PGK', 'PHP', 'PKR', 'PLN', 'PYG', 'QAR', 'RON', 'RSD', 'RUB', 'RWF', 'SAR', 'SBD', 'SCR', 'SDG', 'SEK', 'SGD', 'SHP', 'SLE', 'SOS', 'SRD', 'SSP', 'STN', 'SVC', 'SYP', 'SZL', 'THB', 'TJS', 'TMT', 'TND', 'TOP', 'TRY', 'TTD', 'TWD', 'TZS', 'UAH', 'UGX', 'USD', 'USN', 'UYI', 'UYU', 'UYW', 'UZS', 'VED', 'VES', 'VND', 'VUV', 'WST', 'XAD', 'XAF', 'XAG', 'XAU', 'XBA', 'XBB', 'XBC', 'XBD', 'XCD', 'XCG', 'XDR', 'XOF', 'XPD', 'XPF', 'XPT', 'XSU', 'XTS', 'XUA', 'XXX', 'YER', 'ZAR', 'ZMW', 'ZWG', 'ANG', 'BGN', 'CUC', 'HRK', 'SLL', 'ZWL')), 'currency_unknown', empty(field.status), 'status_missing', (field.status NOT IN ('authorized', 'captured', 'settled', 'refunded', 'charged_back', 'failed')), 'status_unknown', empty(field.created_at), 'created_at_missing', isNull(created_at_value), 'created_at_malformed', created_at_value > (now() + toIntervalMinute(5)), 'created_at_in_future', created_at_value < (toStartOfMonth(now()) - toIntervalMonth(96)), 'created_at_too_old', empty(field.updated_at), 'updated_at_missing', isNull(updated_at_value), 'updated_at_malformed', updated_at_value > (now() + toIntervalMinute(5)), 'updated_at_in_future', updated_at_value < (toStartOfMonth(now()) - toIntervalMonth(96)), 'updated_at_too_old', '') AS fault,
+    ifNull(transaction_id_value, toUUID('00000000-0000-0000-0000-000000000000')) AS transaction_id,
+    ifNull(merchant_id_value, 0) AS merchant_id,
+    ifNull(amount_value, 0) AS amount,
+    field.currency AS currency,
+    field.status AS status,
+    ifNull(created_at_value, toDateTime64(0, 6, 'UTC')) AS created_at,
+    ifNull(updated_at_value, toDateTime64(0, 6, 'UTC')) AS updated_at,
+    message,
+    _key AS kafka_key,
+    _topic AS kafka_topic,
+    toUInt32(_partition) AS kafka_partition,
+    _offset AS kafka_offset,
+    ifNull(_timestamp_ms, toDateTime64(0, 3, 'UTC')) AS kafka_timestamp
+FROM transactions_queue
+;
+
+-- object: transactions_queue; words of its file: 8fade4c5c891fe12b0450a6c7beb719c22d8b1dfd24afb1349cd613d832183b5
+CREATE TABLE transactions_queue
+(
+    `message` String
+)
+ENGINE = Kafka(paystream_kafka)
+SETTINGS kafka_consumer_reschedule_ms = 10, kafka_flush_interval_ms = 150, kafka_format = 'RawBLOB', kafka_max_block_size = 262144, kafka_num_consumers = 2, kafka_poll_max_batch_size = 65536, kafka_poll_timeout_ms = 50, kafka_thread_per_consumer = 1
+;
+
+-- object: transactions_to_repair; words of its file: f314fe452c211ae5a47d3ea49c24b6af1adaaa62b46bd5bc30d6b3942e24a2d3
+CREATE VIEW transactions_to_repair
+AS WITH
+    dictGetOrNull('merchants_dict', ('merchant_name', 'country', 'category_code', 'snapshot_id'), t.merchant_id) AS merchant,
+    dictGetOrNull('fx_rates_dict', ('rate', 'rate_date', 'is_latest', 'reporting_currency', 'snapshot_id'), tuple(t.currency), toDate(t.created_at)) AS fx,
+    isNotNull(merchant.4) AND ((t.merchant_snapshot_id = 0) OR ({restate_merchants:Bool} AND ((t.merchant_name, t.merchant_country, t.merchant_category_code) != (assumeNotNull(merchant.1), assumeNotNull(merchant.2), assumeNotNull(merchant.3))))) AS takes_merchant,
+    isNotNull(fx.1) AND (t.reporting_currency IN ('', assumeNotNull(fx.4))) AS has_rate,
+    has_rate AND (isNull(t.fx_rate) OR ((assumeNotNull(t.fx_rate), assumeNotNull(t.fx_rate_date)) != (assumeNotNull(fx.1), assumeNotNull(fx.2)))) AS takes_rate,
+    multiIf((t.merchant_snapshot_id = 0) AND (NOT takes_merchant), 'merchant_pending', isNull(t.fx_rate) AND (NOT takes_rate), 'fx_pending', if(has_rate, (fx.3) AND ((fx.2) < toDate(t.created_at)), (t.enrichment_status = 'fx_provisional') OR ((t.enrichment_status = 'merchant_pending') AND (t.fx_rate_date < toDate(t.created_at)))), 'fx_provisional', 'ok') AS status_now
+SELECT
+    t.transaction_id AS transaction_id,
+    t.created_at AS created_at,
+    t.merchant_id AS merchant_id,
+    t.amount AS amount,
+    t.currency AS currency,
+    t.status AS status,
+    t.updated_at AS updated_at,
+    if(takes_merchant, assumeNotNull(merchant.1), t.merchant_name) AS merchant_name,
+    if(takes_merchant, assumeNotNull(merchant.2), t.merchant_country) AS merchant_country,
+    if(takes_merchant, assumeNotNull(merchant.3), t.merchant_category_code) AS merchant_category_code,
+    if(takes_merchant, assumeNotNull(merchant.4), t.merchant_snapshot_id) AS merchant_snapshot_id,
+    if(takes_rate, fx.1, t.fx_rate) AS fx_rate,
+    if(takes_rate, fx.2, t.fx_rate_date) AS fx_rate_date,
+    if(takes_rate, CAST(round(t.amount * (fx.1), 4), 'Nullable(Decimal(38, 4))'), t.amount_reporting) AS amount_reporting,
+    if(takes_rate, assumeNotNull(fx.4), t.reporting_currency) AS reporting_currency,
+    if(has_rate, assumeNotNull(fx.5), t.fx_snapshot_id) AS fx_snapshot_id,
+    status_now AS enrichment_status,
+    t.enrichment_revision + 1 AS enrichment_revision,
+    t.kafka_topic AS kafka_topic,
+    t.kafka_partition AS kafka_partition,
+    t.kafka_offset AS kafka_offset,
+    t.kafka_timestamp AS kafka_timestamp,
+    t.ingested_at AS ingested_at,
+    now64(3) AS enriched_at,
+    t.enrichment_status AS stored_enrichment_status,
+    t.amount_reporting AS stored_amount_reporting
+FROM transactions AS t
+FINAL
+WHERE (takes_merchant OR takes_rate OR (status_now != t.enrichment_status)) AND (t.enrichment_revision < 4095)
+SETTINGS do_not_merge_across_partitions_select_final = 1
+;

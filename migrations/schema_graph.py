@@ -1,0 +1,709 @@
+"""The schema's files as a graph: what each object reads and writes, and what each column is made of.
+
+Reads ``sql/`` and ``dictionaries/`` alone, no server. ClickHouse's own names are resolved as the engine does: an alias
+of the SELECT or of its WITH before a column of the source, except within the alias's own definition.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path, PurePosixPath
+from typing import ClassVar, Literal
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.dialects.clickhouse import ClickHouse
+from sqlglot.errors import SqlglotError
+
+from paystream.settings import REPOSITORY
+
+Kind = Literal["table", "view", "materialized view", "dictionary"]
+Role = Literal["value", "key", "function"]
+
+TOPIC = "topic"
+"""The object that a message's fields belong to."""
+
+WHOLE_MESSAGE = "(whole message)"
+
+_CLOCKS = "now now64 nowInBlock nowInBlock64 today yesterday curdate current_date current_timestamp UTCTimestamp"
+_RANDOMS = (
+    "rand rand32 rand64 randConstant randCanonical randUniform randNormal randBernoulli randomString randomFixedString"
+    " randomPrintableASCII randomStringUTF8 generateUUIDv4 generateUUIDv7 generateULID generateSnowflakeID"
+    " rowNumberInAllBlocks rowNumberInBlock blockNumber"
+)
+UNSTABLE = frozenset(f"{_CLOCKS} {_RANDOMS}".lower().split())
+"""Functions, in lower case, that give another value each time the same message comes."""
+
+_DICTIONARY_FUNCTION = re.compile(r"dict(Get|Has|IsIn)", re.IGNORECASE)
+_TYPED_JSON = re.compile(r"(JSONExtract|JSON_VALUE|JSONType|JSONHas|JSONLength|simpleJSON|visitParam)", re.IGNORECASE)
+_WITHOUT_FIELD = re.compile(r"JSONExtractKeys$", re.IGNORECASE)
+
+RAW_FORMATS = frozenset({"rawblob", "lineasstring", "jsonasstring", "jsonasobject"})
+"""Formats, in lower case, whose single column is the message itself."""
+
+KAFKA_COLUMNS = {
+    "_key": ("String", "(key)"),
+    "_topic": ("LowCardinality(String)", "(topic name)"),
+    "_partition": ("UInt64", "(partition)"),
+    "_offset": ("UInt64", "(offset)"),
+    "_timestamp": ("Nullable(DateTime)", "(timestamp)"),
+    "_timestamp_ms": ("Nullable(DateTime64(3))", "(timestamp)"),
+    "_headers.name": ("Array(String)", "(headers)"),
+    "_headers.value": ("Array(String)", "(headers)"),
+    "_error": ("String", "(parser's error)"),
+    "_raw_message": ("String", WHOLE_MESSAGE),
+}
+"""The columns that every Kafka table has unsaid: type, and what of the message they hold."""
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """Something that a column is made of.
+
+    ``key``: a value is found by it (a dictionary's key). ``function``: a clock or a random, ``column`` is its name.
+    """
+
+    object: str
+    column: str
+    role: Role = "value"
+
+    def __str__(self) -> str:
+        return f"{self.object}.{self.column}" if self.object else self.column
+
+
+@dataclass(frozen=True)
+class Making:
+    """One way in which a column comes about: by which object, with which expression, out of what."""
+
+    by: str
+    expression: str
+    leaves: tuple[Leaf, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class SchemaObject:
+    """One object as its file says it."""
+
+    name: str
+    kind: Kind
+    path: str
+    """Relative to the root that was read, with forward slashes."""
+    text: str
+    tree: exp.Create
+
+    @cached_property
+    def engine(self) -> str:
+        """The table engine's name, ``""`` for a view or dictionary."""
+        found = self.tree.find(exp.EngineProperty)
+        if found is None:
+            return ""
+        return "Null" if isinstance(found.this, exp.Null) else found.this.name
+
+    @cached_property
+    def settings(self) -> dict[str, str]:
+        """The table's own settings, names in lower case."""
+        properties = self.tree.args.get("properties")
+        found = [one for one in properties.expressions if isinstance(one, exp.SettingsProperty)] if properties else []
+        pairs = [pair for one in found for pair in one.expressions]
+        return {pair.this.name.lower(): pair.expression.name for pair in pairs}
+
+    @cached_property
+    def definitions(self) -> dict[str, exp.ColumnDef]:
+        """The declared columns."""
+        schema = self.tree.this
+        if not isinstance(schema, exp.Schema):
+            return {}
+        return {one.name: one for one in schema.expressions if isinstance(one, exp.ColumnDef)}
+
+    @cached_property
+    def types(self) -> dict[str, str]:
+        """The declared columns' types, ``""`` where the file leaves a type to the engine."""
+        return {name: type_text(one.kind) for name, one in self.definitions.items()}
+
+    @cached_property
+    def defaults(self) -> dict[str, exp.Expression]:
+        """What columns hold where nothing is inserted: DEFAULT, MATERIALIZED, ALIAS or EPHEMERAL."""
+        kinds = (exp.DefaultColumnConstraint, exp.ComputedColumnConstraint, exp.EphemeralColumnConstraint)
+        return {
+            name: constraint.kind.this
+            for name, one in self.definitions.items()
+            for constraint in one.args.get("constraints") or []
+            if isinstance(constraint.kind, kinds)
+        }
+
+    @cached_property
+    def query(self) -> exp.Query | None:
+        """The SELECT of a view."""
+        found = self.tree.expression
+        return found if isinstance(found, exp.Query) else None
+
+    @cached_property
+    def target(self) -> str | None:
+        """The table that a materialized view writes to; itself where it has an engine of its own."""
+        if self.kind != "materialized view":
+            return None
+        found = self.tree.find(exp.ToTableProperty)
+        return found.this.name if found else self.name
+
+    @property
+    def is_refreshed(self) -> bool:
+        """Whether a materialized view runs by the clock, not with each block."""
+        return self.tree.find(exp.AutoRefreshProperty) is not None
+
+    @property
+    def is_kafka(self) -> bool:
+        return self.engine.lower() == "kafka"
+
+    @cached_property
+    def key_expressions(self) -> list[tuple[str, exp.Expression]]:
+        """What rows are sorted, partitioned and looked up by, each with the clause's name."""
+        properties = self.tree.args.get("properties")
+        found: list[tuple[str, exp.Expression]] = []
+        for one in properties.expressions if properties and self.kind != "dictionary" else []:
+            if isinstance(one, exp.PartitionedByProperty):
+                found.append(("PARTITION BY", one.this))
+            elif isinstance(one, exp.Order):
+                found += [
+                    ("ORDER BY", part.this if isinstance(part, exp.Ordered) else part) for part in one.expressions
+                ]
+            elif isinstance(one, exp.PrimaryKey):
+                found += [
+                    ("PRIMARY KEY", part.this if isinstance(part, exp.Ordered) else part) for part in one.expressions
+                ]
+        return found
+
+    @cached_property
+    def dictionary_source(self) -> str | None:
+        """The table or view that a dictionary is loaded from, None where it is no table of ClickHouse's."""
+        for one in self.tree.find_all(exp.DictProperty):
+            if one.this == "SOURCE":
+                for setting in one.args.get("settings") or []:
+                    if setting.this.name.upper() == "TABLE":
+                        return setting.args["value"].name
+        return None
+
+    def comment(self, heading: str) -> str:
+        """Return what the file's head says after a heading such as ``Written by:``, ``""`` if nothing."""
+        found = re.search(rf"^--.*?{re.escape(heading)}\s*(.*?)\.(?:\s|$)", self.text, re.MULTILINE)
+        return found[1] if found else ""
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A file that is not one CREATE of an object named as the file."""
+
+    path: str
+    cause: str
+    what_next: str
+
+
+def function_name(node: exp.Expression) -> str:
+    """Return the name of a function as the file spells it, ``""`` for what is no function."""
+    if isinstance(node, exp.Anonymous):
+        return node.name
+    if isinstance(node, (exp.CombinedAggFunc, exp.ParameterizedAgg, exp.AnonymousAggFunc)):
+        return str(node.this)
+    if isinstance(node, exp.Func) and not isinstance(node, (exp.Cast, exp.And, exp.Or)):
+        return node.meta.get("clickhouse_name") or node.sql_name()
+    return ""
+
+
+def arguments(node: exp.Expression) -> list[exp.Expression]:
+    """Return a function's arguments in the order of the file."""
+    if isinstance(node, (exp.Anonymous, exp.CombinedAggFunc, exp.ParameterizedAgg, exp.AnonymousAggFunc)):
+        return list(node.expressions)
+    return list(node.iter_expressions())
+
+
+def type_text(kind: exp.Expression | None) -> str:
+    """Return a type as ClickHouse spells it, ``""`` for none."""
+    # sqlglot writes a nested Date in capitals, which the engine takes for an alias, but its own text has not.
+    return re.sub(r"\bDATE\b", "Date", kind.sql(dialect="clickhouse")) if kind else ""
+
+
+def dictionary_call(node: exp.Expression) -> tuple[str, list[str], list[exp.Expression]] | None:
+    """Return the dictionary, the attributes and the key of a ``dictGet…`` with literal names; None for anything else.
+
+    ``dictHas`` and its like have no attributes.
+    """
+    name = function_name(node)
+    if not _DICTIONARY_FUNCTION.match(name):
+        return None
+    given = arguments(node)
+    if not given or not (isinstance(given[0], exp.Literal) and given[0].is_string):
+        return None
+    dictionary = given[0].name.rsplit(".", 1)[-1]
+    if not name.lower().startswith("dictget") or name.lower() in ("dictgethierarchy", "dictgetchildren"):
+        return dictionary, [], given[1:]
+    attributes = _literals(given[1]) if len(given) > 1 else []
+    return dictionary, attributes, given[2:]
+
+
+def _literals(node: exp.Expression) -> list[str]:
+    parts = node.expressions if isinstance(node, exp.Tuple) else [node.this if isinstance(node, exp.Paren) else node]
+    return [part.name for part in parts if isinstance(part, exp.Literal) and part.is_string]
+
+
+@dataclass(frozen=True, eq=False)
+class Scope:
+    """The names that one SELECT can use."""
+
+    graph: "Graph"
+    select: exp.Select
+    outer: "Scope | None" = None
+
+    @cached_property
+    def aliases(self) -> dict[str, exp.Expression]:
+        """Expressions by the name that the WITH or the SELECT's list gives them."""
+        found = dict(self.outer.aliases) if self.outer else {}
+        with_ = self.select.args.get("with_")
+        for one in with_.expressions if with_ else []:
+            if one.args.get("scalar"):
+                found[one.alias] = one.this
+        for node in self.select.find_all(exp.Alias):
+            if node.parent_select is self.select:
+                found.setdefault(node.alias, node.this)
+        return found
+
+    @cached_property
+    def tables(self) -> dict[str, exp.Query]:
+        """The SELECTs that the WITH gives a name."""
+        found = dict(self.outer.tables) if self.outer else {}
+        with_ = self.select.args.get("with_")
+        for one in with_.expressions if with_ else []:
+            if not one.args.get("scalar"):
+                found[one.alias] = one.this
+        return found
+
+    @cached_property
+    def sources(self) -> dict[str, "str | list[Scope]"]:
+        """What the SELECT reads, by the name it goes by: an object's name, or the scopes of a subquery."""
+        found: dict[str, str | list[Scope]] = {}
+        from_ = self.select.args.get("from_")
+        nodes = [from_.this] if from_ else []
+        nodes += [one.this for one in self.select.args.get("joins") or [] if one.args.get("kind") != "ARRAY"]
+        for number, node in enumerate(nodes):
+            node = node.this if isinstance(node, exp.Final) else node
+            if isinstance(node, exp.Table):
+                name = node.alias_or_name
+                found[name] = self._scopes(self.tables[node.name]) if node.name in self.tables else node.name
+            elif isinstance(node, (exp.Subquery, exp.Query)):
+                query = node.unnest() if isinstance(node, exp.Subquery) else node
+                found[node.alias or f"({number})"] = self._scopes(query)
+        return found
+
+    def nested(self, select: exp.Select) -> "Scope":
+        """Return the scope of a SELECT that stands somewhere within this one, or of this one itself."""
+        if select is self.select:
+            return self
+        parent = select.parent_select
+        return Scope(self.graph, select, self.nested(parent) if parent else None)
+
+    def _scopes(self, query: exp.Query) -> "list[Scope]":
+        return [Scope(self.graph, select, self) for select in selects_of(query)]
+
+    @cached_property
+    def outputs(self) -> dict[str, exp.Expression]:
+        """The SELECT's columns in order, with ``*`` written out."""
+        found: dict[str, exp.Expression] = {}
+        for node in self.select.expressions:
+            star = node.this if isinstance(node, exp.Column) else node
+            if isinstance(star, exp.Star):
+                excluded = {one.name for one in star.args.get("except_") or star.args.get("except") or []}
+                wanted = node.table if isinstance(node, exp.Column) else ""
+                for source, of in self.sources.items():
+                    if not wanted or source == wanted:
+                        for name in self.graph.columns_of(of):
+                            if name not in excluded:
+                                found.setdefault(name, exp.column(name, source if isinstance(of, str) else None))
+            else:
+                found[node.alias_or_name or node.sql(dialect="clickhouse")] = (
+                    node.this if isinstance(node, exp.Alias) else node
+                )
+        return found
+
+    def source_of(self, column: str, qualifier: str = "") -> "tuple[str, str | list[Scope]] | None":
+        """Return the source that a column comes from, None if no source has it."""
+        for name, of in self.sources.items():
+            if (not qualifier or qualifier == name) and column in self.graph.columns_of(of, virtual=True):
+                return name, of
+        # An object that is in no file has columns we cannot know: take it, if it is the only one.
+        if len(self.sources) == 1:
+            [(name, of)] = self.sources.items()
+            if isinstance(of, str) and (of not in self.graph.objects) and (not qualifier or qualifier == name):
+                return name, of
+        return None
+
+    def trace(self, node: exp.Expression, active: frozenset[str] = frozenset(), role: Role = "value") -> Iterator[Leaf]:
+        """Yield what an expression is made of, one step back: columns, topic fields, attributes, clocks."""
+        if isinstance(node, exp.Column):
+            yield from self._trace_column(node, active, role)
+            return
+        if isinstance(node, (exp.Subquery, exp.Query)):
+            for scope in self._scopes(node.unnest() if isinstance(node, exp.Subquery) else node):
+                for expression in scope.outputs.values():
+                    yield from scope.trace(expression, role=role)
+            return
+        name = function_name(node)
+        if name.lower() in UNSTABLE:
+            yield Leaf("", f"{name}()", "function")
+        if called := dictionary_call(node):
+            dictionary, attributes, key = called
+            for attribute in attributes:
+                yield Leaf(dictionary, attribute, role)
+            for part in key:
+                yield from self.trace(part, active, "key")
+            return
+        if name and (field_name := self._json_field(node)):
+            yield Leaf(TOPIC, field_name, role)
+            return
+        if name == "tupleElement":
+            given = arguments(node)
+            if len(given) > 1 and isinstance(given[1], exp.Literal):
+                yield from self._trace_element(given[0], given[1].name, active, role)
+                return
+        for child in node.iter_expressions():
+            yield from self.trace(child, active, role)
+
+    def _trace_column(self, node: exp.Column, active: frozenset[str], role: Role) -> Iterator[Leaf]:
+        qualifier, name = node.table, node.name
+        if qualifier and qualifier not in self.sources:
+            if qualifier in self.aliases and qualifier not in active:
+                yield from self._trace_element(self.aliases[qualifier], name, active | {qualifier}, role)
+                return
+            dotted = f"{qualifier}.{name}"
+            name, qualifier = (dotted if self.source_of(dotted) else qualifier), ""
+        if not qualifier and name in self.aliases and name not in active:
+            yield from self.trace(self.aliases[name], active | {name}, role)
+            return
+        found = self.source_of(name, qualifier)
+        if found is None:
+            yield Leaf("?", name, role)
+        elif isinstance(found[1], str):
+            yield Leaf(found[1], name, role)
+        else:
+            for scope in found[1]:
+                if name in scope.outputs:
+                    yield from scope.trace(scope.outputs[name], frozenset({name}), role)
+
+    def _trace_element(self, whole: exp.Expression, element: str, active: frozenset[str], role: Role) -> Iterator[Leaf]:
+        """One element of a tuple: of a dictionary's attributes or of a message's fields it is that one alone."""
+        if (
+            isinstance(whole, exp.Column)
+            and not whole.table
+            and whole.name in self.aliases
+            and whole.name not in active
+        ):
+            yield from self._trace_element(self.aliases[whole.name], element, active | {whole.name}, role)
+            return
+        if called := dictionary_call(whole):
+            dictionary, attributes, key = called
+            if element.isdigit() and 0 < int(element) <= len(attributes):
+                yield Leaf(dictionary, attributes[int(element) - 1], role)
+                for part in key:
+                    yield from self.trace(part, active, "key")
+                return
+        if function_name(whole).lower().startswith("jsonextract") and self._reads_message(arguments(whole)[0]):
+            names = _tuple_names(arguments(whole)[-1].name)
+            if element.isdigit() and int(element) <= len(names):
+                element = names[int(element) - 1]
+            yield Leaf(TOPIC, element, role)
+            return
+        yield from self.trace(whole, active, role)
+
+    def _json_field(self, node: exp.Expression) -> str | None:
+        name, given = function_name(node), arguments(node)
+        if not _TYPED_JSON.match(name) or _WITHOUT_FIELD.match(name) or len(given) < 2:
+            return None
+        if not self._reads_message(given[0]):
+            return None
+        # The last literal of JSONExtract is the type; those before it are the way to the field.
+        way = given[1:-1] if name.lower() in ("jsonextract", "jsonextractkeysandvalues") else given[1:]
+        names = [one.name for one in way if isinstance(one, exp.Literal)]
+        return ".".join(names) or None
+
+    def _reads_message(self, node: exp.Expression) -> bool:
+        leaves = list(self.trace(node)) if isinstance(node, exp.Column) else []
+        return len(leaves) == 1 and self.graph.is_message(leaves[0])
+
+
+def _tuple_names(type_text: str) -> list[str]:
+    found = re.fullmatch(r"\s*(?:Nullable\()?Tuple\((.*)\)\s*", type_text, re.DOTALL)
+    return [part.split()[0] for part in split_arguments(found[1])] if found else []
+
+
+def split_arguments(text: str) -> list[str]:
+    """Split a type's arguments at the commas that are not within parentheses or quotes."""
+    parts, depth, quoted, start = [], 0, False, 0
+    for at, sign in enumerate(text):
+        if sign == "'":
+            quoted = not quoted
+        elif not quoted and sign in "()":
+            depth += 1 if sign == "(" else -1
+        elif not quoted and sign == "," and depth == 0:
+            parts.append(text[start:at].strip())
+            start = at + 1
+    return [*parts, text[start:].strip()]
+
+
+def selects_of(query: exp.Expression) -> list[exp.Select]:
+    """Return the SELECTs of a query: one, or those that a UNION puts together."""
+    if isinstance(query, exp.SetOperation):
+        return selects_of(query.left) + selects_of(query.right)
+    if isinstance(query, exp.Subquery):
+        return selects_of(query.this)
+    return [query] if isinstance(query, exp.Select) else []
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """All objects by name, and the files that could not be read."""
+
+    objects: dict[str, SchemaObject]
+    unreadable: tuple[Unreadable, ...] = ()
+    _makings: dict[tuple[str, str], list[Making]] = field(default_factory=dict)
+    _scopes: dict[str, list[Scope]] = field(default_factory=dict)
+
+    @cached_property
+    def unread(self) -> set[str]:
+        """The names of objects that are in files which cannot be read: there, but with what columns nobody knows."""
+        return {PurePosixPath(one.path).stem for one in self.unreadable}
+
+    def scopes(self, name: str) -> list[Scope]:
+        """Return the SELECTs of a view, none for any other object."""
+        if name not in self._scopes:
+            query = self.objects[name].query if name in self.objects else None
+            self._scopes[name] = [Scope(self, select) for select in selects_of(query)] if query else []
+        return self._scopes[name]
+
+    def columns_of(self, source: "str | list[Scope]", virtual: bool = False) -> list[str]:
+        """Return the columns of an object or subquery; with ``virtual``, those of a Kafka table that are unsaid too."""
+        if not isinstance(source, str):
+            return list(source[0].outputs) if source else []
+        found = self.objects.get(source)
+        if found is None:
+            return []
+        if found.query is not None and not found.definitions:
+            return list(self.scopes(source)[0].outputs)
+        return [*found.types, *(KAFKA_COLUMNS if virtual and found.is_kafka else ())]
+
+    def type_of(self, leaf: Leaf) -> str:
+        """Return the declared type of a table's or dictionary's column, ``""`` where no file declares it."""
+        found = self.objects.get(leaf.object)
+        if found is None:
+            return ""
+        if found.is_kafka and leaf.column in KAFKA_COLUMNS:
+            return KAFKA_COLUMNS[leaf.column][0]
+        return found.types.get(leaf.column, "")
+
+    def reads(self, name: str) -> list[str]:
+        """Return the objects that a view's SELECT names anywhere, or that a dictionary is loaded from."""
+        found = self.objects[name]
+        if found.kind == "dictionary":
+            return [found.dictionary_source] if found.dictionary_source else []
+        if found.query is None:
+            return []
+        named = {cte.alias for cte in found.query.find_all(exp.CTE)}
+        tables = [node.name for node in found.query.find_all(exp.Table) if node.name and node.name not in named]
+        return list(dict.fromkeys(tables))
+
+    def trigger_of(self, name: str) -> str | None:
+        """Return the table whose blocks a materialized view runs with: the leftmost one of its FROM."""
+        found = self.objects[name]
+        if found.kind != "materialized view" or found.is_refreshed:
+            return None
+        scopes = self.scopes(name)
+        while scopes:
+            sources = list(scopes[0].sources.values())
+            if not sources:
+                return None
+            if isinstance(sources[0], str):
+                return sources[0]
+            scopes = sources[0]
+        return None
+
+    @cached_property
+    def ingest_views(self) -> list[str]:
+        """The materialized views that a message passes through, from a Kafka table on, each after what feeds it."""
+        reached = [name for name, one in self.objects.items() if one.is_kafka]
+        found: list[str] = []
+        for source in reached:
+            for name, one in sorted(self.objects.items()):
+                if name not in found and self.trigger_of(name) == source:
+                    found.append(name)
+                    if one.target and one.target not in reached:
+                        reached.append(one.target)
+        return found
+
+    def writers_of(self, table: str) -> list[str]:
+        """Return the materialized views that write to a table."""
+        return [name for name, one in sorted(self.objects.items()) if one.target == table and name != table]
+
+    def is_message(self, leaf: Leaf) -> bool:
+        """Return whether a column holds the message itself, as it came from the topic."""
+        seen: set[Leaf] = set()
+        while leaf not in seen:
+            seen.add(leaf)
+            found = self.objects.get(leaf.object)
+            if found is None:
+                return (leaf.object, leaf.column) == (TOPIC, WHOLE_MESSAGE)
+            if found.is_kafka:
+                return found.settings.get("kafka_format", "").lower() in RAW_FORMATS and leaf.column in found.types
+            makings = self.makings(leaf.object, leaf.column)
+            if len(makings) != 1 or len(makings[0].leaves) != 1 or not re.fullmatch(r"[\w.]+", makings[0].expression):
+                return False
+            leaf = makings[0].leaves[0]
+        return False
+
+    def makings(self, name: str, column: str) -> list[Making]:
+        """Return in which ways a column of an object comes about; nothing where it is written from outside."""
+        if (name, column) not in self._makings:
+            self._makings[name, column] = []  # until it is known, for tables that feed each other in a circle
+            self._makings[name, column] = self._find_makings(name, column)
+        return self._makings[name, column]
+
+    def _find_makings(self, name: str, column: str) -> list[Making]:
+        found = self.objects.get(name)
+        if found is None:
+            return []
+        if found.is_kafka:
+            what = KAFKA_COLUMNS[column][1] if column in KAFKA_COLUMNS else column
+            if column in found.types and found.settings.get("kafka_format", "").lower() in RAW_FORMATS:
+                what = WHOLE_MESSAGE
+            return [Making(name, "", (Leaf(TOPIC, what),))]
+        if found.kind == "dictionary":
+            source = found.dictionary_source
+            return [Making(name, "", (Leaf(source, column),))] if source else []
+        makings = [
+            Making(
+                view, _plain(scope.outputs[column]), _unique(scope.trace(scope.outputs[column], frozenset({column})))
+            )
+            for view in ([name] if found.query is not None and not found.definitions else self.writers_of(name))
+            for scope in self.scopes(view)
+            if column in scope.outputs
+        ]
+        if not makings and column in found.defaults:
+            default = found.defaults[column]
+            leaves = [Leaf(name, node.name) for node in default.find_all(exp.Column)]
+            clocks = [
+                Leaf("", f"{function_name(node)}()", "function")
+                for node in default.walk()
+                if function_name(node).lower() in UNSTABLE
+            ]
+            makings.append(Making(name, _plain(default), _unique(iter([*leaves, *clocks]))))
+        return makings
+
+    def origins(self, name: str, column: str) -> dict[Leaf, None]:
+        """Return everything that a column is made of, back to the topic, the loaded tables and the clocks."""
+        found: dict[Leaf, None] = {}
+        waiting = [Leaf(name, column)]
+        while waiting:
+            leaf = waiting.pop()
+            for making in self.makings(leaf.object, leaf.column) if leaf.role != "function" else []:
+                for one in making.leaves:
+                    # What a key is made of is a key too.
+                    one = Leaf(
+                        one.object, one.column, "key" if leaf.role == "key" and one.role == "value" else one.role
+                    )
+                    if one not in found:
+                        found[one] = None
+                        waiting.append(one)
+        return found
+
+
+class _Spelling(ClickHouse):
+    """ClickHouse's dialect, for people to read: what sqlglot writes otherwise than it is written here, as here."""
+
+    class Generator(ClickHouse.Generator):
+        TRANSFORMS: ClassVar = {
+            **ClickHouse.Generator.TRANSFORMS,
+            exp.If: lambda self, one: self.func("if", one.this, one.args.get("true"), one.args.get("false")),
+            exp.NEQ: lambda self, one: self.binary(one, "!="),
+        }
+
+
+def _plain(node: exp.Expression) -> str:
+    return " ".join(node.sql(dialect=_Spelling, comments=False).split())
+
+
+def _unique(leaves: Iterator[Leaf]) -> tuple[Leaf, ...]:
+    return tuple(dict.fromkeys(leaves))
+
+
+def read_graph(root: Path = REPOSITORY) -> Graph:
+    """Read the files of ``sql/`` and ``dictionaries/`` under a folder. What cannot be read is in ``unreadable``."""
+    objects: dict[str, SchemaObject] = {}
+    unreadable: list[Unreadable] = []
+    for path in sorted([*root.glob("sql/**/*.sql"), *root.glob("dictionaries/**/*.sql")]):
+        name = path.relative_to(root).as_posix()
+        try:
+            found = read_object(path.read_text(encoding="utf-8"), name)
+        except UnicodeDecodeError:
+            unreadable.append(Unreadable(name, "it is no UTF-8 text", "Save it as UTF-8."))
+            continue
+        if isinstance(found, Unreadable):
+            unreadable.append(found)
+        elif found.name in objects:
+            cause = f"{objects[found.name].path} has an object of the same name"
+            unreadable.append(Unreadable(name, cause, "Remove one of the two."))
+        else:
+            objects[found.name] = found
+    for name in [name for name, one in objects.items() if one.kind == "view" and _reads_itself(name, objects)]:
+        unreadable.append(Unreadable(objects.pop(name).path, "it reads itself", "Break the circle."))
+    return Graph(objects, tuple(unreadable))
+
+
+def _reads_itself(name: str, objects: dict[str, SchemaObject]) -> bool:
+    graph, seen, waiting = Graph(objects), set(), [name]
+    while waiting:
+        for one in graph.reads(waiting.pop()):
+            if one == name:
+                return True
+            if one in objects and objects[one].kind == "view" and one not in seen:
+                seen.add(one)
+                waiting.append(one)
+    return False
+
+
+@lru_cache(maxsize=256)  # parsing is most of what reading costs, and nobody changes what was read
+def read_object(text: str, path: str) -> SchemaObject | Unreadable:
+    """Read one file's text. Never raises on what stands in it."""
+    try:
+        trees = [tree for tree in sqlglot.parse(text, dialect="clickhouse") if tree is not None]
+    except (SqlglotError, RecursionError) as error:
+        return Unreadable(path, f"it cannot be parsed: {_first_line(error)}", "Correct the statement.")
+    if len(trees) != 1:
+        count = "no statement" if not trees else f"{len(trees)} statements"
+        return Unreadable(path, f"it has {count}", "Write one CREATE a file.")
+    [tree] = trees
+    if not isinstance(tree, exp.Create) or tree.kind not in ("TABLE", "VIEW", "DICTIONARY"):
+        return Unreadable(path, "it is no CREATE that can be understood", "Write one complete CREATE.")
+    kind = tree.kind.lower()
+    if kind == "view" and tree.find(exp.MaterializedProperty):
+        kind = "materialized view"
+    table = tree.this.this if isinstance(tree.this, exp.Schema) else tree.this
+    stem = path.rsplit("/", 1)[-1].removesuffix(".sql")
+    if table.name != stem:
+        return Unreadable(path, f"its object is named {table.name}", f"Rename the file to {table.name}.sql.")
+    found = SchemaObject(table.name, kind, path, text, tree)
+    if cause := _half_written(found):
+        return Unreadable(path, cause, "Finish the statement.")
+    return found
+
+
+def _half_written(found: SchemaObject) -> str | None:
+    """Return what sqlglot takes for a whole statement and the engine does not."""
+    if "view" in found.kind:
+        if found.query is None:
+            return "it has no SELECT"
+        if any(not select.expressions for select in found.query.find_all(exp.Select)):
+            return "it has a SELECT without columns"
+    elif found.kind == "table" and not found.engine:
+        return "it has no ENGINE"
+    return None
+
+
+def _first_line(error: BaseException) -> str:
+    # sqlglot underlines the place with escape sequences on further lines.
+    return str(error).splitlines()[0].rstrip(". ")

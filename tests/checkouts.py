@@ -1,0 +1,67 @@
+"""A copy of the schema's files that a test may edit, with its versions."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from migrations import draft
+from paystream.settings import REPOSITORY, Settings
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """The folders ``sql/``, ``dictionaries/`` and ``migrations/`` under a root of the test's own."""
+
+    root: Path
+
+    @classmethod
+    def copied(cls, root: Path) -> "Checkout":
+        """Copy the repository's schema files to a folder."""
+        for name in ("sql", "dictionaries", "migrations/versions"):
+            shutil.copytree(REPOSITORY / name, root / name)
+        for name in ("versions.lock", "schema.sql"):
+            shutil.copy(REPOSITORY / "migrations" / name, root / "migrations" / name)
+        return cls(root)
+
+    @property
+    def versions(self) -> Path:
+        return self.root / "migrations" / "versions"
+
+    def path(self, name: str) -> Path:
+        """Return the file of an object."""
+        [found] = self.root.rglob(f"{name}.sql")
+        return found
+
+    def edit(self, name: str, *replacements: tuple[str, str]) -> None:
+        """Replace texts in the file of an object, each at its first place."""
+        text = self.path(name).read_text()
+        for old, new in replacements:
+            assert old in text, f"{name}: {old}"
+            text = text.replace(old, new, 1)
+        self.path(name).write_text(text)
+
+    def add_channel(self) -> None:
+        """Add a field of the message as a column, through every object on its way to the report."""
+        status = "    status          LowCardinality(String),\n"
+        self.edit("transactions_parsed", (status, f"{status}    channel         LowCardinality(String),\n"))
+        self.edit(
+            "transactions_parsed_mv",
+            ("updated_at String)'", "updated_at String, channel String)'"),
+            ("    field.status AS status,\n", "    field.status AS status,\n    field.channel AS channel,\n"),
+        )
+        self.edit("transactions_mv", ("    status,\n", "    status,\n    channel,\n"))
+        status = "    status                 LowCardinality(String),\n"
+        self.edit("transactions", (status, f"{status}    channel                LowCardinality(String),  -- how\n"))
+        self.edit(
+            "transactions_to_repair",
+            ("    t.status AS status,\n", "    t.status AS status,\n    t.channel AS channel,\n"),
+        )
+        self.edit(
+            "report_merchant_by_day",
+            ("    status,\n", "    status,\n    channel,\n"),
+            ("status, rep", "status, channel, rep"),
+        )
+
+    def new(self, name: str, engine: Settings | None = None) -> draft.Draft:
+        """Write the next version."""
+        return draft.new(name, self.versions, self.root, engine)

@@ -1,0 +1,310 @@
+"""`paystream migrate new`, `plan`, `check` and `lock` on the real engine: what they write, explain, find and refuse."""
+
+import json
+import subprocess
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from checkouts import Checkout
+
+from migrations import runner
+from migrations.check import check_database, check_files
+from migrations.freeze import freeze
+from migrations.history import read_history
+from migrations.plan import Step
+from migrations.scratch import scratch_engine
+from paystream.clickhouse import connect
+from paystream.errors import CheckFailed, UsageError
+from paystream.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Settings]:
+    """An engine to try versions out in. Not the run's own: its Kafka tables would join another test's group."""
+    with scratch_engine() as settings:
+        yield settings
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    return Checkout.copied(tmp_path / "checkout")
+
+
+@pytest.fixture
+def database(clickhouse_server: Settings, tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Settings]:
+    """A database of the test's own with the newest version, dropped after it."""
+    name = f"drafts_{uuid.uuid4().hex[:12]}"
+    changes = {"home": tmp_path / "home", "clickhouse_database": name, "kafka_brokers": f"127.0.0.1:{free_port()}"}
+    settings = clickhouse_server.model_copy(update=changes | {"kafka_group": name})
+    runner.up(settings)
+    yield settings
+    with connect(settings, database="") as client:
+        client.command(f"DROP DATABASE IF EXISTS {name} SYNC")
+
+
+def beginnings(statements: tuple[str, ...]) -> list[str]:
+    """Return the first line of each statement that is no comment."""
+    return [
+        next(line for line in text.splitlines() if line and not line.startswith(("--", "/*"))) for text in statements
+    ]
+
+
+def test_files_that_say_the_same_give_no_version(checkout: Checkout, engine: Settings) -> None:
+    assert check_files(checkout.versions, checkout.root) == []
+    checkout.edit("transactions_queue", ("kafka_flush_interval_ms = 150,  ", "kafka_flush_interval_ms=150, -- soon"))
+    checkout.edit("audits", ("unchecked   UInt64", "unchecked   BIGINT UNSIGNED"))
+    before = sorted(checkout.versions.iterdir())
+    assert check_files(checkout.versions, checkout.root, engine) == []
+    assert checkout.new("nothing", engine).version is None
+    assert sorted(checkout.versions.iterdir()) == before
+    with pytest.raises(UsageError, match="Name 'Bad-name' cannot be a version's"):
+        checkout.new("Bad-name", engine)
+
+
+def test_a_column_on_its_way_from_the_topic_to_the_report(checkout: Checkout, engine: Settings) -> None:
+    checkout.add_channel()
+    found = {one.name: one for one in check_files(checkout.versions, checkout.root, engine)}
+    changed = ["report_merchant_by_day", "transactions", "transactions_current", "transactions_mv"]
+    changed += ["transactions_parsed", "transactions_parsed_mv", "transactions_to_repair"]
+    assert sorted(found) == changed
+    assert found["transactions"].diff == ("+     `channel` LowCardinality(String),",)
+
+    draft = checkout.new("add_channel", engine)
+    assert (draft.version, draft.unwritten) == ("0009_add_channel", 0)
+    assert beginnings(draft.statements) == [
+        "CREATE OR REPLACE VIEW transactions_current AS",
+        "ALTER TABLE transactions",
+        "ALTER TABLE transactions_parsed",
+        "CREATE OR REPLACE VIEW transactions_current AS",
+        "CREATE OR REPLACE VIEW transactions_to_repair AS",
+        "CREATE OR REPLACE VIEW report_merchant_by_day AS",
+        "ALTER TABLE transactions_mv MODIFY QUERY",
+        "ALTER TABLE transactions_parsed_mv MODIFY QUERY",
+    ]
+    assert "ADD COLUMN channel LowCardinality(String) AFTER status" in draft.statements[1]
+    assert check_files(checkout.versions, checkout.root) == []
+    assert read_history(checkout.versions)[-1].irreversible() == []
+
+
+def test_each_kind_of_change_has_its_statement(checkout: Checkout, engine: Settings) -> None:
+    checkout.edit(
+        "quarantine", ("90 DAY", "30 DAY"), ("    kafka_key       String", "    kafka_key       String CODEC(ZSTD(1))")
+    )
+    checkout.path("quarantine").write_text(checkout.path("quarantine").read_text().rstrip() + "\nCOMMENT 'refused'\n")
+    checkout.edit("ingest_ledger", ("ttl_only_drop_parts = 1", "ttl_only_drop_parts = 1, merge_with_ttl_timeout = 60"))
+    checkout.edit(
+        "fx_rates_history", ("    snapshot_id        UInt32", "    snapshot_id UInt64,\n    INDEX r rate TYPE minmax")
+    )
+    checkout.edit("transactions", ("TYPE set(4)", "TYPE set(8)"))
+    checkout.edit("merchants", ("    merchant_name String,", "    merchant_name LowCardinality(String),"))
+    checkout.edit("merchants_dict", ("HASHED()", "HASHED_ARRAY()"))
+    checkout.edit("dimension_snapshots", ("    source      String,\n", ""))
+    checkout.path("audits").unlink()
+    (checkout.root / "sql/2_store/notes.sql").write_text("CREATE TABLE notes (x UInt8) ENGINE = MergeTree ORDER BY x")
+    (checkout.root / "sql/4_report/a_report.sql").write_text("CREATE VIEW a_report AS SELECT x FROM notes -- all;")
+    checkout.edit("transactions_queue", ("kafka_flush_interval_ms = 150", "kafka_flush_interval_ms = 100"))
+    draft = checkout.new("much", engine)
+    assert beginnings(draft.statements) == [
+        "DROP TABLE IF EXISTS transactions_queue SYNC;",
+        "ALTER TABLE fx_rates_history",
+        "ALTER TABLE fx_rates_history MATERIALIZE INDEX r;",
+        "SELECT throwIf(1, 'WRITE THIS STEP');",
+        "ALTER TABLE ingest_ledger MODIFY SETTING merge_with_ttl_timeout = 60;",
+        "ALTER TABLE merchants MODIFY COLUMN merchant_name LowCardinality(String);",
+        "CREATE TABLE notes (x UInt8) ENGINE = MergeTree ORDER BY x;",
+        "SELECT 'changes nothing: its rollback removes what the next step adds';",
+        "ALTER TABLE quarantine MODIFY COLUMN kafka_key String CODEC(ZSTD(1));",
+        "ALTER TABLE quarantine MODIFY TTL toDateTime(quarantined_at) + toIntervalDay(30);",
+        "ALTER TABLE quarantine MODIFY COMMENT 'refused';",
+        "CREATE VIEW a_report AS SELECT x FROM notes -- all",
+        "CREATE OR REPLACE DICTIONARY merchants_dict",
+        "SYSTEM RELOAD DICTIONARY merchants_dict;",
+        "ALTER TABLE dimension_snapshots DROP COLUMN IF EXISTS source;",
+        "ALTER TABLE transactions DROP INDEX IF EXISTS pending;",
+        "ALTER TABLE transactions ADD INDEX pending enrichment_status TYPE set(8) GRANULARITY 1;",
+        "ALTER TABLE transactions MATERIALIZE INDEX pending;",
+        "DROP TABLE IF EXISTS audits SYNC;",
+        "CREATE TABLE transactions_queue",
+    ]
+    # No ALTER changes the type of what a table is partitioned by: that is left to a person, and nothing is locked.
+    assert draft.unwritten == 1
+    assert "snapshot_id is UInt32 and becomes UInt64: a key is made of it" in draft.statements[3]
+    with pytest.raises(UsageError, match=r"'0009_much' is not in the lock file"):
+        read_history(checkout.versions)
+    assert {one.name for one in check_files(checkout.versions, checkout.root, engine)} >= {
+        "0009_much",
+        "audits",
+        "notes",
+    }
+    with pytest.raises(UsageError, match=r"'0009_much' is not finished: step 4 has the mark"):
+        freeze(None, checkout.versions, checkout.root, engine)
+
+    # Somebody decides otherwise and takes the step out: then it can be frozen.
+    checkout.edit("fx_rates_history", ("snapshot_id UInt64", "snapshot_id UInt32"))
+    for suffix, mark in (
+        (".sql", "SELECT throwIf(1, 'WRITE THIS STEP');"),
+        (".rollback.sql", "SELECT 'WRITE THIS STEP: what takes it back';"),
+    ):
+        path = checkout.versions / f"0009_much{suffix}"
+        assert mark in path.read_text()
+        path.write_text(path.read_text().replace(mark, "SELECT 'nothing';"))
+    assert freeze(None, checkout.versions, checkout.root, engine).locked == ("0009_much",)
+    assert check_files(checkout.versions, checkout.root) == []
+    version = read_history(checkout.versions)[-1]
+    assert version.irreversible() == [
+        "the values of dimension_snapshots.source do not come back",
+        "the rows of audits do not come back",
+    ]
+
+
+def test_a_kafka_table_and_its_view_that_change_together(checkout: Checkout, engine: Settings) -> None:
+    checkout.edit("transactions_queue", ("kafka_flush_interval_ms = 150", "kafka_flush_interval_ms = 100"))
+    checkout.edit("transactions_parsed_mv", ("AS kafka_timestamp", "AS kafka_time"))
+    checkout.edit("transactions_parsed", ("    kafka_timestamp DateTime64", "    kafka_time DateTime64"))
+    for name in ("quarantine_mv", "transactions_mv"):
+        checkout.edit(name, ("    kafka_timestamp,", "    kafka_time AS kafka_timestamp,"))
+    text = checkout.path("ledger_mv").read_text()
+    checkout.path("ledger_mv").write_text(
+        text.replace("kafka_timestamp)", "kafka_time)").replace("kafka_timestamp >", "kafka_time >")
+    )
+    draft = checkout.new("rename", engine)
+    # Were rows to pass while one view writes the old name and the next reads the new one, their values would be lost.
+    assert [line.split(" AS")[0].rstrip(";") for line in beginnings(draft.statements)] == [
+        "DROP VIEW IF EXISTS transactions_parsed_mv SYNC",
+        "DROP TABLE IF EXISTS transactions_queue SYNC",
+        "ALTER TABLE transactions_parsed",
+        "ALTER TABLE ledger_mv MODIFY QUERY",
+        "ALTER TABLE quarantine_mv MODIFY QUERY",
+        "ALTER TABLE transactions_mv MODIFY QUERY",
+        "ALTER TABLE transactions_parsed DROP COLUMN IF EXISTS kafka_timestamp",
+        "CREATE TABLE transactions_queue",
+        "CREATE MATERIALIZED VIEW transactions_parsed_mv TO transactions_parsed",
+    ]
+    assert draft.unwritten == 0
+
+
+def test_a_file_that_the_engine_refuses_is_named(checkout: Checkout, engine: Settings) -> None:
+    checkout.edit("report_merchant_by_day", ("sum(t.amount)", "sum(t.amuont)"))
+    with pytest.raises(
+        UsageError, match=r"SQL file 'sql/4_report/report_merchant_by_day\.sql' cannot be used: .*amuont"
+    ):
+        checkout.new("typo", engine)
+    assert len(list(checkout.versions.glob("0009*"))) == 0
+
+
+def test_drift_of_a_database_is_found_and_named(
+    database: Settings, paystream_here: Callable[..., tuple[int, str, list[str]]]
+) -> None:
+    assert paystream_here(database, "migrate", "check") == (0, "migrate_check status=ok differences=0\n", [])
+    with connect(database) as client:
+        client.command("ALTER TABLE quarantine ADD COLUMN extra UInt8 AFTER reason")
+        client.command("ALTER TABLE quarantine MODIFY TTL toDateTime(quarantined_at) + INTERVAL 7 DAY")
+        client.command("CREATE OR REPLACE VIEW transactions_current AS SELECT * FROM transactions")
+        client.command("DROP VIEW report_merchant_by_day")
+        client.command("CREATE TABLE mine (x UInt8) ENGINE = Null")
+        client.command("DETACH TABLE transactions_queue SYNC")
+        client.command("CREATE TABLE merchants_staging_0123456789ab AS merchants")  # a refresh that is under way
+    found = {one.name: (one.how, one.diff) for one in check_database(database)}
+    assert found == {
+        "mine": ("unknown", ()),
+        "quarantine": (
+            "differs",
+            (
+                "+     `extra` UInt8,",
+                "- TTL toDateTime(quarantined_at) + toIntervalDay(90)",
+                "+ TTL toDateTime(quarantined_at) + toIntervalDay(7)",
+            ),
+        ),
+        "report_merchant_by_day": ("missing", ()),
+        "transactions_current": ("differs", found["transactions_current"][1]),
+        "transactions_queue": ("detached", ()),
+    }
+    assert "- SETTINGS do_not_merge_across_partitions_select_final = 1" in found["transactions_current"][1]
+
+    code, out, [error] = paystream_here(database, "migrate", "check", "--json")
+    assert code == 1
+    assert [one["name"] for one in json.loads(out)["differences"]] == sorted(found)
+    assert error.startswith("error: Schema of 'mine, quarantine, ") and error.endswith(".")
+    assert paystream_here(database, "migrate", "check", "--offline")[0] == 0
+
+
+def test_a_plan_is_what_up_runs(
+    database: Settings, checkout: Checkout, engine: Settings, paystream_here: Callable[..., tuple[int, str, list[str]]]
+) -> None:
+    nothing = 'migrate_plan status="nothing to do" statements=0 destructive=0\n'
+    assert paystream_here(database, "migrate", "plan") == (0, nothing, [])
+    assert paystream_here(database, "migrate", "up", "--dry-run") == (0, nothing, [])
+
+    with connect(database) as client:
+        client.command("INSERT INTO dimension_snapshots (source) VALUES ('a'), ('b'), ('c')")
+    checkout.edit("dimension_snapshots", ("    source      String,\n", ""))
+    checkout.edit("report_merchant_by_day", ("any(", "anyLast("))
+    checkout.edit("quarantine_mv", ("message AS raw_message", "upper(message) AS raw_message"))
+    checkout.new("drop_source", engine)
+    steps = runner.plan(database, checkout.versions)
+    assert [(step.number, step.means) for step in steps] == [
+        (1, "replaces report_merchant_by_day at once; ingest goes on"),
+        (2, "replaces the view quarantine_mv; ingest goes on, a block under way is written as before"),
+        (3, "dimension_snapshots: drops column source: values of 3 rows gone for good; irreversible"),
+    ]
+    with pytest.raises(UsageError, match=r"'0009_drop_source' would lose data in step 3: .*--allow-destructive"):
+        runner.up(database, checkout.versions)
+    assert check_database(database) == []
+    runner.up(database, checkout.versions, allow_destructive=True)
+    assert check_database(database, checkout.versions) == []
+    assert runner.plan(database, checkout.versions) == []
+    with pytest.raises(UsageError, match=r"'0009_drop_source' cannot be taken back as it was: the values of dimension"):
+        runner.down(database, checkout.versions)
+    with pytest.raises(UsageError, match=r"Version '0009_drop_source' is applied, but not among the files"):
+        runner.up(database)
+    runner.down(database, checkout.versions, allow_destructive=True)
+    assert check_database(database) == []
+
+
+def test_a_plan_before_there_is_a_database(clickhouse_server: Settings, tmp_path: Path) -> None:
+    settings = clickhouse_server.model_copy(update={"clickhouse_database": f"none_{uuid.uuid4().hex[:12]}"})
+    steps = runner.plan(settings)
+    assert steps[0] == Step(
+        "", 1, "apply", f"CREATE DATABASE IF NOT EXISTS `{settings.clickhouse_database}`", "creates the database"
+    )
+    assert [step.statement for step in steps if step.version] == [
+        text for version in read_history() for text in version.statements
+    ]
+    assert not any(step.destructive for step in steps)
+    [missing] = check_database(settings)
+    assert (missing.name, missing.how) == (settings.clickhouse_database, "missing")
+
+
+def test_a_server_that_cannot_be_reached(
+    clickhouse_server: Settings, paystream_here: Callable[..., tuple[int, str, list[str]]], tmp_path: Path, free_port
+) -> None:
+    settings = clickhouse_server.model_copy(update={"clickhouse_port": free_port(), "home": tmp_path / "home"})
+    for command in ("plan", "check", "up", "status"):
+        code, _, [error] = paystream_here(settings, "migrate", command)
+        assert code == 3 and "cannot be reached" in error
+
+
+def test_an_edited_version_stops_new_and_lock(checkout: Checkout, engine: Settings) -> None:
+    path = checkout.versions / "0005_quarantine_replays.sql"
+    path.write_text(path.read_text().replace("INTERVAL 1 YEAR", "INTERVAL 2 YEAR"))
+    for run in (lambda: checkout.new("more", engine), lambda: freeze(None, checkout.versions, checkout.root, engine)):
+        with pytest.raises(UsageError, match="Version '0005_quarantine_replays' was edited"):
+            run()
+    # Frozen anew it would no longer give what the files say.
+    with pytest.raises(CheckFailed, match="does not give what the files say: quarantine_replays"):
+        freeze("0005_quarantine_replays", checkout.versions, checkout.root, engine)
+
+
+def test_new_on_the_command_line_has_nothing_to_write(
+    clickhouse_server: Settings, paystream: Callable[..., subprocess.Popen], tmp_path: Path
+) -> None:
+    settings = clickhouse_server.model_copy(update={"home": tmp_path / "home"})
+    process = paystream(settings, "migrate", "new", "nothing")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (
+        0,
+        'migrate_new status="nothing to do" version=none statements=0 unwritten=0\n',
+        "",
+    )

@@ -1,0 +1,774 @@
+-- version 0001_store
+
+CREATE TABLE transactions_local ON CLUSTER payments
+(
+    -- key
+    transaction_id         UUID,
+    created_at             DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
+    merchant_id            UInt32,
+
+    -- payment
+    amount                 Decimal(18, 4),
+    currency               LowCardinality(String),
+    status                 LowCardinality(String),
+    updated_at             DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
+
+    -- merchant, as of merchant_snapshot_id (0: not known yet)
+    merchant_name          String CODEC(ZSTD(1)),
+    merchant_country       LowCardinality(String),
+    merchant_category_code LowCardinality(String),
+    merchant_snapshot_id   UInt32,
+
+    -- money, as of fx_snapshot_id (0: no rate yet, amount_reporting is NULL)
+    fx_rate                Nullable(Decimal(38, 12)),
+    fx_rate_date           Nullable(Date),
+    amount_reporting       Nullable(Decimal(38, 4)),
+    reporting_currency     LowCardinality(String),
+    fx_snapshot_id         UInt32,
+
+    -- enrichment: ok, merchant_pending, fx_pending, fx_provisional
+    enrichment_status      LowCardinality(String),
+    enrichment_revision    UInt16 DEFAULT 0,
+
+    -- A later state beats an earlier one; for the same state, a later repair beats an earlier one. 12 bits hold 4,095
+    -- repairs of one state; the microseconds above them fit until the year 2112.
+    version                UInt64 MATERIALIZED bitOr(bitShiftLeft(toUInt64(toUnixTimestamp64Micro(updated_at)), 12), enrichment_revision) CODEC(Delta, ZSTD(1)),
+
+    -- provenance
+    kafka_topic            LowCardinality(String),
+    kafka_partition        UInt32,
+    kafka_offset           UInt64 CODEC(Delta, ZSTD(1)),
+    kafka_timestamp        DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1)),
+    ingested_at            DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1))
+)
+ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{uuid}/{shard}', '{replica}', version)
+PARTITION BY toYYYYMM(created_at)
+-- The day first, since reports ask for days; then the merchant, so that one merchant's day is a granule or two.
+PRIMARY KEY (toDate(created_at), merchant_id)
+ORDER BY (toDate(created_at), merchant_id, transaction_id)
+;
+
+CREATE TABLE transactions ON CLUSTER payments AS transactions_local
+ENGINE = Distributed('payments', 'paystream', 'transactions_local', cityHash64(transaction_id))
+;
+
+-- One row: one refused message, once deduplicated (FINAL): a redelivered message is the same row again.
+-- Written by: quarantine_mv. Read by: operators, `paystream quarantine`.
+-- Guarantee: a message is either in transactions or here, with all its bytes; kept for 90 days.
+CREATE TABLE quarantine_local ON CLUSTER payments
+(
+    reason          LowCardinality(String),
+    raw_message     String CODEC(ZSTD(3)),
+    kafka_key       String,
+    kafka_topic     LowCardinality(String),
+    kafka_partition UInt32,
+    kafka_offset    UInt64,
+    kafka_timestamp DateTime64(3, 'UTC'),
+    quarantined_at  DateTime64(3, 'UTC')
+)
+ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{uuid}/{shard}', '{replica}', quarantined_at)
+-- The timestamp, since a topic that is deleted and made again begins anew at offset 0.
+ORDER BY (kafka_topic, kafka_partition, kafka_offset, kafka_timestamp)
+TTL toDateTime(quarantined_at) + INTERVAL 90 DAY
+;
+
+CREATE TABLE quarantine ON CLUSTER payments AS quarantine_local
+ENGINE = Distributed('payments', 'paystream', 'quarantine_local', cityHash64(kafka_topic, kafka_partition, kafka_offset, kafka_timestamp))
+;
+
+-- One row: what one block read from one partition of the topic. Redelivered blocks appear again, by design.
+-- Written by: ledger_mv. Read by: audits of what was read, and how often.
+-- Guarantee: a row for every block whose offsets were committed; kept for 90 days, and until the last of its month is that old.
+CREATE TABLE ingest_ledger_local ON CLUSTER payments
+(
+    kafka_topic          LowCardinality(String),
+    kafka_partition      UInt32,
+    first_offset         UInt64,
+    last_offset          UInt64,
+    messages             UInt64,
+    refused              UInt64,
+    last_kafka_timestamp DateTime64(3, 'UTC'),
+    read_at              DateTime64(3, 'UTC'),
+
+    -- An audit asks for what was read lately, and for what reached furthest before it: a few granules of a long ledger.
+    INDEX lately (read_at, last_offset) TYPE minmax GRANULARITY 1
+)
+ENGINE = ReplicatedMergeTree('/clickhouse/tables/{uuid}/{shard}', '{replica}')
+-- By month, so that what has expired is dropped as whole parts and nothing is rewritten.
+PARTITION BY toYYYYMM(read_at)
+ORDER BY (kafka_topic, kafka_partition, first_offset)
+TTL toDateTime(read_at) + INTERVAL 90 DAY
+SETTINGS ttl_only_drop_parts = 1
+;
+
+CREATE TABLE ingest_ledger ON CLUSTER payments AS ingest_ledger_local
+ENGINE = Distributed('payments', 'paystream', 'ingest_ledger_local', cityHash64(kafka_topic, kafka_partition, first_offset))
+;
+
+-- version 0002_dimensions
+
+CREATE TABLE merchants ON CLUSTER payments
+(
+    merchant_id   UInt32,
+    merchant_name String,
+    country       LowCardinality(String),  -- ISO 3166-1 alpha-2
+    category_code LowCardinality(String),  -- ISO 18245, four digits
+    snapshot_id   UInt32
+)
+ENGINE = ReplicatedMergeTree('/clickhouse/tables/{uuid}/all', '{shard}-{replica}')
+ORDER BY merchant_id
+;
+
+-- One row: the rate that one currency was quoted at on one day: units of reporting_currency for one unit of currency.
+-- Written by: `paystream dims refresh fx`, which replaces the whole table at once. Read by: fx_rates_dict.
+-- Guarantee: one snapshot, never a mix of two; no row for a day without a quote.
+CREATE TABLE fx_rates ON CLUSTER payments
+(
+    currency           LowCardinality(String),  -- ISO 4217
+    rate_date          Date,
+    rate               Decimal(38, 12),
+    reporting_currency LowCardinality(String),
+    snapshot_id        UInt32
+)
+ENGINE = ReplicatedMergeTree('/clickhouse/tables/{uuid}/all', '{shard}-{replica}')
+ORDER BY (currency, rate_date)
+;
+
+-- One row: one refresh of a dimension that went live.
+-- Written by: `paystream dims refresh`. Read by: whoever asks which snapshot a transaction was enriched with.
+-- Guarantee: append only; snapshot_id rises within a dimension, and rows of the dimension carry it.
+CREATE TABLE dimension_snapshots ON CLUSTER payments
+(
+    dimension   LowCardinality(String),
+    snapshot_id UInt32,
+    source      String,
+    checksum    String,                    -- SHA-256 of the source's bytes, hexadecimal
+    row_count   UInt64,
+    loaded_at   DateTime64(3, 'UTC') DEFAULT now64(3, 'UTC'),
+    loaded_by   String
+)
+ENGINE = ReplicatedMergeTree('/clickhouse/tables/{uuid}/all', '{shard}-{replica}')
+ORDER BY (dimension, snapshot_id)
+;
+
+-- One row: one quote of one currency and the days it holds for, from its own day until the day before the next quote.
+-- Written by: nobody (a view). Read by: fx_rates_dict, which holds it in memory.
+-- Guarantee: the periods of a currency never overlap. The last quote of a currency still quoted holds without end
+-- and is marked is_latest; a gap or a withdrawal ends a quote after 10 days (the longest gap of the European Central
+-- Bank's calendar is 5, over Easter or Christmas), so that no rate is silently years old.
+CREATE VIEW fx_rate_periods ON CLUSTER payments AS
+SELECT
+    currency,
+    rate_date AS valid_from,
+    multiIf(
+        next_rate_date > rate_date, least(next_rate_date - 1, rate_date + 10),
+        rate_date + 10 >= newest_rate_date, toDate('2149-06-06'),
+        rate_date + 10
+    ) AS valid_to,
+    rate,
+    rate_date,
+    -- The reporting currency in itself is 1 on every day: nothing about it is provisional.
+    next_rate_date <= rate_date AND rate_date + 10 >= newest_rate_date AND currency != reporting_currency AS is_latest,
+    reporting_currency,
+    snapshot_id
+FROM
+(
+    SELECT
+        *,
+        leadInFrame(rate_date) OVER (PARTITION BY currency ORDER BY rate_date ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS next_rate_date,
+        max(rate_date) OVER () AS newest_rate_date
+    FROM fx_rates
+)
+;
+
+-- One entry: one merchant, by merchant_id.
+-- Loaded from: merchants. Read by: transactions_mv.
+-- Guarantee: changes only when `paystream dims refresh merchants` reloads it; an empty table loads as empty.
+CREATE DICTIONARY merchants_dict ON CLUSTER payments
+(
+    merchant_id   UInt32,
+    merchant_name String,
+    country       String,
+    category_code String,
+    snapshot_id   UInt32
+)
+PRIMARY KEY merchant_id
+-- The user that the tooling has, from a named collection that `paystream migrate up` keeps equal to the settings.
+SOURCE(CLICKHOUSE(NAME paystream_dictionaries TABLE 'merchants'))
+LAYOUT(HASHED())
+LIFETIME(0)
+;
+
+-- One entry: one quote of one currency, found by any day it holds for.
+-- Loaded from: fx_rate_periods. Read by: transactions_mv.
+-- Guarantee: a day outside every period has no rate: NULL through dictGetOrNull (a plain dictGet would say zero).
+-- Changes only when `paystream dims refresh fx` reloads it.
+CREATE DICTIONARY fx_rates_dict ON CLUSTER payments
+(
+    currency           String,
+    valid_from         Date,
+    valid_to           Date,
+    rate               Decimal(38, 12),
+    rate_date          Date,
+    is_latest          UInt8,
+    reporting_currency String,
+    snapshot_id        UInt32
+)
+PRIMARY KEY currency
+-- The user that the tooling has, from a named collection that `paystream migrate up` keeps equal to the settings.
+SOURCE(CLICKHOUSE(NAME paystream_dictionaries TABLE 'fx_rate_periods'))
+LAYOUT(COMPLEX_KEY_RANGE_HASHED())
+RANGE(MIN valid_from MAX valid_to)
+LIFETIME(0)
+;
+
+-- A dictionary that never loaded makes dictGet throw, and that would stop ingest: load it now, empty as it is.
+SYSTEM RELOAD DICTIONARY ON CLUSTER payments merchants_dict
+;
+
+SYSTEM RELOAD DICTIONARY ON CLUSTER payments fx_rates_dict
+;
+
+-- version 0003_ingest
+
+CREATE TABLE transactions_parsed ON CLUSTER payments
+(
+    -- verdict
+    fault           LowCardinality(String),
+    -- the message's fields, meaningful only where fault = ''
+    transaction_id  UUID,
+    merchant_id     UInt32,
+    amount          Decimal(18, 4),
+    currency        LowCardinality(String),
+    status          LowCardinality(String),
+    created_at      DateTime64(6, 'UTC'),
+    updated_at      DateTime64(6, 'UTC'),
+    -- provenance
+    message         String,
+    kafka_key       String,
+    kafka_topic     LowCardinality(String),
+    kafka_partition UInt32,
+    kafka_offset    UInt64,
+    kafka_timestamp DateTime64(3, 'UTC')
+)
+ENGINE = Null
+;
+
+-- One row: one valid message, enriched with the merchant and the exchange rate known at this moment.
+-- Written by: transactions_parsed_mv. Read by: the table transactions. The only place with dictGet.
+-- Guarantee: a merchant or rate that is not known gives a pending row with NULL amounts, never a zero and never a loss.
+CREATE MATERIALIZED VIEW transactions_mv ON CLUSTER payments TO transactions AS
+WITH
+    dictGetOrNull('merchants_dict', ('merchant_name', 'country', 'category_code', 'snapshot_id'), merchant_id) AS merchant,
+    dictGetOrNull('fx_rates_dict', ('rate', 'rate_date', 'is_latest', 'reporting_currency', 'snapshot_id'), tuple(currency), toDate(created_at)) AS fx
+SELECT
+    transaction_id,
+    created_at,
+    merchant_id,
+    amount,
+    currency,
+    status,
+    updated_at,
+
+    ifNull(merchant.1, '') AS merchant_name,
+    ifNull(merchant.2, '') AS merchant_country,
+    ifNull(merchant.3, '') AS merchant_category_code,
+    ifNull(merchant.4, 0) AS merchant_snapshot_id,
+
+    fx.1 AS fx_rate,
+    fx.2 AS fx_rate_date,
+    -- Rounding, here and nowhere else: rate with 12 decimals, product exact, then half away from zero to 4 decimals.
+    CAST(round(amount * fx.1, 4), 'Nullable(Decimal(38, 4))') AS amount_reporting,
+    ifNull(fx.4, '') AS reporting_currency,
+    ifNull(fx.5, 0) AS fx_snapshot_id,
+
+    multiIf(
+        isNull(merchant.4), 'merchant_pending',
+        isNull(fx.1), 'fx_pending',
+        fx.3 AND fx.2 < toDate(created_at), 'fx_provisional',
+        'ok'
+    ) AS enrichment_status,
+
+    kafka_topic,
+    kafka_partition,
+    kafka_offset,
+    kafka_timestamp,
+    now64(3) AS ingested_at
+FROM transactions_parsed
+WHERE fault = ''
+;
+
+-- One row: one refused message with its reason and its bytes.
+-- Written by: transactions_parsed_mv. Read by: the table quarantine.
+-- Guarantee: exactly the messages that transactions_mv leaves out.
+CREATE MATERIALIZED VIEW quarantine_mv ON CLUSTER payments TO quarantine AS
+SELECT
+    fault AS reason,
+    message AS raw_message,
+    kafka_key,
+    kafka_topic,
+    kafka_partition,
+    kafka_offset,
+    kafka_timestamp,
+    now64(3) AS quarantined_at
+FROM transactions_parsed
+WHERE fault != ''
+;
+
+-- One row: what one block read from one partition.
+-- Written by: transactions_parsed_mv. Read by: the table ingest_ledger.
+-- Guarantee: counts every message read, good or refused, redelivered ones again.
+CREATE MATERIALIZED VIEW ledger_mv ON CLUSTER payments TO ingest_ledger AS
+SELECT
+    kafka_topic,
+    kafka_partition,
+    min(kafka_offset) AS first_offset,
+    max(kafka_offset) AS last_offset,
+    count() AS messages,
+    countIf(fault != '') AS refused,
+    max(kafka_timestamp) AS last_kafka_timestamp,
+    now64(3) AS read_at
+FROM transactions_parsed
+GROUP BY kafka_topic, kafka_partition
+;
+
+-- One row: one Kafka message, as raw bytes; rows exist only while a block passes through to the views.
+-- Written by: producers of the topic. Read by: transactions_parsed_mv, and by nobody else (a SELECT would steal messages).
+-- Guarantee: at least once. Rows are inserted first, offsets committed second; a crash in between delivers again.
+CREATE TABLE transactions_queue ON CLUSTER payments
+(
+    message String
+)
+-- Broker addresses, credentials, topic, consumer group and librdkafka's own settings: the named collection that
+-- `paystream migrate up` keeps equal to the settings, so that nothing of one deployment, and no secret, stands in a file.
+ENGINE = Kafka(paystream_kafka)
+SETTINGS
+    kafka_format = 'RawBLOB',             -- one message is one row whatever its bytes: no parser in between that could stall, skip or coerce
+    kafka_num_consumers = 2,              -- the topic has 4 partitions; more consumers than cores only makes smaller blocks
+    kafka_thread_per_consumer = 1,        -- consumers parse and insert side by side; without it the catch-up rate is that of one core
+    kafka_flush_interval_ms = 200,        -- the latency: a block closes after this long; a shorter one costs more parts
+    kafka_poll_timeout_ms = 50,           -- how long one poll may wait; must be well under the flush interval
+    kafka_consumer_reschedule_ms = 10,    -- pause between blocks; the default of 500 would be added to every latency
+    kafka_poll_max_batch_size = 65536,    -- messages per poll while catching up
+    kafka_max_block_size = 262144         -- rows per block while catching up: large parts, few merges
+;
+
+-- One row: one message, parsed once and judged once, for the three views behind transactions_parsed.
+-- Written by: transactions_queue. Read by: transactions_mv, quarantine_mv, ledger_mv.
+-- Guarantee: total. Any bytes give exactly one row; nothing here can throw, so no message can stop ingest.
+CREATE MATERIALIZED VIEW transactions_parsed_mv ON CLUSTER payments TO transactions_parsed AS
+WITH
+    -- Texts, as the JSON spells them; '' where the field is absent or null.
+    JSONExtract(
+        message,
+        'Tuple(transaction_id String, merchant_id String, amount String, currency String, status String, created_at String, updated_at String)'
+    ) AS field,
+    JSONExtractKeys(message) AS keys,
+
+    -- An amount written as a JSON number has been through a binary double, which holds 15 digits of the 18 allowed:
+    -- take its own text, if it is the number the parser saw and if it alone can be meant. A nested object may have an
+    -- amount too, and an escape in a name may hide one.
+    arrayDistinct(extractAll(message, '"amount"\\s*:\\s*([0-9][0-9.eE+-]*)')) AS amount_literals,
+    multiIf(
+        JSONType(message, 'amount') = 'String', field.amount,
+        length(amount_literals) = 1
+            AND toFloat64OrNull(amount_literals[1]) = toFloat64OrNull(field.amount)
+            AND NOT match(message, '\\\\u[^"]*"\\s*:'), amount_literals[1],
+        ''
+    ) AS amount_text,
+
+    -- The best-effort parser alone takes year 0 for this year, month 0 for January, 24:00 for tomorrow and any offset. A
+    -- leap second ends an hour, or half of one where the offset is such; it is stored as the second after it.
+    '^[1-9][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[T ]([01][0-9]|2[0-3]):([0-5][0-9]:[0-5][0-9]|[25]9:60)([.][0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$' AS rfc3339,
+    upper(field.created_at) AS created_at_text,
+    upper(field.updated_at) AS updated_at_text,
+
+    toUUIDOrNull(field.transaction_id) AS transaction_id_value,
+    toUInt32OrNull(field.merchant_id) AS merchant_id_value,
+    toDecimal64OrNull(amount_text, 4) AS amount_value,
+    if(match(created_at_text, rfc3339), parseDateTime64BestEffortOrNull(created_at_text, 6, 'UTC'), NULL) AS created_at_value,
+    if(match(updated_at_text, rfc3339), parseDateTime64BestEffortOrNull(updated_at_text, 6, 'UTC'), NULL) AS updated_at_value
+
+SELECT
+    multiIf(
+        empty(keys), multiIf(NOT isValidJSON(message), 'not_json', JSONType(message) != 'Object', 'not_an_object', 'transaction_id_missing'),
+        length(keys) != arrayUniq(keys), 'duplicate_field',
+
+        empty(field.transaction_id), 'transaction_id_missing',
+        NOT match(field.transaction_id, '^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$') OR isNull(transaction_id_value), 'transaction_id_malformed',
+
+        empty(field.merchant_id), 'merchant_id_missing',
+        -- A number with a fraction or an exponent has been rounded to a double by now.
+        NOT match(field.merchant_id, '^[1-9][0-9]{0,9}$') OR isNull(merchant_id_value) OR JSONType(message, 'merchant_id') = 'Double', 'merchant_id_malformed',
+
+        empty(field.amount), 'amount_missing',
+        NOT match(amount_text, '^(0|[1-9][0-9]{0,13})([.][0-9]{1,4})?$') OR isNull(amount_value), 'amount_malformed',
+        amount_value = 0, 'amount_not_positive',
+
+        empty(field.currency), 'currency_missing',
+        -- ISO 4217, with the codes withdrawn within the age that created_at may have.
+        field.currency NOT IN (
+            'AED', 'AFN', 'ALL', 'AMD', 'AOA', 'ARS', 'AUD', 'AWG', 'AZN', 'BAM', 'BBD', 'BDT', 'BHD', 'BIF', 'BMD', 'BND',
+            'BOB', 'BOV', 'BRL', 'BSD', 'BTN', 'BWP', 'BYN', 'BZD', 'CAD', 'CDF', 'CHE', 'CHF', 'CHW', 'CLF', 'CLP', 'CNY',
+            'COP', 'COU', 'CRC', 'CUP', 'CVE', 'CZK', 'DJF', 'DKK', 'DOP', 'DZD', 'EGP', 'ERN', 'ETB', 'EUR', 'FJD', 'FKP',
+            'GBP', 'GEL', 'GHS', 'GIP', 'GMD', 'GNF', 'GTQ', 'GYD', 'HKD', 'HNL', 'HTG', 'HUF', 'IDR', 'ILS', 'INR', 'IQD',
+            'IRR', 'ISK', 'JMD', 'JOD', 'JPY', 'KES', 'KGS', 'KHR', 'KMF', 'KPW', 'KRW', 'KWD', 'KYD', 'KZT', 'LAK', 'LBP',
+            'LKR', 'LRD', 'LSL', 'LYD', 'MAD', 'MDL', 'MGA', 'MKD', 'MMK', 'MNT', 'MOP', 'MRU', 'MUR', 'MVR', 'MWK', 'MXN',
+            'MXV', 'MYR', 'MZN', 'NAD', 'NGN', 'NIO', 'NOK', 'NPR', 'NZD', 'OMR', 'PAB', 'PEN', 'PGK', 'PHP', 'PKR', 'PLN',
+            'PYG', 'QAR', 'RON', 'RSD', 'RUB', 'RWF', 'SAR', 'SBD', 'SCR', 'SDG', 'SEK', 'SGD', 'SHP', 'SLE', 'SOS', 'SRD',
+            'SSP', 'STN', 'SVC', 'SYP', 'SZL', 'THB', 'TJS', 'TMT', 'TND', 'TOP', 'TRY', 'TTD', 'TWD', 'TZS', 'UAH', 'UGX',
+            'USD', 'USN', 'UYI', 'UYU', 'UYW', 'UZS', 'VED', 'VES', 'VND', 'VUV', 'WST', 'XAD', 'XAF', 'XAG', 'XAU', 'XBA',
+            'XBB', 'XBC', 'XBD', 'XCD', 'XCG', 'XDR', 'XOF', 'XPD', 'XPF', 'XPT', 'XSU', 'XTS', 'XUA', 'XXX', 'YER', 'ZAR',
+            'ZMW', 'ZWG',
+            'ANG', 'BGN', 'CUC', 'HRK', 'SLL', 'ZWL'
+        ), 'currency_unknown',
+
+        empty(field.status), 'status_missing',
+        field.status NOT IN ('authorized', 'captured', 'settled', 'refunded', 'charged_back', 'failed'), 'status_unknown',
+
+        empty(field.created_at), 'created_at_missing',
+        isNull(created_at_value), 'created_at_malformed',
+        created_at_value > now() + INTERVAL 5 MINUTE, 'created_at_in_future',
+        -- One block may touch at most 100 monthly partitions before the engine refuses it, and with it all ingest.
+        created_at_value < toStartOfMonth(now()) - INTERVAL 96 MONTH, 'created_at_too_old',
+
+        empty(field.updated_at), 'updated_at_missing',
+        isNull(updated_at_value), 'updated_at_malformed',
+        -- A state from the future would beat every real one until then.
+        updated_at_value > now() + INTERVAL 5 MINUTE, 'updated_at_in_future',
+        -- Before 1970 the version, which counts microseconds from there, would wrap.
+        updated_at_value < toStartOfMonth(now()) - INTERVAL 96 MONTH, 'updated_at_too_old',
+        ''
+    ) AS fault,
+
+    ifNull(transaction_id_value, toUUID('00000000-0000-0000-0000-000000000000')) AS transaction_id,
+    ifNull(merchant_id_value, 0) AS merchant_id,
+    ifNull(amount_value, 0) AS amount,
+    field.currency AS currency,
+    field.status AS status,
+    ifNull(created_at_value, toDateTime64(0, 6, 'UTC')) AS created_at,
+    ifNull(updated_at_value, toDateTime64(0, 6, 'UTC')) AS updated_at,
+
+    message,
+    _key AS kafka_key,
+    _topic AS kafka_topic,
+    toUInt32(_partition) AS kafka_partition,
+    _offset AS kafka_offset,
+    ifNull(_timestamp_ms, toDateTime64(0, 3, 'UTC')) AS kafka_timestamp
+FROM transactions_queue
+;
+
+-- version 0004_reports
+
+CREATE VIEW transactions_current ON CLUSTER payments AS
+SELECT *
+FROM transactions FINAL
+-- Parts of two partitions never hold the same key, since created_at is part of it; so each can be merged by itself.
+SETTINGS do_not_merge_across_partitions_select_final = 1
+;
+
+-- One row: one merchant, one day (UTC, by created_at), one currency, one status and one reporting currency ('' where no
+-- rate is known yet): the nightly batch's successor.
+-- Written by: nobody (a view). Read by: finance and analytics; filter by day and merchant_id to read little.
+-- Guarantee: each transaction counts once, in its newest state; equal at any moment to a recomputation from scratch.
+CREATE VIEW report_merchant_by_day ON CLUSTER payments AS
+SELECT
+    toDate(created_at) AS day,
+    merchant_id,
+    any(t.merchant_name) AS merchant_name,
+    currency,
+    status,
+    reporting_currency,
+    count() AS transactions,
+    sum(t.amount) AS amount,
+    -- Amounts whose rate is not known yet are left out of the sum and counted here.
+    sum(t.amount_reporting) AS amount_reporting,
+    countIf(isNull(t.amount_reporting)) AS transactions_without_rate,
+    countIf(enrichment_status = 'fx_provisional') AS transactions_with_provisional_rate
+FROM transactions_current AS t
+GROUP BY day, merchant_id, currency, status, reporting_currency
+;
+
+-- version 0005_quarantine_replays
+
+CREATE TABLE quarantine_replays ON CLUSTER payments
+(
+    -- the refused message, as it stands in quarantine
+    kafka_topic       LowCardinality(String),
+    kafka_partition   UInt32,
+    kafka_offset      UInt64,
+    kafka_timestamp   DateTime64(3, 'UTC'),
+
+    -- the attempt; a later state replaces an earlier one, whenever it is written
+    replay_id         UUID,
+    state             Enum8('sending' = 0, 'not_sent' = 1, 'sent' = 2),
+    state_version     UInt8 MATERIALIZED toUInt8(state),
+    replayed_at       DateTime64(3, 'UTC'),
+    replayed_by       String,
+
+    -- where it went: while 'sending', the offset is the first that it can get; once 'sent', its own
+    new_partition     UInt32,
+    new_offset        UInt64,
+    new_timestamp     DateTime64(3, 'UTC')
+)
+ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{uuid}/all', '{shard}-{replica}', state_version)
+ORDER BY (kafka_topic, kafka_partition, kafka_offset, kafka_timestamp, replay_id)
+TTL toDateTime(replayed_at) + INTERVAL 1 YEAR
+;
+
+-- version 0006_repair
+
+ALTER TABLE dimension_snapshots ON CLUSTER payments
+    ADD COLUMN source_modified_at Nullable(DateTime64(3, 'UTC')),
+    ADD COLUMN forced_gates Array(LowCardinality(String))
+;
+
+-- One row: one merchant, as one snapshot had it. Compare and join by snapshot_id, as transactions carry it.
+-- Written by: `paystream dims refresh merchants`, before the snapshot goes live. Read by: `paystream dims compare` and
+-- `rollback`, and whoever asks which record a transaction was enriched with (merchant_snapshot_id).
+-- Guarantee: complete for every snapshot that is kept (`paystream dims history`); older ones are dropped as partitions.
+CREATE TABLE merchants_history ON CLUSTER payments
+(
+    merchant_id   UInt32,
+    merchant_name String,
+    country       LowCardinality(String),
+    category_code LowCardinality(String),
+    snapshot_id   UInt32
+)
+ENGINE = ReplicatedMergeTree('/clickhouse/tables/{uuid}/all', '{shard}-{replica}')
+PARTITION BY snapshot_id
+ORDER BY merchant_id
+;
+
+-- One row: the rate that one currency was quoted at on one day, as one snapshot had it.
+-- Written by: `paystream dims refresh fx`, before the snapshot goes live. Read by: `paystream dims compare` and
+-- `rollback`, and whoever asks which rate a transaction was converted with (fx_snapshot_id, fx_rate_date).
+-- Guarantee: complete for every snapshot that is kept (`paystream dims history`); older ones are dropped as partitions.
+CREATE TABLE fx_rates_history ON CLUSTER payments
+(
+    currency           LowCardinality(String),
+    rate_date          Date,
+    rate               Decimal(38, 12),
+    reporting_currency LowCardinality(String),
+    snapshot_id        UInt32
+)
+ENGINE = ReplicatedMergeTree('/clickhouse/tables/{uuid}/all', '{shard}-{replica}')
+PARTITION BY snapshot_id
+ORDER BY (currency, rate_date)
+;
+
+-- Changes nothing: its rollback makes the view anew once the column is gone.
+CREATE OR REPLACE VIEW transactions_current ON CLUSTER payments AS
+SELECT *
+FROM transactions FINAL
+-- Parts of two partitions never hold the same key, since created_at is part of it; so each can be merged by itself.
+SETTINGS do_not_merge_across_partitions_select_final = 1
+;
+
+ALTER TABLE transactions_local ON CLUSTER payments
+    ADD COLUMN enriched_at DateTime64(3, 'UTC') DEFAULT ingested_at CODEC(Delta, ZSTD(1)),
+    ADD INDEX pending enrichment_status TYPE set(4) GRANULARITY 1
+;
+
+ALTER TABLE transactions ON CLUSTER payments
+    ADD COLUMN enriched_at DateTime64(3, 'UTC') DEFAULT ingested_at CODEC(Delta, ZSTD(1))
+;
+
+-- For what is stored already; writes the index alone, not the rows.
+ALTER TABLE transactions_local ON CLUSTER payments MATERIALIZE INDEX pending
+;
+
+-- A view's columns are those at its creation: made anew, it has enriched_at too.
+CREATE OR REPLACE VIEW transactions_current ON CLUSTER payments AS
+SELECT *
+FROM transactions FINAL
+-- Parts of two partitions never hold the same key, since created_at is part of it; so each can be merged by itself.
+SETTINGS do_not_merge_across_partitions_select_final = 1
+;
+
+-- One row: one day of payments (by created_at) as a repair left it, once deduplicated (FINAL).
+-- Written by: `paystream dims repair`, once all of a day's rows agree with the dictionaries. Read by: the next repair,
+-- which looks only at days whose rates or merchants have changed since.
+-- Guarantee: none that anything else relies on. Without a row a day is looked at again, which changes nothing it need not.
+CREATE TABLE repaired_days ON CLUSTER payments
+(
+    day                   Date,
+    rates_hash            UInt64,                -- of the rates that hold on the day, in fx_rates_dict
+    fx_snapshot_id        UInt32,                -- of fx_rates_dict; a later one that came and went may have left rates
+    merchants_snapshot_id UInt32,                -- late merchants up to this snapshot have been filled in
+    restated_snapshot_id  UInt32,                -- changed merchants up to this one have been restated; 0: never
+    repaired_at           DateTime64(3, 'UTC')   -- when the repair began
+)
+ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{uuid}/all', '{shard}-{replica}', repaired_at)
+ORDER BY day
+;
+
+-- One row: one transaction that would be enriched otherwise today: the row to write in its place, and what stands there.
+-- Written by: nobody (a view). Read by: `paystream dims repair`; filter by toDate(created_at) to read little.
+-- Parameter: restate_merchants, whether a known merchant's changed attributes are taken over into old rows.
+-- Guarantee: enriches as transactions_mv does (a test holds them together); empty once what it gives is written. It never
+-- takes away: where the dictionaries have no merchant or no rate any more, a row keeps what it was stored with, and so does
+-- one in another reporting currency. Each row's version is one above the stored one, so a redelivered message loses.
+CREATE VIEW transactions_to_repair ON CLUSTER payments AS
+WITH
+    dictGetOrNull('merchants_dict', ('merchant_name', 'country', 'category_code', 'snapshot_id'), t.merchant_id) AS merchant,
+    dictGetOrNull('fx_rates_dict', ('rate', 'rate_date', 'is_latest', 'reporting_currency', 'snapshot_id'), tuple(t.currency), toDate(t.created_at)) AS fx,
+
+    isNotNull(merchant.4) AND (
+        t.merchant_snapshot_id = 0
+        OR ({restate_merchants:Bool} AND (t.merchant_name, t.merchant_country, t.merchant_category_code) != (assumeNotNull(merchant.1), assumeNotNull(merchant.2), assumeNotNull(merchant.3)))
+    ) AS takes_merchant,
+
+    isNotNull(fx.1) AND t.reporting_currency IN ('', assumeNotNull(fx.4)) AS has_rate,
+    has_rate AND (isNull(t.fx_rate) OR (assumeNotNull(t.fx_rate), assumeNotNull(t.fx_rate_date)) != (assumeNotNull(fx.1), assumeNotNull(fx.2))) AS takes_rate,
+
+    multiIf(
+        t.merchant_snapshot_id = 0 AND NOT takes_merchant, 'merchant_pending',
+        isNull(t.fx_rate) AND NOT takes_rate, 'fx_pending',
+        -- Without a rate to compare with, a row that waited for its merchant does not say whether its rate is final.
+        if(has_rate, fx.3 AND fx.2 < toDate(t.created_at), t.enrichment_status = 'fx_provisional' OR (t.enrichment_status = 'merchant_pending' AND t.fx_rate_date < toDate(t.created_at))), 'fx_provisional',
+        'ok'
+    ) AS status_now
+SELECT
+    t.transaction_id AS transaction_id,
+    t.created_at AS created_at,
+    t.merchant_id AS merchant_id,
+    t.amount AS amount,
+    t.currency AS currency,
+    t.status AS status,
+    t.updated_at AS updated_at,
+
+    if(takes_merchant, assumeNotNull(merchant.1), t.merchant_name) AS merchant_name,
+    if(takes_merchant, assumeNotNull(merchant.2), t.merchant_country) AS merchant_country,
+    if(takes_merchant, assumeNotNull(merchant.3), t.merchant_category_code) AS merchant_category_code,
+    if(takes_merchant, assumeNotNull(merchant.4), t.merchant_snapshot_id) AS merchant_snapshot_id,
+
+    if(takes_rate, fx.1, t.fx_rate) AS fx_rate,
+    if(takes_rate, fx.2, t.fx_rate_date) AS fx_rate_date,
+    if(takes_rate, CAST(round(t.amount * fx.1, 4), 'Nullable(Decimal(38, 4))'), t.amount_reporting) AS amount_reporting,
+    if(takes_rate, assumeNotNull(fx.4), t.reporting_currency) AS reporting_currency,
+    -- Also where only its being provisional has changed: the snapshot that made it final.
+    if(has_rate, assumeNotNull(fx.5), t.fx_snapshot_id) AS fx_snapshot_id,
+
+    status_now AS enrichment_status,
+    t.enrichment_revision + 1 AS enrichment_revision,
+
+    t.kafka_topic AS kafka_topic,
+    t.kafka_partition AS kafka_partition,
+    t.kafka_offset AS kafka_offset,
+    t.kafka_timestamp AS kafka_timestamp,
+    t.ingested_at AS ingested_at,
+    now64(3) AS enriched_at,
+
+    t.enrichment_status AS stored_enrichment_status,
+    t.amount_reporting AS stored_amount_reporting
+FROM transactions AS t FINAL
+WHERE (takes_merchant OR takes_rate OR status_now != t.enrichment_status)
+    -- The version has room for no more.
+    AND t.enrichment_revision < 4095
+SETTINGS do_not_merge_across_partitions_select_final = 1
+;
+
+-- version 0007_status
+
+CREATE TABLE audits ON CLUSTER payments
+(
+    audited_at  DateTime64(3, 'UTC') DEFAULT now64(3, 'UTC'),
+    kafka_topic LowCardinality(String),
+    since       DateTime64(3, 'UTC'),    -- blocks read from then on were audited
+    is_deep     Bool,
+    verdict     LowCardinality(String),  -- complete, incomplete, recreated, loss
+    lost        UInt64,
+    expired     UInt64,
+    unchecked   UInt64
+)
+ENGINE = ReplicatedMergeTree('/clickhouse/tables/{uuid}/all', '{shard}-{replica}')
+ORDER BY audited_at
+TTL toDateTime(audited_at) + INTERVAL 1 YEAR
+;
+
+-- For what was refused before, too; writes the index alone.
+ALTER TABLE quarantine_local ON CLUSTER payments ADD INDEX lately quarantined_at TYPE minmax GRANULARITY 1
+;
+
+ALTER TABLE quarantine_local ON CLUSTER payments MATERIALIZE INDEX lately
+;
+
+-- Blocks read before have no latencies and count for nothing in them.
+ALTER TABLE ingest_ledger_local ON CLUSTER payments
+    ADD COLUMN timed UInt64,
+    ADD COLUMN late UInt64,
+    ADD COLUMN latency_histogram Array(UInt32) CODEC(ZSTD(1))
+;
+
+ALTER TABLE ingest_ledger ON CLUSTER payments
+    ADD COLUMN timed UInt64,
+    ADD COLUMN late UInt64,
+    ADD COLUMN latency_histogram Array(UInt32) CODEC(ZSTD(1))
+;
+
+-- Else the projection would forbid a DELETE.
+ALTER TABLE ingest_ledger_local ON CLUSTER payments MODIFY SETTING lightweight_mutation_projection_mode = 'rebuild'
+;
+
+-- A row an hour.
+ALTER TABLE ingest_ledger_local ON CLUSTER payments
+    ADD PROJECTION by_hour
+    (
+        SELECT kafka_topic, toStartOfHour(read_at), sum(messages), sum(timed), sum(late), max(last_kafka_timestamp), max(read_at)
+        GROUP BY kafka_topic, toStartOfHour(read_at)
+    )
+;
+
+ALTER TABLE ingest_ledger_local ON CLUSTER payments MATERIALIZE PROJECTION by_hour
+;
+
+-- Ingest goes on meanwhile; a block that is under way is written without latencies.
+ALTER TABLE ledger_mv ON CLUSTER payments MODIFY QUERY
+WITH
+    now64(3) AS stored_at,
+    fault = '' AND kafka_timestamp > toDateTime64(0, 3, 'UTC') AS is_timed,
+    -- Clocks that are apart may say that a message was stored before it was sent.
+    greatest(0, toUnixTimestamp64Milli(stored_at) - toUnixTimestamp64Milli(kafka_timestamp)) AS latency_ms
+SELECT
+    kafka_topic,
+    kafka_partition,
+    min(kafka_offset) AS first_offset,
+    max(kafka_offset) AS last_offset,
+    count() AS messages,
+    countIf(fault != '') AS refused,
+    max(kafka_timestamp) AS last_kafka_timestamp,
+    stored_at AS read_at,
+    countIf(is_timed) AS timed,
+    countIf(is_timed AND latency_ms > 300000) AS late,
+    CAST(countResampleIf(0, 176, 1)(toUInt8(least(175, floor(8 * log2(latency_ms + 1)))), is_timed), 'Array(UInt32)') AS latency_histogram
+FROM transactions_parsed
+GROUP BY kafka_topic, kafka_partition
+;
+
+-- version 0008_flush_interval
+
+DROP TABLE IF EXISTS transactions_queue ON CLUSTER payments SYNC
+;
+
+-- One row: one Kafka message, as raw bytes; rows exist only while a block passes through to the views.
+-- Written by: producers of the topic. Read by: transactions_parsed_mv, and by nobody else (a SELECT would steal messages).
+-- Guarantee: at least once. Rows are inserted first, offsets committed second; a crash in between delivers again.
+CREATE TABLE transactions_queue ON CLUSTER payments
+(
+    message String
+)
+-- Broker addresses, credentials, topic, consumer group and librdkafka's own settings: the named collection that
+-- `paystream migrate up` keeps equal to the settings, so that nothing of one deployment, and no secret, stands in a file.
+ENGINE = Kafka(paystream_kafka)
+SETTINGS
+    kafka_format = 'RawBLOB',             -- one message is one row whatever its bytes: no parser in between that could stall, skip or coerce
+    kafka_num_consumers = 2,              -- the topic has 4 partitions; more consumers than cores only makes smaller blocks
+    kafka_thread_per_consumer = 1,        -- consumers parse and insert side by side; without it the catch-up rate is that of one core
+    kafka_flush_interval_ms = 150,        -- the latency: a block closes after this long; a shorter one costs more parts
+    kafka_poll_timeout_ms = 50,           -- how long one poll may wait; must be well under the flush interval
+    kafka_consumer_reschedule_ms = 10,    -- pause between blocks; the default of 500 would be added to every latency
+    kafka_poll_max_batch_size = 65536,    -- messages per poll while catching up
+    kafka_max_block_size = 262144         -- rows per block while catching up: large parts, few merges
+;
+

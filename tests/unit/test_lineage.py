@@ -1,0 +1,202 @@
+"""What columns are made of, by the project's own files and by small ones."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from migrations.lineage import Lineage, picture, picture_of
+from migrations.schema_graph import read_graph
+from paystream.errors import UsageError
+from paystream.settings import REPOSITORY, Settings
+
+FIELDS = ["transaction_id", "merchant_id", "amount", "currency", "status", "created_at", "updated_at"]
+
+
+@pytest.fixture(scope="module")
+def ours() -> Lineage:
+    return Lineage(read_graph())
+
+
+@pytest.fixture
+def lineage_of(tmp_path: Path) -> Callable[..., Lineage]:
+    """A function that reads a schema, given as name = statement."""
+
+    def read(**files: str) -> Lineage:
+        for name, text in files.items():
+            (tmp_path / "sql").mkdir(exist_ok=True)
+            (tmp_path / "sql" / f"{name}.sql").write_text(text)
+        graph = read_graph(tmp_path)
+        assert graph.unreadable == ()
+        return Lineage(graph)
+
+    return read
+
+
+def test_from_the_topic_s_field_to_the_report_s_column(ours):
+    steps = ours.before(["report_merchant_by_day.amount_reporting"])
+    columns = [step.column for step in steps]
+    way = [
+        "topic.amount",
+        "transactions_parsed.amount",
+        "transactions.amount_reporting",
+        "transactions_current.amount_reporting",
+        "report_merchant_by_day.amount_reporting",
+    ]
+    assert [column for column in columns if column in way] == way
+    rate = ["fx_rates.rate", "fx_rate_periods.rate", "fx_rates_dict.rate", "transactions.amount_reporting"]
+    assert [column for column in columns if column in rate] == rate
+    [made] = [step for step in steps if step.column == "transactions.amount_reporting"]
+    assert made.by == "transactions_mv" and "round(amount * fx.1, 4)" in made.expression
+    assert made.of == ("transactions_parsed.amount", "fx_rates_dict.rate")
+    assert made.found_by == ("transactions_parsed.currency", "transactions_parsed.created_at")
+
+
+def test_every_step_comes_after_those_it_is_made_of(ours):
+    seen = set()
+    for step in ours.before(ours.steps):
+        assert {*step.of, *step.found_by} <= seen | {step.column}, step
+        seen.add(step.column)
+    assert not [step for step in ours.before(ours.steps) if "?" in step.column], "a name that no source has"
+
+
+def test_every_field_of_the_contract_reaches_the_report_or_the_table(ours):
+    fields = {column.removeprefix("topic.") for column in ours.steps if column.startswith("topic.")}
+    assert {field for field in fields if field[0] != "("} == set(FIELDS)
+    for field in FIELDS:
+        assert f"transactions.{field}" in ours.after([f"topic.{field}"])
+
+
+@pytest.mark.parametrize(
+    ("column", "fields", "dictionaries", "found_by"),
+    [
+        ("report_merchant_by_day.day", ["created_at"], [], []),
+        ("report_merchant_by_day.merchant_name", [], ["merchants_dict.merchant_name"], ["merchant_id"]),
+        ("transactions.fx_rate", [], ["fx_rates_dict.rate"], ["created_at", "currency"]),
+        ("quarantine.raw_message", ["(whole message)"], [], []),
+        ("quarantine.kafka_offset", ["(offset)"], [], []),
+        ("transactions.version", ["updated_at"], [], []),
+    ],
+)
+def test_what_a_column_comes_from(ours, column, fields, dictionaries, found_by):
+    found = ours.summary(column)
+    assert sorted(found.fields) == [f"topic.{field}" for field in fields]
+    assert sorted(found.dictionaries) == dictionaries
+    assert sorted(found.found_by) == [f"topic.{field}" for field in found_by]
+
+
+def test_clocks_and_tables_are_named(ours):
+    assert ours.summary("transactions.ingested_at").clocks == ("now64()",)
+    assert ours.summary("transactions.enriched_at").clocks == ("now64()",)
+    assert ours.summary("report_merchant_by_day.merchant_name").tables == ("merchants.merchant_name",)
+
+
+def test_the_ways_of_clickhouse_to_name_things(lineage_of):
+    found = lineage_of(
+        queue="CREATE TABLE queue (a UInt8, b UInt8, t Tuple(x UInt8, y UInt8)) ENGINE = Kafka(c)"
+        " SETTINGS kafka_format = 'JSONEachRow', kafka_handle_error_mode = 'stream'",
+        stored="CREATE TABLE stored (a UInt8, b UInt8, c UInt8, d UInt8, e UInt8, f UInt8) ENGINE = Null",
+        stored_mv="CREATE MATERIALIZED VIEW stored_mv TO stored AS"
+        " WITH a + 1 AS b, inner_one AS (SELECT b AS x FROM queue)"
+        " SELECT b AS a, q.b AS b, c + 1 AS d, q.a AS c, t.x AS e, (SELECT max(x) FROM inner_one) AS f FROM queue AS q",
+        both="CREATE VIEW both AS SELECT a, b FROM stored UNION ALL SELECT c, d FROM stored",
+        starred="CREATE VIEW starred AS SELECT * EXCEPT (a) FROM (SELECT s.*, a * 2 AS twice FROM stored AS s)",
+    )
+
+    def made_of(column: str) -> set[str]:
+        return {part for step in found.steps[column] for part in step.of}
+
+    assert made_of("stored.a") == {"queue.a"}  # the WITH's b, not the column
+    assert made_of("stored.b") == {"queue.b"}  # the column, since it is qualified
+    assert made_of("stored.d") == {"queue.a"}  # an alias of the same SELECT
+    assert made_of("stored.e") == {"queue.t"}
+    assert made_of("stored.f") == {"queue.b"}
+    assert made_of("queue.t") == {"topic.t"}
+    assert made_of("both.a") == {"stored.a"}  # columns of a UNION go by the first one's names
+    assert list(column for column in found.steps if column.startswith("starred.")) == [
+        *(f"starred.{name}" for name in "bcdef"),
+        "starred.twice",
+    ]
+    assert made_of("starred.twice") == {"stored.a"}
+
+
+def test_a_bare_name_means_every_column_that_has_it(ours):
+    assert ours.columns_named("amount") == [column for column in ours.steps if column.split(".", 1)[1] == "amount"]
+    assert ours.columns_named("transactions.amount") == ["transactions.amount"]
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("transactions.amont", "transactions.amount"),
+        ("amout", "amount"),
+        ("merchants_dic.country", "merchants_dict.country"),
+        ("transactions", "transactions"),
+        ("§§", "List all with `paystream migrate lineage`"),
+    ],
+)
+def test_a_column_that_is_not_there(ours, name, near):
+    if name == "transactions":  # a column of the report
+        assert ours.columns_named(name) == ["report_merchant_by_day.transactions"]
+        return
+    with pytest.raises(UsageError) as caught:
+        ours.columns_named(name)
+    assert str(caught.value).startswith(f"Column '{name}' is in no file") and near in str(caught.value)
+
+
+def test_the_picture_of_the_readme_is_the_command_s(tmp_path, paystream_here):
+    settings = Settings(_env_file=None, home=tmp_path / "home")
+    code, out, err = paystream_here(settings, "migrate", "lineage", "--format", "mermaid")
+    assert (code, err) == (0, [])
+    [block] = re.findall(r"```mermaid\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    assert block == out, "write it again with `paystream migrate lineage --format mermaid`"
+
+
+def test_pictures_declare_what_they_connect(ours):
+    for drawn in (picture(ours.graph), picture_of(ours, ["report_merchant_by_day.amount_reporting"])):
+        lines = [line.strip() for line in drawn.splitlines()]
+        assert lines[0] == "flowchart LR"
+        edges = [re.fullmatch(r"(\w+) (?:-->|-\. \w+ \.->) (\w+)", line) for line in lines[1:]]
+        declared = {re.match(r"\w+", line)[0] for line, edge in zip(lines[1:], edges, strict=True) if not edge}
+        assert any(edges)
+        for edge in filter(None, edges):
+            assert {edge[1], edge[2]} <= declared, edge[0]
+    for name in ours.graph.ingest_views:
+        assert f"--> {name}" in picture(ours.graph)
+
+
+def test_the_command(tmp_path, paystream_here):
+    settings = Settings(_env_file=None, home=tmp_path / "home")
+
+    code, out, err = paystream_here(settings, "migrate", "lineage", "report_merchant_by_day.day")
+    assert (code, err) == (0, [])
+    assert out.splitlines()[0].startswith("migrate_lineage_step column=topic.created_at ")
+    assert out.splitlines()[-1] == (
+        "migrate_lineage_step column=report_merchant_by_day.day by=report_merchant_by_day expression=toDate(created_at)"
+        " of=transactions_current.created_at found_by=none clocks=none"
+    )
+
+    code, out, err = paystream_here(settings, "migrate", "lineage", "topic.status", "--json")
+    document = json.loads(out)
+    assert (code, err, document["columns"]) == (0, [], ["topic.status"])
+    assert "report_merchant_by_day.status" in document["goes_into"]
+
+    code, out, err = paystream_here(settings, "migrate", "lineage")
+    assert (code, err) == (0, [])
+    assert "migrate_lineage column=report_merchant_by_day.day fields=topic.created_at dictionaries=none" in out
+
+    for arguments, message in [
+        (["nothing_such"], "error: Column 'nothing_such' is in no file"),
+        (["--format", "png"], "error: Format 'png' does not exist. Choose one of text, mermaid."),
+        (["--format", "mermaid", "--json"], "error: Options '--json' and '--format mermaid' cannot be used together"),
+        (["--folder", str(tmp_path)], f"error: Folder '{tmp_path}' cannot be followed"),
+    ]:
+        code, out, err = paystream_here(settings, "migrate", "lineage", *arguments)
+        assert (code, out, len(err)) == (2, "", 1) and err[0].startswith(message)
+
+    (tmp_path / "sql").mkdir()
+    (tmp_path / "sql" / "half.sql").write_text("CREATE TABLE half (")
+    code, out, err = paystream_here(settings, "migrate", "lineage", "--folder", str(tmp_path))
+    assert (code, out, len(err)) == (2, "", 1) and err[0].startswith("error: File 'sql/half.sql' cannot be followed")

@@ -1,0 +1,46 @@
+"""What a statement means, by the rows that are there."""
+
+import pytest
+
+from migrations.plan import Live, meaning
+
+LIVE = {
+    "rows": {"payments": 1_234_567, "one": 1},
+    "kafka": {"queue"},
+    "readers": {"queue_mv"},
+    "views": {"queue_mv", "report"},
+    "types": {("payments", "amount"): "Decimal(18, 4)", ("payments", "at"): "DateTime64(3, 'UTC')"},
+}
+
+# ruff: noqa: E501  a statement and what it means read best side by side
+
+
+@pytest.mark.parametrize(
+    ("statement", "means", "is_destructive"),
+    [
+        ("ALTER TABLE queue_mv MODIFY QUERY SELECT 1", "replaces the view queue_mv; ingest goes on, a block under way is written as before", False),
+        ("CREATE OR REPLACE VIEW report AS SELECT 1", "replaces report at once; ingest goes on", False),
+        ("-- why\nDROP TABLE IF EXISTS queue SYNC", "pauses ingest, for about 7 s where queue is created again; no message is lost", False),
+        ("DROP VIEW IF EXISTS queue_mv SYNC", "pauses ingest until it is created again; no message is lost", False),
+        ("CREATE MATERIALIZED VIEW m TO t AS SELECT 1 FROM queue", "creates m: ingest from queue starts", False),
+        ("CREATE MATERIALIZED VIEW m TO t AS SELECT 1 FROM other", "creates m: it sees rows from now on", False),
+        ("DROP TABLE IF EXISTS one SYNC", "drops one: 1 row gone for good", True),
+        ("DROP TABLE IF EXISTS empty SYNC", "drops empty", False),
+        ("TRUNCATE TABLE IF EXISTS payments", "empties payments: 1,234,567 rows gone for good", True),
+        ("ALTER TABLE payments ADD COLUMN c String DEFAULT 'DROP COLUMN x'", "payments: adds column c; rewrites no rows", False),
+        ("ALTER TABLE payments DROP COLUMN IF EXISTS c", "payments: drops column c: values of 1,234,567 rows gone for good", True),
+        ("ALTER TABLE empty DROP COLUMN c", "empty: drops column c; rewrites no rows", False),
+        ("ALTER TABLE payments MODIFY COLUMN amount Decimal(38, 4)", "payments: changes the type of amount: rewrites 1,234,567 rows", False),
+        ("ALTER TABLE payments MODIFY COLUMN amount Decimal(18, 4) CODEC(ZSTD(1))", "payments: changes column amount; rewrites no rows", False),
+        ("ALTER TABLE payments MODIFY COLUMN at DateTime64(3, 'UTC') DEFAULT now()", "payments: changes column at; rewrites no rows", False),
+        ("ALTER TABLE payments MATERIALIZE INDEX i", "payments: writes index i for 1,234,567 rows in the background", False),
+        ("ALTER TABLE payments DELETE WHERE 1", "payments: deletes rows of payments: 1,234,567 rows gone for good", True),
+        ("ALTER TABLE payments UPDATE a = 1 WHERE 1", "payments: rewrites columns of 1,234,567 rows in the background", True),
+        ("ALTER TABLE payments MODIFY TTL d + toIntervalDay(1)", "payments: changes how long rows are kept: rows that are too old then of 1,234,567 rows gone for good", True),
+        ("ALTER TABLE payments MODIFY SETTING a = 1", "payments: changes setting a; rewrites no rows", False),
+        ("OPTIMIZE TABLE payments", "is not known to this tool: read it", False),
+    ],
+)  # fmt: skip
+def test_each_statement_is_explained(statement: str, means: str, is_destructive: bool) -> None:
+    live = Live(**{name: value.copy() for name, value in LIVE.items()})
+    assert meaning(statement, live) == (means, is_destructive)

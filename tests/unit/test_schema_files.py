@@ -1,0 +1,126 @@
+"""The files that people edit and the versions that nobody may: what is refused, and in which words."""
+
+from pathlib import Path
+
+import pytest
+from checkouts import Checkout
+
+from migrations import lock
+from migrations.check import check_files
+from migrations.history import VERSIONS, read_history
+from migrations.runner import refuse_old_server
+from migrations.sources import fingerprint, read_sources
+from paystream.errors import UsageError
+from paystream.settings import Settings
+
+NULL = "CREATE TABLE a (x UInt8) ENGINE = Null"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    return Checkout.copied(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "complaint"),
+    [
+        (
+            "a",
+            "CREATE TABLE a (x UInt8, ENGINE = Null",
+            r"'sql/2_store/a\.sql' cannot be parsed: Expecting \).*Correct it\.$",
+        ),
+        ("a", "CREATE TABLE a (x String DEFAULT 'abc) ENGINE = Null", r"'sql/2_store/a\.sql' cannot be parsed"),
+        ("a", f"{NULL}; CREATE TABLE b (x UInt8) ENGINE = Null", "holds 2 statements where one CREATE belongs"),
+        ("a", "-- nothing yet", "holds 0 statements"),
+        ("a", "SELECT 1", "holds 1 statements where one CREATE belongs"),
+        ("b", NULL, r"creates 'a'\. Name the file as its object is: a\.sql\."),
+        ("a", "CREATE TABLE IF NOT EXISTS a (x UInt8) ENGINE = Null", "Begin it with a plain CREATE"),
+        ("audits", NULL.replace(" a ", " audits "), "'audits' is written twice: in sql/2_store/audits.sql and in"),
+    ],
+)
+def test_a_file_that_is_not_one_object_is_named(checkout: Checkout, file: str, text: str, complaint: str) -> None:
+    folder = checkout.root / "sql" / ("4_report" if file == "audits" else "2_store")
+    (folder / f"{file}.sql").write_text(text)
+    with pytest.raises(UsageError, match=complaint):
+        read_sources(checkout.root)
+
+
+def test_comments_and_spaces_mean_nothing() -> None:
+    assert fingerprint("SELECT a,b -- why\nFROM t") == fingerprint("/* other */ SELECT a, b FROM\n\n t")
+    assert fingerprint("SELECT a, b") != fingerprint("SELECT b, a")
+    assert fingerprint("SELECT 'a -- b'") != fingerprint("SELECT 'a '")
+
+
+def test_a_select_is_taken_out_of_its_view_as_it_is_written() -> None:
+    sources = read_sources()
+    select = sources["transactions_mv"].select
+    assert select.startswith("WITH\n    dictGetOrNull(") and select.endswith("WHERE fault = ''")
+    assert "-- Rounding, here and nowhere else" in select
+    assert sources["report_merchant_by_day"].kind == "VIEW"
+    assert sources["fx_rates_dict"].kind == "DICTIONARY"
+    assert sources["ledger_mv"].kind == "MATERIALIZED VIEW"
+
+
+def test_the_repository_is_locked_as_it_is() -> None:
+    assert lock.locked_versions(VERSIONS) == [version.id for version in read_history()]
+    assert check_files() == []
+
+
+def _edit(folder: Path) -> None:
+    path = folder / "0006_repair.rollback.sql"
+    path.write_text(path.read_text() + "\n")
+
+
+def _delete(folder: Path) -> None:
+    for path in folder.glob("0008_*"):
+        path.unlink()
+
+
+def _add(folder: Path) -> None:
+    (folder / "0009_more.sql").write_text(f"-- depends: 0008_flush_interval\n{NULL};")
+    (folder / "0009_more.rollback.sql").write_text("DROP TABLE IF EXISTS a SYNC;")
+
+
+def _add_twice(folder: Path) -> None:
+    _add(folder)
+    (folder / "0009_other.sql").write_text("-- depends: 0009_more\nSELECT 1;")
+    (folder / "0009_other.rollback.sql").write_text("SELECT 1;")
+
+
+def _disorder(folder: Path) -> None:
+    _add(folder)
+    (folder / "0000_early.sql").write_text("-- depends: 0009_more\nSELECT 1;")
+    (folder / "0000_early.rollback.sql").write_text("SELECT 1;")
+
+
+def _mark(folder: Path) -> None:
+    (folder / "0009_more.sql").write_text("-- depends: 0008_flush_interval\nSELECT throwIf(1, 'WRITE THIS STEP');")
+    (folder / "0009_more.rollback.sql").write_text("SELECT 1;")
+    lock.write_lock(folder, [*lock.locked_versions(folder), "0009_more"])
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (_edit, r"Version '0006_repair' was edited since it was locked\. .*`paystream migrate lock 0006_repair`"),
+        (_delete, "Version '0008_flush_interval' was deleted since it was locked"),
+        (_add, "Version '0009_more' is not in the lock file. Freeze it with `paystream migrate lock`"),
+        (_add_twice, "Versions '0009_more' and '0009_other' have the same number"),
+        (_disorder, "Version '0000_early' is out of order: it depends on 0009_more"),
+        (_mark, "Version '0009_more' is not finished: step 1 has the mark 'WRITE THIS STEP'"),
+    ],
+)
+def test_a_version_that_is_not_what_it_was_is_named(checkout: Checkout, change, complaint: str) -> None:
+    change(checkout.versions)
+    with pytest.raises(UsageError, match=complaint):
+        read_history(checkout.versions)
+
+
+@pytest.mark.parametrize(("version", "is_refused"), [("24.3.1.2672", True), ("24.8.1.1", False), ("26.9.2.1", False)])
+def test_a_server_that_is_too_old_is_refused(version: str, is_refused: bool) -> None:
+    settings = Settings.model_construct()
+    if is_refused:
+        with pytest.raises(UsageError, match=r"is too old: it is 24\.3\.1\.2672, and the schema needs 24\.8"):
+            refuse_old_server(settings, version)
+    else:
+        refuse_old_server(settings, version)
