@@ -268,9 +268,13 @@ def test_the_probe_reads_by_the_sorting_key(run):
             "days": [datetime.now(UTC).date()],
             "merchant_id": MERCHANTS[0],
             "pending": list(run.distinct)[:5],
+            "earliest": datetime.now(UTC) - timedelta(hours=1),
+            "latest": datetime.now(UTC),
         },
     ).result_rows
     text = "\n".join(line for (line,) in plan)
+    # Parts of other times are left out, and within a part all but the merchant's granules.
+    assert "created_at in (-Inf" in text[text.index("Min-Max") : text.index("PrimaryKey")]
     primary_key = text[text.index("PrimaryKey") :]
     assert "toDate(created_at)" in primary_key
     assert "merchant_id in [100, 100]" in primary_key
