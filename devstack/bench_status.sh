@@ -52,6 +52,7 @@ INSERT INTO ingest_ledger SELECT 'transactions', number % 4, number * 25, number
     arrayMap(bucket -> toUInt32(bucket BETWEEN 50 AND 74), range(176))
 FROM (SELECT number, now64(3) - toIntervalMillisecond((number % ($rows / 2)) * 2592000000 / ($rows / 2)) AS at
       FROM numbers($((stored / 2)), $(((rows - stored) / 2))))
+SETTINGS max_threads = 1, max_insert_threads = 1, max_block_size = 16384, min_insert_block_size_rows = 65536, min_insert_block_size_bytes = 0
 SQL
   # What has just come in, as at any moment of a running pipeline.
   ask <<SQL
