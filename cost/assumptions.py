@@ -14,7 +14,6 @@ from paystream.errors import UsageError
 FILE = Path(__file__).with_name("assumptions.yaml")
 
 Level = Literal["low", "base", "high"]
-SHARES = ("share",)
 
 
 class Assumption(Strict):
@@ -77,7 +76,7 @@ def drivers(level: Level, own: Mapping[str, float] | None = None) -> Drivers:
         if name not in known:
             raise UsageError(f"Assumption '{name}': there is none. Name one of: {', '.join(known)}.")
         unit, least = known[name].unit, known[name].least
-        most = 1 if unit in SHARES else 1e9
+        most = 1 if unit == "share" else 1e9
         if not least <= value <= most:
             raise UsageError(f"Assumption '{name}': {value:g} {unit} cannot be. Give {least:g} to {most:g}.")
     return Drivers({name: own.get(name, getattr(one, level)) for name, one in known.items()})

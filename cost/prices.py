@@ -103,8 +103,7 @@ def load_prices(own: Path | None = None) -> PriceBook:
         if one.get("unit", unit) != unit:
             raise UsageError(f"Price '{one['id']}': in {one['unit']}, but a price in {unit} is used. Convert it.")
     changed = [
-        (known.get(one.get("id"), {}) | {"grade": "own", "source": str(own), "as_of": None, "note": ""} | one)
-        for one in listed
+        (known[one["id"]] | {"grade": "own", "source": str(own), "as_of": None, "note": ""} | one) for one in listed
     ]
     parsed = parse({"prices": changed}, own, PriceBook)
     replaced = {one.id for one in parsed.prices}

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rich.console import Group
 from rich.table import Table
 
 from cost.assumptions import load_assumptions
@@ -56,7 +55,7 @@ def comparison(estimates: Sequence[Estimate], rates: Sequence[float], ranges: bo
     return table
 
 
-def bill(estimate: Estimate, book: PriceBook) -> Group:
+def bill(estimate: Estimate, book: PriceBook) -> Table:
     """Return the lines of one bill."""
     base = estimate.base
     table = Table(
@@ -79,7 +78,7 @@ def bill(estimate: Estimate, book: PriceBook) -> Group:
     table.add_row("at their worse end", dollars(estimate.high.first_month), dollars(estimate.high.steady))
     people = f"{dollars(estimate.low.people)} to {dollars(estimate.high.people)}"
     table.add_row("people, apart", dollars(base.people), dollars(base.people), people)
-    return Group(table)
+    return table
 
 
 def swings(found: Sequence[Swing], most: int = 8) -> Table:

@@ -1,6 +1,5 @@
 """How a search for the capacity is shown: as it goes, and at its end."""
 
-import math
 from typing import Any
 
 from rich.table import Table
@@ -9,6 +8,7 @@ from rich.text import Text
 from loadtest.capacity import Capacity, Step
 from loadtest.report_figures import shown
 from loadtest.report_file import parse
+from loadtest.report_text import number
 
 FORMAT = "capacity-1"
 
@@ -20,7 +20,7 @@ def step_fields(step: Step) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "rate_per_second": step.rate_per_second,
         "held": str(not step.broken).lower(),
-        "p95_seconds": "none" if p95 is None else f"{p95:.3f}" if math.isfinite(p95) else "never",
+        "p95_seconds": number(p95) or "none",
         "peak_lag": result.lag.peak,
         "busy_share": result.usage.busy_share,
     }

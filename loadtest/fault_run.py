@@ -21,6 +21,7 @@ from loader.source import read_source
 from loadtest.checker import Found, Window, check
 from loadtest.faults import Fault, Restart, Scene
 from loadtest.generator import DELIVERY_TIMEOUT_S, Generator, Sent
+from loadtest.messages import last_intended_us
 from loadtest.probe import Probe, Sighting
 from loadtest.run import LEAD_S, make_plan, wait_until_quiet
 from loadtest.topic import Topic, open_topic
@@ -199,7 +200,7 @@ def run_fault(settings: Settings, fault: Fault, kills: int, report: Callable[[st
                 sent = stop_generator(generator)
                 end = topic.ends()
                 _wait_read(settings, topic, end)
-                last_us = plan.started_us + sent.sent * 1_000_000 // plan.rate_per_second - 1
+                last_us = last_intended_us(plan, sent.sent)
                 probe.await_all(RESUME_LIMIT_S, last_us)
                 seen = probe.finish(last_us)
                 sightings = probe.sightings

@@ -173,6 +173,11 @@ def intended_us(plan: Plan, numbers: Numbers) -> NDArray[np.int64]:
     return plan.started_us + seconds * 1_000_000 + within_us
 
 
+def last_intended_us(plan: Plan, sent: int) -> int:
+    """Return when the last of so many messages was to be sent, in microseconds since 1970."""
+    return int(intended_us(plan, np.array([sent - 1]))[0])
+
+
 def due(plan: Plan, now_us: int) -> int:
     """Return how many messages should have been sent by now."""
     elapsed_us = now_us - plan.started_us

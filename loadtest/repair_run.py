@@ -15,7 +15,7 @@ from loadtest.backlog import send
 from loadtest.checker import Found, Window, check
 from loadtest.fault_run import MERCHANTS_COUNT, stop_generator
 from loadtest.generator import Generator
-from loadtest.messages import Plan
+from loadtest.messages import Plan, last_intended_us
 from loadtest.probe import Probe, percentile
 from loadtest.run import LEAD_S, make_plan, wait_until_quiet
 from loadtest.topic import open_topic
@@ -115,7 +115,7 @@ def repair_under_load(
                 sent = stop_generator(generator)
                 end = topic.ends()
                 _wait(lambda: topic.has_read_to(end), "not all was read")
-                probe.await_all(10, plan.started_us + sent.sent * 1_000_000 // rate_per_second - 1)
+                probe.await_all(10, last_intended_us(plan, sent.sent))
                 sightings = probe.sightings
         report("checking")
         # What came in between the exchange of the dictionaries and the repair is settled by one more.

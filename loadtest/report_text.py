@@ -97,7 +97,7 @@ def as_fields(result: ResultFile) -> dict[str, Any]:
         fields["not_a_result"] = "; ".join(result.no_result)
     for name in PERCENTILES:
         value = result.latency(getattr(result.visibility, name))
-        fields[f"{name.removesuffix('_s')}_seconds"] = _number(value)
+        fields[f"{name.removesuffix('_s')}_seconds"] = number(value)
     fields |= {
         one.name: None if one.measured is None else f"{one.measured:.0f}" for one in result.thresholds if one.unit == ""
     }
@@ -108,7 +108,7 @@ def as_fields(result: ResultFile) -> dict[str, Any]:
         "duplicate_messages": result.transactions.duplicate_messages,
         "malformed_messages": result.transactions.malformed_messages,
         "refused_as_planned": result.transactions.refused_as_planned,
-        "generator_lateness_p99_seconds": _number(result.generator.lateness_p99_s),
+        "generator_lateness_p99_seconds": number(result.generator.lateness_p99_s),
         "peak_lag": result.lag.peak,
         "peak_parts": result.parts.peak,
         "peak_memory_mib": int(result.usage.peak_memory_bytes or 0) >> 20 or None,
@@ -119,7 +119,8 @@ def as_fields(result: ResultFile) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _number(value: float | None) -> str | None:
+def number(value: float | None) -> str | None:
+    """Return a value for a log: ``never`` where it is infinite, None where it was not measured."""
     if value is None:
         return None
     return f"{value:.3f}" if math.isfinite(value) else "never"

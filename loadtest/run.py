@@ -11,12 +11,11 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal
 
-import numpy as np
 from clickhouse_connect.driver.client import Client
 
 from loadtest.checker import Found, Stages, Window, check, stored_ms
 from loadtest.generator import DELIVERY_TIMEOUT_S, GIVE_UP_AFTER_S, Generator, Sent
-from loadtest.messages import Plan, intended_us
+from loadtest.messages import Plan, last_intended_us
 from loadtest.probe import Probe, Seen
 from loadtest.topic import Topic, open_topic
 from loadtest.usage import Meter
@@ -137,7 +136,7 @@ def run(settings: Settings, workload: Workload, report: Callable[[Progress], Non
                     generator.start(plan.started_us)
                     ended_early = _send(workload, generator, probe, watch, report)
                     end = topic.ends()
-                    sent_s = due_s + (_last_us(plan, generator.sent) - plan.started_us) / 1e6
+                    sent_s = due_s + (last_intended_us(plan, generator.sent) - plan.started_us) / 1e6
                     try:
                         unread = _drain(workload, topic, end, generator, probe, watch, report)
                     except KeyboardInterrupt:
@@ -149,14 +148,14 @@ def run(settings: Settings, workload: Workload, report: Callable[[Progress], Non
                         drain_s = max(0.0, time.monotonic() - sent_s)
                     # What is committed is stored and can be seen: one more answer is enough, and late ones take a
                     # second.
-                    probe.await_all(0 if unread else LAST_ANSWERS_S, _last_us(plan, generator.sent))
+                    probe.await_all(0 if unread else LAST_ANSWERS_S, last_intended_us(plan, generator.sent))
                 except KeyboardInterrupt:
                     end, ended_early = None, _interrupted(probe, workload)
                 except PaystreamError as error:
                     end, ended_early = None, error
                 with _undisturbed():
                     duration_s = max(0.0, time.monotonic() - due_s)
-                    seen = probe.finish(_last_us(plan, generator.sent))
+                    seen = probe.finish(last_intended_us(plan, generator.sent))
                     watched = watch.result()
                     report(_progress("checking", generator, probe, 0))
         if ended_early and drain_s is None:
@@ -369,7 +368,3 @@ def _progress(
 ) -> Progress:
     elapsed_s = max(0.0, time.time() - probe.plan.started_us / 1e6)
     return Progress(phase, elapsed_s, generator.sent, probe.plan.messages, probe.seen, probe.p95_s, lag)
-
-
-def _last_us(plan: Plan, sent: int) -> int:
-    return int(intended_us(plan, np.array([sent - 1]))[0])

@@ -1,6 +1,7 @@
 """``paystream migrate``."""
 
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from textwrap import indent
 from typing import Annotated
@@ -106,9 +107,7 @@ def check(
     elif is_terminal():
         _draw_differences(found)
     else:
-        for one in found:
-            fields = {"where": one.where, "name": one.name, "how": one.how, "diff": "\n".join(one.diff) or "none"}
-            print_fields("migrate_difference", fields)
+        _print_differences(found)
         print_fields("migrate_check", {"status": "drifted" if found else "ok", "differences": len(found)})
     if found:
         raise CheckFailed(describe(found))
@@ -139,9 +138,7 @@ def new(
     if as_json:
         print_json({"status": state, **asdict(draft)})
     elif not is_terminal():
-        for one in draft.differences:
-            fields = {"where": one.where, "name": one.name, "how": one.how, "diff": "\n".join(one.diff) or "none"}
-            print_fields("migrate_difference", fields)
+        _print_differences(draft.differences)
         fields = {"status": state, "version": draft.version or "none", "statements": len(draft.statements)}
         print_fields("migrate_new", fields | {"unwritten": draft.unwritten})
     elif not draft.version:
@@ -322,6 +319,12 @@ def _warn_about_kafka(settings: Settings) -> None:
             return
         note = f"Topic '{settings.kafka_topic}' does not exist yet. Ingest starts by itself once it is created."
     errors.print(f"note: {note}", style="yellow", soft_wrap=True, markup=False, highlight=False)
+
+
+def _print_differences(found: Iterable[Difference]) -> None:
+    for one in found:
+        fields = {"where": one.where, "name": one.name, "how": one.how, "diff": "\n".join(one.diff) or "none"}
+        print_fields("migrate_difference", fields)
 
 
 def _lint() -> list[Difference]:

@@ -75,14 +75,9 @@ def _ingest(status: Status, settings: Settings) -> list[Problem]:
             text = f"unread messages expire in {kept} (limit {settings.status_expiry_limit_hours:g} h)"
             found.append(Problem("expiry", text, "Unread messages expire"))
         why = f", ingest runs into: {' '.join(status.ingest_error.split())[:160]}" if status.ingest_error else ""
-        if why and not late and backlog.seconds > ERROR_AFTER_S:
-            text = f"{backlog.messages:,} messages unread, the oldest for {duration(backlog.seconds)}{why}"
-            found.append(Problem("lag", text, "Ingest stands still"))
-        if late:
-            text = (
-                f"{backlog.messages:,} messages unread, the oldest for {duration(backlog.seconds)} "
-                f"(limit {duration(settings.status_lag_limit_seconds)}){why}"
-            )
+        if late or (why and backlog.seconds > ERROR_AFTER_S):
+            limit = f" (limit {duration(settings.status_lag_limit_seconds)})" if late else ""
+            text = f"{backlog.messages:,} messages unread, the oldest for {duration(backlog.seconds)}{limit}{why}"
             found.append(Problem("lag", text, "Ingest stands still"))
     enough = flow and flow.payments >= AT_LEAST
     if flow and enough and flow.p95_s is not None and flow.p95_s > OBJECTIVE_LIMIT.total_seconds():
