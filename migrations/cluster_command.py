@@ -4,7 +4,6 @@ from typing import Annotated
 
 import typer
 
-from migrations.cluster import cluster_of, render
 from migrations.history import read_history
 from paystream.output import print_json
 from paystream.settings import load_settings
@@ -21,6 +20,9 @@ def cluster(
 
     Example: paystream migrate cluster payments
     """
+    # sqlglot, which this takes, is not for the other commands of `migrate` to wait for.
+    from migrations.cluster import cluster_of, render
+
     target = cluster_of(name, load_settings().clickhouse_database)
     versions = reversed(read_history()) if rollback else read_history()
     rendered = {

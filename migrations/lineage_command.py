@@ -3,19 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from migrations.lineage import Lineage, Step, picture, picture_of
-from migrations.schema_graph import read_graph
 from paystream.errors import UsageError
 from paystream.output import console, is_terminal, print_fields, print_json
 from paystream.settings import REPOSITORY
 
 FORMATS = ("text", "mermaid")
+
+if TYPE_CHECKING:
+    from migrations.lineage import Lineage, Step
 
 
 def lineage(
@@ -41,6 +42,10 @@ def lineage(
         raise UsageError(f"Format '{style}' does not exist. Choose one of {', '.join(FORMATS)}.")
     if as_json and style != "text":
         raise UsageError(f"Options '--json' and '--format {style}' cannot be used together. Give one of them.")
+    # sqlglot, which this takes, is not for the other commands of `migrate` to wait for.
+    from migrations.lineage import Lineage
+    from migrations.schema_graph import read_graph
+
     graph = read_graph(folder)
     for broken in graph.unreadable:
         raise UsageError(f"File '{broken.path}' cannot be followed: {broken.cause}. {broken.what_next}")
@@ -55,8 +60,10 @@ def lineage(
         _print_one(found, column, style, as_json)
 
 
-def _print_all(found: Lineage, style: str, as_json: bool) -> None:
+def _print_all(found: "Lineage", style: str, as_json: bool) -> None:
     if style == "mermaid":
+        from migrations.lineage import picture
+
         print(picture(found.graph))
         return
     summaries = [found.summary(one) for one in found.ends()]
@@ -75,9 +82,11 @@ def _print_all(found: Lineage, style: str, as_json: bool) -> None:
             print_fields("migrate_lineage", {name: _joined(value) for name, value in asdict(one).items()})
 
 
-def _print_one(found: Lineage, column: str, style: str, as_json: bool) -> None:
+def _print_one(found: "Lineage", column: str, style: str, as_json: bool) -> None:
     columns = found.columns_named(column)
     if style == "mermaid":
+        from migrations.lineage import picture_of
+
         print(picture_of(found, columns))
         return
     steps, uses = found.before(columns), found.after(columns)
@@ -94,7 +103,7 @@ def _print_one(found: Lineage, column: str, style: str, as_json: bool) -> None:
             print_fields("migrate_lineage_use", {"column": use})
 
 
-def _print_steps(steps: list[Step], wanted: list[str]) -> None:
+def _print_steps(steps: "list[Step]", wanted: list[str]) -> None:
     for one in steps:
         console.print(one.column, style="bold" if one.column in wanted else None, highlight=False, markup=False)
         # A column that is handed on as it is, and a view that makes its own, need no words.

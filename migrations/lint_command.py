@@ -3,17 +3,19 @@
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from migrations.lint import REASONS, Finding, lint_files
 from paystream.clickhouse import answering, connect
 from paystream.errors import CheckFailed, ServiceUnavailable, UsageError
 from paystream.output import console, errors, is_terminal, print_fields, print_json
 from paystream.settings import REPOSITORY, load_settings
+
+if TYPE_CHECKING:
+    from migrations.lint import Finding
 
 
 def lint(
@@ -30,6 +32,9 @@ def lint(
 
     Example: paystream migrate lint
     """
+    # sqlglot, which this takes, is not for the other commands of `migrate` to wait for.
+    from migrations.lint import REASONS, lint_files
+
     if not (folder / "sql").is_dir() and not (folder / "dictionaries").is_dir():
         raise UsageError(f"Folder '{folder}' cannot be checked: it has no sql/ and no dictionaries/. Name another one.")
     with ExitStack() as stack:
@@ -58,7 +63,9 @@ def lint(
         )
 
 
-def _print_table(findings: list[Finding], types: str) -> None:
+def _print_table(findings: "list[Finding]", types: str) -> None:
+    from migrations.lint import REASONS
+
     if not findings:
         console.print(f"Nothing found (types compared {types}).", highlight=False)
         return
