@@ -43,7 +43,7 @@ def generate(
         "lateness_p50_seconds": sent.lateness_p50_s,
         "lateness_p99_seconds": sent.lateness_p99_s,
         "lateness_max_seconds": round(sent.lateness_max_s, 3),
-        "cpu_seconds": round(sent.cpu_s, 1),
+        "cpu_seconds": round(sent.cpu_s, 3),
         "cpu_seconds_per_million": round(result.cpu_s_per_million, 2),
         "per_second_and_core": round(result.per_core),
     }

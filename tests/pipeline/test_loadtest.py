@@ -264,7 +264,7 @@ def test_the_generator_alone_leaves_nothing_behind(pipeline: Pipeline, paystream
         assert topic.ends() == before
     document = json.loads(out)
     assert (document["verdict"], document["sent"], document["problems"]) == ("pass", 1_200, [])
-    assert document["per_second_and_core"] == pytest.approx(1_200 / document["cpu_seconds"], rel=0.2)
+    assert document["per_second_and_core"] == pytest.approx(1_200 / document["cpu_seconds"], rel=0.02)
     admin = AdminClient(client_config(settings) | {"log_level": 0})
     wait_until(lambda: not [name for name in admin.list_topics(timeout=10).topics if "generate" in name])
 
