@@ -36,13 +36,16 @@ STOP_TIMEOUT_S = 10
 
 QUERY = """
 SELECT transaction_id
-FROM transactions_current
+FROM transactions FINAL  -- as transactions_current has it, whose two dozen columns cost 3 ms more to analyse
 WHERE toDate(created_at) IN {days:Array(Date)}
   AND merchant_id = {merchant_id:UInt32}
   AND transaction_id IN {pending:Array(UUID)}
   -- Leaves out all parts but the newest: the same at any number of stored rows.
   AND created_at BETWEEN {earliest:DateTime64(6, 'UTC')} AND {latest:DateTime64(6, 'UTC')}
-SETTINGS optimize_move_to_prewhere_if_final = 1  -- of conditions on the sorting key alone, so no older state shows
+SETTINGS
+    do_not_merge_across_partitions_select_final = 1,
+    optimize_move_to_prewhere_if_final = 1,  -- of conditions on what a transaction never changes, so no older state shows
+    max_threads = 1                          -- some rows of some parts: a second thread would only take a core from ingest
 """
 
 

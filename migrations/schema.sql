@@ -1,4 +1,4 @@
--- What the versions up to 0008_flush_interval give, as the engine spells it.
+-- What the versions up to 0009_rollups give, as the engine spells it.
 -- `paystream migrate check` compares databases with it.
 -- Written by `paystream migrate new` and `lock`; do not edit.
 
@@ -154,6 +154,57 @@ TTL toDateTime(read_at) + toIntervalDay(90)
 SETTINGS index_granularity = 8192, lightweight_mutation_projection_mode = 'rebuild', ttl_only_drop_parts = 1
 ;
 
+-- object: latency_minutes; words of its file: 2547c465423432dbbc1f69d72df750450abe253277def52eddc20c3f20efc53e
+CREATE TABLE latency_minutes
+(
+    `minute` DateTime('UTC'),
+    `kafka_topic` LowCardinality(String),
+    `messages` UInt64,
+    `timed` UInt64,
+    `late` UInt64,
+    `latency_histogram` Array(UInt64) CODEC(ZSTD(1)),
+    `refreshed_at` DateTime64(3, 'UTC')
+)
+ENGINE = ReplacingMergeTree(refreshed_at)
+PARTITION BY toYYYYMM(minute)
+ORDER BY (minute, kafka_topic)
+SETTINGS index_granularity = 8192
+;
+
+-- object: latency_minutes_mv; words of its file: fbbdc3fb32d7fc232324e33bb21f6bedfd2a8db0d29f8940861ca1de8861660a
+CREATE MATERIALIZED VIEW latency_minutes_mv
+REFRESH EVERY 40 SECOND APPEND TO latency_minutes
+(
+    `minute` DateTime('UTC'),
+    `kafka_topic` LowCardinality(String),
+    `messages` UInt64,
+    `timed` UInt64,
+    `late` UInt64,
+    `latency_histogram` Array(UInt64),
+    `refreshed_at` DateTime64(3)
+)
+AS WITH
+    (
+        SELECT toStartOfMinute(least(max(settled_until), now64(3) - toIntervalMinute(1)))
+        FROM rollup_state
+        WHERE view = 'latency_minutes_mv'
+    ) AS since
+SELECT
+    toDateTime(toStartOfMinute(read_at)) AS minute,
+    kafka_topic,
+    sum(messages) AS messages,
+    sum(timed) AS timed,
+    sum(late) AS late,
+    sumForEach(latency_histogram) AS latency_histogram,
+    now64(3) AS refreshed_at
+FROM ingest_ledger
+WHERE read_at >= since
+GROUP BY
+    minute,
+    kafka_topic
+SETTINGS max_threads = 1
+;
+
 -- object: ledger_mv; words of its file: 15d447a197df6ecd9bbc1d0a6e605cde19e1d3cb598a7e78a8a87d3f6c2c0803
 CREATE MATERIALIZED VIEW ledger_mv TO ingest_ledger
 (
@@ -189,6 +240,269 @@ FROM transactions_parsed
 GROUP BY
     kafka_topic,
     kafka_partition
+;
+
+-- object: merchant_days; words of its file: 44e63de66f5177b30d847e613405123585ddd52f68ee840b708497276fbf7711
+CREATE TABLE merchant_days
+(
+    `day` Date,
+    `merchant_id` UInt32,
+    `merchant_name` String CODEC(ZSTD(1)),
+    `merchant_snapshot_id` UInt32,
+    `payments` Array(Tuple(
+        currency LowCardinality(String),
+        status LowCardinality(String),
+        reporting_currency LowCardinality(String),
+        enrichment_status LowCardinality(String),
+        country LowCardinality(String),
+        category_code LowCardinality(String),
+        transactions UInt64,
+        amount Decimal(38, 4),
+        amount_reporting Decimal(38, 4))),
+    `refreshed_at` DateTime64(3, 'UTC') CODEC(Delta(8), ZSTD(1)),
+    `complete_until` DateTime64(3, 'UTC') CODEC(Delta(8), ZSTD(1)),
+    INDEX lately (refreshed_at, complete_until) TYPE minmax GRANULARITY 1
+)
+ENGINE = ReplacingMergeTree(refreshed_at)
+PARTITION BY toYYYYMM(day)
+ORDER BY (day, merchant_id)
+TTL toDateTime(refreshed_at) + toIntervalDay(1) WHERE day = toDate(0)
+SETTINGS index_granularity = 8192
+;
+
+-- object: merchant_days_mv; words of its file: cdac2deb9a31f9c3e79900e6f076ebb83cb1a5ccd199fba36cca65ff0ef63f2a
+CREATE MATERIALIZED VIEW merchant_days_mv
+REFRESH EVERY 40 SECOND DEPENDS ON merchant_slots_mv APPEND TO merchant_days
+(
+    `day` Date,
+    `merchant_id` UInt32,
+    `merchant_name` String,
+    `merchant_snapshot_id` UInt32,
+    `payments` Array(Tuple(
+        String,
+        String,
+        String,
+        String,
+        String,
+        String,
+        UInt64,
+        Decimal(38, 4),
+        Decimal(38, 4))),
+    `refreshed_at` DateTime64(3),
+    `complete_until` DateTime64(3, 'UTC')
+)
+AS WITH
+    (
+        SELECT max(complete_until)
+        FROM rollup_state
+        WHERE view = 'merchant_days_mv'
+    ) AS since,
+    (
+        SELECT toDate(max(began_at))
+        FROM rollup_state
+        WHERE view = 'merchant_days_mv'
+    ) AS first_open_day,
+    (
+        SELECT max(complete_until)
+        FROM rollup_state
+        WHERE view = 'merchant_slots_mv'
+    ) AS until
+SELECT
+    day,
+    merchant_id,
+    argMax(name, snapshot_id) AS merchant_name,
+    max(snapshot_id) AS merchant_snapshot_id,
+    groupArrayIf((currency, status, reporting_currency, enrichment_status, country, category_code, transactions_sum, amount_sum, amount_reporting_sum), transactions_sum > 0) AS payments,
+    now64(3) AS refreshed_at,
+    assumeNotNull(until) AS complete_until
+FROM
+(
+    SELECT
+        toDate(slot) AS day,
+        merchant_id,
+        p.currency AS currency,
+        p.status AS status,
+        p.reporting_currency AS reporting_currency,
+        p.enrichment_status AS enrichment_status,
+        p.country AS country,
+        p.category_code AS category_code,
+        argMax(merchant_name, merchant_snapshot_id) AS name,
+        max(merchant_snapshot_id) AS snapshot_id,
+        sum(p.transactions) AS transactions_sum,
+        sum(p.amount) AS amount_sum,
+        sum(p.amount_reporting) AS amount_reporting_sum
+    FROM merchant_slots
+    FINAL
+    ARRAY JOIN payments AS p
+    WHERE (toDate(slot) < toDate(now('UTC'))) AND ((toDate(slot), merchant_id) IN (
+        SELECT
+            toDate(slot),
+            merchant_id
+        FROM merchant_slots
+        WHERE (toDate(slot) < toDate(now('UTC'))) AND ((complete_until > since) OR (toDate(slot) >= first_open_day))
+    ))
+    GROUP BY
+        day,
+        merchant_id,
+        currency,
+        status,
+        reporting_currency,
+        enrichment_status,
+        country,
+        category_code
+    UNION ALL
+    SELECT
+        toDate(0),
+        toUInt32(now()),
+        '',
+        '',
+        '',
+        '',
+        '',
+        '',
+        '',
+        0,
+        0,
+        0,
+        0
+)
+GROUP BY
+    day,
+    merchant_id
+SETTINGS do_not_merge_across_partitions_select_final = 1, max_threads = 1
+;
+
+-- object: merchant_slots; words of its file: c07239a0f660cb4aba59f13083956febe2feca88e0548cbac7c07ea30a86dd07
+CREATE TABLE merchant_slots
+(
+    `slot` DateTime('UTC'),
+    `merchant_id` UInt32,
+    `merchant_name` String CODEC(ZSTD(1)),
+    `merchant_snapshot_id` UInt32,
+    `payments` Array(Tuple(
+        currency LowCardinality(String),
+        status LowCardinality(String),
+        reporting_currency LowCardinality(String),
+        enrichment_status LowCardinality(String),
+        country LowCardinality(String),
+        category_code LowCardinality(String),
+        transactions UInt64,
+        amount Decimal(38, 4),
+        amount_reporting Decimal(38, 4))),
+    `refreshed_at` DateTime64(3, 'UTC') CODEC(Delta(8), ZSTD(1)),
+    `complete_until` DateTime64(3, 'UTC') CODEC(Delta(8), ZSTD(1)),
+    INDEX lately (refreshed_at, complete_until) TYPE minmax GRANULARITY 1
+)
+ENGINE = ReplacingMergeTree(refreshed_at)
+PARTITION BY toYYYYMM(slot)
+ORDER BY (toDate(slot), merchant_id, slot)
+SETTINGS index_granularity = 8192
+;
+
+-- object: merchant_slots_mv; words of its file: dcfe21a7f8edcc1782e93fe58020625ab7cfdfe1666608e124e8572d9067466f
+CREATE MATERIALIZED VIEW merchant_slots_mv
+REFRESH EVERY 40 SECOND APPEND TO merchant_slots
+(
+    `slot` DateTime('UTC'),
+    `merchant_id` UInt32,
+    `merchant_name` String,
+    `merchant_snapshot_id` UInt32,
+    `payments` Array(Tuple(
+        String,
+        String,
+        String,
+        String,
+        String,
+        String,
+        UInt64,
+        Decimal(38, 4),
+        Decimal(38, 4))),
+    `refreshed_at` DateTime64(3),
+    `complete_until` DateTime64(3)
+)
+AS WITH
+    (
+        SELECT least(max(settled_until), now64(3) - toIntervalMinute(1))
+        FROM rollup_state
+        WHERE view = 'merchant_slots_mv'
+    ) AS since,
+    toStartOfInterval(now('UTC') - toIntervalMinute(30), toIntervalMinute(30)) AS current_from,
+    (
+        SELECT least(now64(3) - toIntervalSecond(5), ifNull(anyOrNull(enriched_at), now64(3)))
+        FROM
+        (
+            SELECT enriched_at
+            FROM transactions
+            WHERE (enriched_at > since) AND (created_at < current_from)
+            ORDER BY enriched_at ASC
+            LIMIT 1000000, 1
+        )
+    ) AS until,
+    current_slots AS
+    (
+        SELECT DISTINCT toStartOfInterval(created_at, toIntervalMinute(30))
+        FROM transactions
+        WHERE (enriched_at > since) AND (enriched_at <= until) AND (created_at >= current_from)
+    ),
+    older_slots AS
+    (
+        SELECT
+            toDate(created_at),
+            merchant_id,
+            toStartOfInterval(created_at, toIntervalMinute(30))
+        FROM transactions
+        WHERE (enriched_at > since) AND (enriched_at <= until) AND (created_at < current_from)
+    )
+SELECT
+    slot,
+    merchant_id,
+    argMax(name, snapshot_id) AS merchant_name,
+    max(snapshot_id) AS merchant_snapshot_id,
+    groupArray((currency, status, reporting_currency, enrichment_status, merchant_country, merchant_category_code, transactions, amount_sum, amount_reporting_sum)) AS payments,
+    now64(3) AS refreshed_at,
+    assumeNotNull(until) AS complete_until
+FROM
+(
+    SELECT
+        toStartOfInterval(created_at, toIntervalMinute(30)) AS slot,
+        merchant_id,
+        currency,
+        status,
+        reporting_currency,
+        enrichment_status,
+        merchant_country,
+        merchant_category_code,
+        argMax(merchant_name, merchant_snapshot_id) AS name,
+        max(merchant_snapshot_id) AS snapshot_id,
+        count() AS transactions,
+        sum(amount) AS amount_sum,
+        sum(ifNull(amount_reporting, 0)) AS amount_reporting_sum
+    FROM
+    (
+        SELECT *
+        FROM transactions
+        FINAL
+        WHERE (created_at >= current_from) AND (toDate(created_at) >= toDate(current_from)) AND (toStartOfInterval(created_at, toIntervalMinute(30)) IN (current_slots))
+        UNION ALL
+        SELECT *
+        FROM transactions
+        FINAL
+        WHERE (created_at < current_from) AND ((toDate(created_at), merchant_id, toStartOfInterval(created_at, toIntervalMinute(30))) IN (older_slots))
+    )
+    GROUP BY
+        slot,
+        merchant_id,
+        currency,
+        status,
+        reporting_currency,
+        enrichment_status,
+        merchant_country,
+        merchant_category_code
+)
+GROUP BY
+    slot,
+    merchant_id
+SETTINGS do_not_merge_across_partitions_select_final = 1, max_threads = 1, optimize_move_to_prewhere_if_final = 1
 ;
 
 -- object: merchants; words of its file: 7711d53c459942217f5313043fc050a6423d299601b9af01384f9f536f4406a5
@@ -316,7 +630,119 @@ ORDER BY day
 SETTINGS index_granularity = 8192
 ;
 
--- object: report_merchant_by_day; words of its file: 62dbe9fd9086e392fd9647533b21f74ceaf73110928d134b6afa157b32c78b4e
+-- object: report_currency_exposure_by_day; words of its file: af07624bcab4ecf4e997392b09393e887d679fcf9d63e38034763b5c7aa9b169
+CREATE VIEW report_currency_exposure_by_day
+(
+    `day` Date,
+    `currency` LowCardinality(String),
+    `reporting_currency` LowCardinality(String),
+    `transactions` UInt64,
+    `authorized_amount` Decimal(38, 4),
+    `gross` Decimal(38, 4),
+    `net` Decimal(38, 4),
+    `net_reporting` Nullable(Decimal(38, 4)),
+    `net_reporting_provisional` Nullable(Decimal(38, 4)),
+    `complete_until` DateTime64(3, 'UTC')
+)
+AS WITH
+    (
+        SELECT any(complete_until)
+        FROM report_freshness
+        WHERE report = 'report_currency_exposure_by_day'
+    ) AS reached
+SELECT
+    toDate(hour) AS day,
+    p.currency AS currency,
+    p.reporting_currency AS reporting_currency,
+    sum(p.transactions) AS transactions,
+    sumIf(p.amount, p.status = 'authorized') AS authorized_amount,
+    sumIf(p.amount, (p.status IN ('captured', 'settled', 'refunded', 'charged_back'))) AS gross,
+    sumIf(p.amount, (p.status IN ('captured', 'settled'))) AS net,
+    if(reporting_currency = '', NULL, sumIf(p.amount_reporting, (p.status IN ('captured', 'settled')))) AS net_reporting,
+    if(reporting_currency = '', NULL, sumIf(p.amount_reporting, (p.status IN ('captured', 'settled')) AND (p.enrichment_status = 'fx_provisional'))) AS net_reporting_provisional,
+    assumeNotNull(reached) AS complete_until
+FROM volume_hours
+FINAL
+ARRAY JOIN payments AS p
+GROUP BY
+    day,
+    currency,
+    reporting_currency
+SETTINGS do_not_merge_across_partitions_select_final = 1
+;
+
+-- object: report_freshness; words of its file: 60aa88665463347e27a9d31855a24b80154d293862d65c2f6222194b71fce2f5
+CREATE VIEW report_freshness
+(
+    `report` String,
+    `complete_until` DateTime64(3, 'UTC')
+)
+AS WITH
+    ifNull((
+        SELECT min(complete_until)
+        FROM rollup_state
+        WHERE (view IN ('merchant_slots_mv', 'merchant_days_mv'))
+        HAVING count() = 2
+    ), toDateTime64(0, 3, 'UTC')) AS merchants,
+    ifNull((
+        SELECT max(complete_until)
+        FROM rollup_state
+        WHERE view = 'volume_hours_mv'
+    ), toDateTime64(0, 3, 'UTC')) AS hours,
+    ifNull((
+        SELECT max(complete_until)
+        FROM rollup_state
+        WHERE view = 'latency_minutes_mv'
+    ), toDateTime64(0, 3, 'UTC')) AS minutes
+SELECT
+    said.1 AS report,
+    said.2 AS complete_until
+FROM
+(
+    SELECT arrayJoin([('report_merchant_by_day', merchants), ('report_settlement_by_day', merchants), ('report_merchant_ranking', merchants), ('report_volume_by_hour', hours), ('report_currency_exposure_by_day', hours), ('report_pending_by_day', hours), ('report_latency_by_minute', minutes)]) AS said
+)
+;
+
+-- object: report_latency_by_minute; words of its file: 94056277dd9d9a6e0971051f8ba0210f5a91c949d1186cd0ba746d7d59a39023
+CREATE VIEW report_latency_by_minute
+(
+    `day` Date,
+    `minute` DateTime('UTC'),
+    `kafka_topic` LowCardinality(String),
+    `messages` UInt64,
+    `timed` UInt64,
+    `late` UInt64,
+    `p50_s` Nullable(Float64),
+    `p95_s` Nullable(Float64),
+    `p99_s` Nullable(Float64),
+    `complete_until` DateTime64(3, 'UTC')
+)
+AS WITH
+    (
+        SELECT any(complete_until)
+        FROM report_freshness
+        WHERE report = 'report_latency_by_minute'
+    ) AS reached,
+    arrayCumSum(latency_histogram) AS up_to,
+    arrayMap(share -> arrayFirstIndex(n -> ((n > 0) AND (n >= (share * timed))), up_to), [0.5, 0.95, 0.99]) AS places,
+    arrayMap((share, i) -> if(i = 0, NULL, ((exp2((i - 1) / 8) - 1) + if(i = 176, 0, (((share * timed) - ((up_to[i]) - (latency_histogram[i]))) / (latency_histogram[i])) * (exp2(i / 8) - exp2((i - 1) / 8)))) / 1000), [0.5, 0.95, 0.99], places) AS quantiles
+SELECT
+    toDate(minute) AS day,
+    minute,
+    kafka_topic,
+    messages,
+    timed,
+    late,
+    quantiles[1] AS p50_s,
+    quantiles[2] AS p95_s,
+    quantiles[3] AS p99_s,
+    assumeNotNull(reached) AS complete_until
+FROM latency_minutes
+FINAL
+SETTINGS do_not_merge_across_partitions_select_final = 1
+;
+
+-- object: report_merchant_by_day; words of its file: ff4c9a142d7607833efa0ce3f67f7cc90252167688d6acf8ab4477344f008c2e
 CREATE VIEW report_merchant_by_day
 (
     `day` Date,
@@ -329,30 +755,357 @@ CREATE VIEW report_merchant_by_day
     `amount` Decimal(38, 4),
     `amount_reporting` Nullable(Decimal(38, 4)),
     `transactions_without_rate` UInt64,
-    `transactions_with_provisional_rate` UInt64
+    `transactions_with_provisional_rate` UInt64,
+    `complete_until` DateTime64(3, 'UTC')
 )
-AS SELECT
-    toDate(created_at) AS day,
+AS WITH
+    (
+        SELECT toDate(max(began_at))
+        FROM rollup_state
+        WHERE view = 'merchant_days_mv'
+    ) AS first_open_day,
+    (
+        SELECT any(complete_until)
+        FROM report_freshness
+        WHERE report = 'report_merchant_by_day'
+    ) AS reached
+SELECT
+    day,
     merchant_id,
-    any(t.merchant_name) AS merchant_name,
-    currency,
-    status,
-    reporting_currency,
-    count() AS transactions,
-    sum(t.amount) AS amount,
-    sum(t.amount_reporting) AS amount_reporting,
-    countIf(isNull(t.amount_reporting)) AS transactions_without_rate,
-    countIf(enrichment_status = 'fx_provisional') AS transactions_with_provisional_rate
-FROM transactions_current AS t
+    argMax(merchant_name, merchant_snapshot_id) AS merchant_name,
+    p.currency AS currency,
+    p.status AS status,
+    p.reporting_currency AS reporting_currency,
+    sum(p.transactions) AS transactions,
+    sum(p.amount) AS amount,
+    if(reporting_currency = '', NULL, sum(p.amount_reporting)) AS amount_reporting,
+    sumIf(p.transactions, p.reporting_currency = '') AS transactions_without_rate,
+    sumIf(p.transactions, p.enrichment_status = 'fx_provisional') AS transactions_with_provisional_rate,
+    assumeNotNull(reached) AS complete_until
+FROM
+(
+    SELECT
+        day,
+        merchant_id,
+        merchant_name,
+        merchant_snapshot_id,
+        payments
+    FROM merchant_days
+    FINAL
+    WHERE day < first_open_day
+    UNION ALL
+    SELECT
+        toDate(slot),
+        merchant_id,
+        merchant_name,
+        merchant_snapshot_id,
+        payments
+    FROM merchant_slots
+    FINAL
+    WHERE toDate(slot) >= first_open_day
+)
+ARRAY JOIN payments AS p
 GROUP BY
     day,
     merchant_id,
     currency,
     status,
     reporting_currency
+SETTINGS do_not_merge_across_partitions_select_final = 1
 ;
 
--- object: transactions; words of its file: d157d4a190da8c3dcc1a907de747cbd130ef20a69cfabfed2c5cfd0f0e1aeb56
+-- object: report_merchant_ranking; words of its file: 1c6c843aec93c1493db56fb3191116f0a1ddf62439a536341a5749c2484cdf97
+CREATE VIEW report_merchant_ranking
+AS SELECT
+    rank() OVER (PARTITION BY reporting_currency ORDER BY net_reporting DESC) AS place,
+    merchant_id,
+    merchant_name,
+    reporting_currency,
+    transactions,
+    net_reporting,
+    complete_until
+FROM
+(
+    SELECT
+        merchant_id,
+        argMax(r.merchant_name, r.day) AS merchant_name,
+        reporting_currency,
+        sum(r.transactions) AS transactions,
+        sumIf(ifNull(r.amount_reporting, 0), (status IN ('captured', 'settled'))) AS net_reporting,
+        any(r.complete_until) AS complete_until
+    FROM report_merchant_by_day AS r
+    WHERE ((day >= {first_day:Date}) AND (day <= {last_day:Date})) AND (reporting_currency != '')
+    GROUP BY
+        merchant_id,
+        reporting_currency
+)
+ORDER BY
+    reporting_currency ASC,
+    place ASC,
+    merchant_id ASC
+;
+
+-- object: report_pending_by_day; words of its file: 581b84228a514ed9bc36274634ca7caf9d814c71776bcf91e9ca97f81ec14afd
+CREATE VIEW report_pending_by_day
+(
+    `day` Date,
+    `enrichment_status` LowCardinality(String),
+    `currency` LowCardinality(String),
+    `reporting_currency` LowCardinality(String),
+    `transactions` UInt64,
+    `amount` Decimal(38, 4),
+    `amount_reporting` Nullable(Decimal(38, 4)),
+    `complete_until` DateTime64(3, 'UTC')
+)
+AS WITH
+    (
+        SELECT any(complete_until)
+        FROM report_freshness
+        WHERE report = 'report_pending_by_day'
+    ) AS reached
+SELECT
+    toDate(hour) AS day,
+    p.enrichment_status AS enrichment_status,
+    p.currency AS currency,
+    p.reporting_currency AS reporting_currency,
+    sum(p.transactions) AS transactions,
+    sum(p.amount) AS amount,
+    if(reporting_currency = '', NULL, sum(p.amount_reporting)) AS amount_reporting,
+    assumeNotNull(reached) AS complete_until
+FROM volume_hours
+FINAL
+ARRAY JOIN payments AS p
+WHERE enrichment_status != 'ok'
+GROUP BY
+    day,
+    enrichment_status,
+    currency,
+    reporting_currency
+SETTINGS do_not_merge_across_partitions_select_final = 1
+;
+
+-- object: report_settlement_by_day; words of its file: 7df6c39645ff3a32e0d3ef18d3bf1b143efe279d05193d901ae95c901c8dd0e8
+CREATE VIEW report_settlement_by_day
+(
+    `day` Date,
+    `merchant_id` UInt32,
+    `merchant_name` String,
+    `currency` LowCardinality(String),
+    `reporting_currency` LowCardinality(String),
+    `transactions` UInt64,
+    `authorized` UInt64,
+    `captured` UInt64,
+    `settled` UInt64,
+    `refunded` UInt64,
+    `charged_back` UInt64,
+    `failed` UInt64,
+    `authorized_amount` Decimal(38, 4),
+    `gross` Decimal(38, 4),
+    `refunds` Decimal(38, 4),
+    `charge_backs` Decimal(38, 4),
+    `net` Decimal(38, 4),
+    `gross_reporting` Nullable(Decimal(38, 4)),
+    `refunds_reporting` Nullable(Decimal(38, 4)),
+    `charge_backs_reporting` Nullable(Decimal(38, 4)),
+    `net_reporting` Nullable(Decimal(38, 4)),
+    `transactions_with_provisional_rate` UInt64,
+    `complete_until` DateTime64(3, 'UTC')
+)
+AS SELECT
+    day,
+    merchant_id,
+    max(r.merchant_name) AS merchant_name,
+    currency,
+    reporting_currency,
+    sum(r.transactions) AS transactions,
+    sumIf(r.transactions, status = 'authorized') AS authorized,
+    sumIf(r.transactions, status = 'captured') AS captured,
+    sumIf(r.transactions, status = 'settled') AS settled,
+    sumIf(r.transactions, status = 'refunded') AS refunded,
+    sumIf(r.transactions, status = 'charged_back') AS charged_back,
+    sumIf(r.transactions, status = 'failed') AS failed,
+    sumIf(r.amount, status = 'authorized') AS authorized_amount,
+    sumIf(r.amount, (status IN ('captured', 'settled', 'refunded', 'charged_back'))) AS gross,
+    sumIf(r.amount, status = 'refunded') AS refunds,
+    sumIf(r.amount, status = 'charged_back') AS charge_backs,
+    (gross - refunds) - charge_backs AS net,
+    if(reporting_currency = '', NULL, sumIf(ifNull(r.amount_reporting, 0), (status IN ('captured', 'settled', 'refunded', 'charged_back')))) AS gross_reporting,
+    if(reporting_currency = '', NULL, sumIf(ifNull(r.amount_reporting, 0), status = 'refunded')) AS refunds_reporting,
+    if(reporting_currency = '', NULL, sumIf(ifNull(r.amount_reporting, 0), status = 'charged_back')) AS charge_backs_reporting,
+    (gross_reporting - refunds_reporting) - charge_backs_reporting AS net_reporting,
+    sum(r.transactions_with_provisional_rate) AS transactions_with_provisional_rate,
+    any(r.complete_until) AS complete_until
+FROM report_merchant_by_day AS r
+GROUP BY
+    day,
+    merchant_id,
+    currency,
+    reporting_currency
+;
+
+-- object: report_volume_by_hour; words of its file: d8f4b0b27dd87caaa916ea0bc3c43bc2f88fb55cc6d4fb282b0aff0fc24d4ff0
+CREATE VIEW report_volume_by_hour
+(
+    `day` Date,
+    `hour` DateTime('UTC'),
+    `country` LowCardinality(String),
+    `category_code` LowCardinality(String),
+    `reporting_currency` LowCardinality(String),
+    `transactions` UInt64,
+    `failed` UInt64,
+    `gross_reporting` Nullable(Decimal(38, 4)),
+    `net_reporting` Nullable(Decimal(38, 4)),
+    `complete_until` DateTime64(3, 'UTC')
+)
+AS WITH
+    (
+        SELECT any(complete_until)
+        FROM report_freshness
+        WHERE report = 'report_volume_by_hour'
+    ) AS reached
+SELECT
+    toDate(hour) AS day,
+    hour,
+    p.country AS country,
+    p.category_code AS category_code,
+    p.reporting_currency AS reporting_currency,
+    sum(p.transactions) AS transactions,
+    sumIf(p.transactions, p.status = 'failed') AS failed,
+    if(reporting_currency = '', NULL, sumIf(p.amount_reporting, (p.status IN ('captured', 'settled', 'refunded', 'charged_back')))) AS gross_reporting,
+    if(reporting_currency = '', NULL, sumIf(p.amount_reporting, (p.status IN ('captured', 'settled')))) AS net_reporting,
+    assumeNotNull(reached) AS complete_until
+FROM volume_hours
+FINAL
+ARRAY JOIN payments AS p
+GROUP BY
+    hour,
+    country,
+    category_code,
+    reporting_currency
+SETTINGS do_not_merge_across_partitions_select_final = 1
+;
+
+-- object: rollup_progress; words of its file: 2595620a3328425f91c64560754e651e7f1d7b8154133027389b587c0d3fb4e4
+CREATE TABLE rollup_progress
+(
+    `view` LowCardinality(String),
+    `began_at` DateTime('UTC'),
+    `complete_until` DateTime64(3, 'UTC')
+)
+ENGINE = ReplacingMergeTree
+ORDER BY (view, began_at)
+TTL toDateTime(began_at) + toIntervalDay(30)
+SETTINGS index_granularity = 8192
+;
+
+-- object: rollup_progress_mv; words of its file: 837cd1323ccc2208c6f344a9ac729c4c58ecf21d7c92e4f8b6a89c72307cc30b
+CREATE MATERIALIZED VIEW rollup_progress_mv
+REFRESH EVERY 40 SECOND OFFSET 20 SECOND APPEND TO rollup_progress
+(
+    `view` String,
+    `began_at` DateTime('UTC'),
+    `complete_until` DateTime64(3, 'UTC')
+)
+AS SELECT
+    view,
+    began_at,
+    complete_until
+FROM rollup_state
+WHERE (view, began_at) NOT IN (
+    SELECT
+        view,
+        began_at
+    FROM rollup_progress
+)
+;
+
+-- object: rollup_state; words of its file: 926f1308078742cd2a0e88e44b41ceadaa3a75a4678a701928c83a0265de4650
+CREATE VIEW rollup_state
+(
+    `view` String,
+    `began_at` DateTime('UTC'),
+    `complete_until` DateTime64(3, 'UTC'),
+    `settled_until` DateTime64(3, 'UTC')
+)
+AS WITH
+    refreshes AS
+    (
+        SELECT
+            view AS name,
+            toDateTime(assumeNotNull(last_success_time), 'UTC') AS began
+        FROM system.view_refreshes
+        WHERE (database = currentDatabase()) AND isNotNull(last_success_time)
+    ),
+    ifNull((
+        SELECT max(began)
+        FROM refreshes
+        WHERE name = 'merchant_slots_mv'
+    ), toDateTime(0, 'UTC')) AS slots_began,
+    ifNull((
+        SELECT max(began)
+        FROM refreshes
+        WHERE name = 'merchant_days_mv'
+    ), toDateTime(0, 'UTC')) AS days_began,
+    ifNull((
+        SELECT max(began)
+        FROM refreshes
+        WHERE name = 'volume_hours_mv'
+    ), toDateTime(0, 'UTC')) AS hours_began,
+    ifNull((
+        SELECT max(began)
+        FROM refreshes
+        WHERE name = 'latency_minutes_mv'
+    ), toDateTime(0, 'UTC')) AS minutes_began
+SELECT
+    view,
+    max(began) AS began_at,
+    max(reached) AS complete_until,
+    max(least(reached, began - toIntervalMinute(1))) AS settled_until
+FROM
+(
+    SELECT
+        view,
+        began_at AS began,
+        complete_until AS reached
+    FROM rollup_progress
+    UNION ALL
+    SELECT
+        'merchant_slots_mv',
+        slots_began,
+        least(toDateTime64(slots_began, 3, 'UTC') - toIntervalSecond(5), ifNull((
+            SELECT minOrNull(complete_until)
+            FROM merchant_slots
+            WHERE refreshed_at >= slots_began
+        ), toDateTime64(slots_began, 3, 'UTC')))
+    UNION ALL
+    SELECT
+        'merchant_days_mv',
+        days_began,
+        ifNull((
+            SELECT minOrNull(complete_until)
+            FROM merchant_days
+            WHERE refreshed_at >= days_began
+        ), toDateTime64(0, 3, 'UTC'))
+    UNION ALL
+    SELECT
+        'volume_hours_mv',
+        hours_began,
+        ifNull((
+            SELECT minOrNull(complete_until)
+            FROM volume_hours
+            WHERE refreshed_at >= hours_began
+        ), toDateTime64(0, 3, 'UTC'))
+    UNION ALL
+    SELECT
+        'latency_minutes_mv',
+        minutes_began,
+        toDateTime64(minutes_began, 3, 'UTC') - toIntervalSecond(5)
+)
+WHERE began > toDateTime(0, 'UTC')
+GROUP BY view
+;
+
+-- object: transactions; words of its file: 439f6fae7a515801754db2a8c48ba4399d831c76288c30a96343d9f8a3095012
 CREATE TABLE transactions
 (
     `transaction_id` UUID,
@@ -380,7 +1133,8 @@ CREATE TABLE transactions
     `kafka_timestamp` DateTime64(3, 'UTC') CODEC(Delta(8), ZSTD(1)),
     `ingested_at` DateTime64(3, 'UTC') CODEC(Delta(8), ZSTD(1)),
     `enriched_at` DateTime64(3, 'UTC') DEFAULT ingested_at CODEC(Delta(8), ZSTD(1)),
-    INDEX pending enrichment_status TYPE set(4) GRANULARITY 1
+    INDEX pending enrichment_status TYPE set(4) GRANULARITY 1,
+    INDEX changed enriched_at TYPE minmax GRANULARITY 1
 )
 ENGINE = ReplacingMergeTree(version)
 PARTITION BY toYYYYMM(created_at)
@@ -598,4 +1352,116 @@ FROM transactions AS t
 FINAL
 WHERE (takes_merchant OR takes_rate OR (status_now != t.enrichment_status)) AND (t.enrichment_revision < 4095)
 SETTINGS do_not_merge_across_partitions_select_final = 1
+;
+
+-- object: volume_hours; words of its file: 03bc5ae87de6803eb157227b12b05f71cc048a5dd41dbe62c1384aece369d7e6
+CREATE TABLE volume_hours
+(
+    `hour` DateTime('UTC'),
+    `payments` Array(Tuple(
+        currency LowCardinality(String),
+        status LowCardinality(String),
+        reporting_currency LowCardinality(String),
+        enrichment_status LowCardinality(String),
+        country LowCardinality(String),
+        category_code LowCardinality(String),
+        transactions UInt64,
+        amount Decimal(38, 4),
+        amount_reporting Decimal(38, 4))),
+    `refreshed_at` DateTime64(3, 'UTC'),
+    `complete_until` DateTime64(3, 'UTC')
+)
+ENGINE = ReplacingMergeTree(refreshed_at)
+PARTITION BY toYYYYMM(hour)
+ORDER BY hour
+TTL toDateTime(refreshed_at) + toIntervalDay(1) WHERE hour < toDateTime('1971-01-01 00:00:00', 'UTC')
+SETTINGS index_granularity = 8
+;
+
+-- object: volume_hours_mv; words of its file: b6e00752a8851c615b37b25bfdbf39dc8d41feb8c3d2c8b60950555b847e526e
+CREATE MATERIALIZED VIEW volume_hours_mv
+REFRESH EVERY 40 SECOND DEPENDS ON merchant_slots_mv APPEND TO volume_hours
+(
+    `hour` DateTime('UTC'),
+    `payments` Array(Tuple(
+        String,
+        String,
+        String,
+        String,
+        String,
+        String,
+        UInt64,
+        Decimal(38, 4),
+        Decimal(38, 4))),
+    `refreshed_at` DateTime64(3),
+    `complete_until` DateTime64(3, 'UTC')
+)
+AS WITH
+    (
+        SELECT max(complete_until)
+        FROM rollup_state
+        WHERE view = 'volume_hours_mv'
+    ) AS since,
+    (
+        SELECT max(complete_until)
+        FROM rollup_state
+        WHERE view = 'merchant_slots_mv'
+    ) AS until,
+    changed AS
+    (
+        SELECT DISTINCT toStartOfHour(slot) AS changed_hour
+        FROM merchant_slots
+        WHERE complete_until > since
+    )
+SELECT
+    hour,
+    groupArrayIf((currency, status, reporting_currency, enrichment_status, country, category_code, transactions_sum, amount_sum, amount_reporting_sum), transactions_sum > 0) AS payments,
+    now64(3) AS refreshed_at,
+    assumeNotNull(until) AS complete_until
+FROM
+(
+    SELECT
+        toStartOfHour(slot) AS hour,
+        p.currency AS currency,
+        p.status AS status,
+        p.reporting_currency AS reporting_currency,
+        p.enrichment_status AS enrichment_status,
+        p.country AS country,
+        p.category_code AS category_code,
+        sum(p.transactions) AS transactions_sum,
+        sum(p.amount) AS amount_sum,
+        sum(p.amount_reporting) AS amount_reporting_sum
+    FROM merchant_slots
+    FINAL
+    ARRAY JOIN payments AS p
+    WHERE (toDate(slot) IN (
+        SELECT toDate(changed_hour)
+        FROM changed
+    )) AND (toStartOfHour(slot) IN (
+        SELECT changed_hour
+        FROM changed
+    ))
+    GROUP BY
+        hour,
+        currency,
+        status,
+        reporting_currency,
+        enrichment_status,
+        country,
+        category_code
+    UNION ALL
+    SELECT
+        toDateTime(toUInt32(now()) % 31536000, 'UTC'),
+        '',
+        '',
+        '',
+        '',
+        '',
+        '',
+        0,
+        0,
+        0
+)
+GROUP BY hour
+SETTINGS do_not_merge_across_partitions_select_final = 1, max_threads = 1, optimize_move_to_prewhere_if_final = 1
 ;

@@ -1,5 +1,5 @@
 -- One row: one state of a transaction as enriched at one time; one row per transaction_id once deduplicated (FINAL).
--- Written by: transactions_mv, and by repairs with a higher enrichment_revision. Read by: transactions_current.
+-- Written by: transactions_mv, and by repairs with a higher enrichment_revision. Read by: transactions_current, and the roll-ups.
 -- Guarantee: the highest version wins, in whatever order the states arrive and however often. Holds because the
 -- sorting key and the partition are made of fields that a transaction never changes.
 CREATE TABLE transactions
@@ -45,7 +45,9 @@ CREATE TABLE transactions
     enriched_at            DateTime64(3, 'UTC') DEFAULT ingested_at CODEC(Delta, ZSTD(1)),  -- later than ingested_at: repaired then
 
     -- A repair looks for rows that are pending or provisional: a few granules of the whole table.
-    INDEX pending enrichment_status TYPE set(4) GRANULARITY 1
+    INDEX pending enrichment_status TYPE set(4) GRANULARITY 1,
+    -- A roll-up looks for what was written lately, repairs included.
+    INDEX changed enriched_at TYPE minmax GRANULARITY 1
 )
 ENGINE = ReplacingMergeTree(version)
 PARTITION BY toYYYYMM(created_at)

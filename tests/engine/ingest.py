@@ -3,6 +3,7 @@
 What is inserted into that table runs through the same views as what Kafka delivers.
 """
 
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -42,8 +43,29 @@ OBJECTS = [
     "sql/1_ingest/transactions_parsed_mv.sql",
     "sql/3_enrich/transactions_to_repair.sql",
     "sql/4_report/transactions_current.sql",
+    "sql/5_rollup/rollup_progress.sql",
+    "sql/5_rollup/merchant_slots.sql",
+    "sql/5_rollup/merchant_days.sql",
+    "sql/5_rollup/volume_hours.sql",
+    "sql/5_rollup/latency_minutes.sql",
+    "sql/5_rollup/rollup_state.sql",
+    "sql/5_rollup/merchant_slots_mv.sql",
+    "sql/5_rollup/merchant_days_mv.sql",
+    "sql/5_rollup/volume_hours_mv.sql",
+    "sql/5_rollup/latency_minutes_mv.sql",
+    "sql/5_rollup/rollup_progress_mv.sql",
+    "sql/4_report/report_freshness.sql",
     "sql/4_report/report_merchant_by_day.sql",
+    "sql/4_report/report_settlement_by_day.sql",
+    "sql/4_report/report_merchant_ranking.sql",
+    "sql/4_report/report_volume_by_hour.sql",
+    "sql/4_report/report_currency_exposure_by_day.sql",
+    "sql/4_report/report_pending_by_day.sql",
+    "sql/4_report/report_latency_by_minute.sql",
 ]
+
+ROLLUPS = ["merchant_slots_mv", "merchant_days_mv", "volume_hours_mv", "latency_minutes_mv"]
+"""In the order in which they build on each other."""
 
 BLOCK_COLUMNS = [
     "kafka_topic",
@@ -94,6 +116,16 @@ class Ingest:
         """Return the single value of a query."""
         [[value]] = self.rows(sql, **parameters)
         return value
+
+    def complete_reports(self, limit_s: float = 60) -> None:
+        """Refresh the roll-ups until they have all that was delivered so far, which takes some seconds."""
+        moment = self.value("SELECT now64(3)")
+        deadline = time.monotonic() + limit_s
+        while self.value("SELECT min(complete_until) FROM report_freshness") <= moment:
+            assert time.monotonic() < deadline, self.rows("SELECT view, exception FROM system.view_refreshes")
+            for view in ROLLUPS:
+                self.client.command(f"SYSTEM REFRESH VIEW {view}")
+                self.client.command(f"SYSTEM WAIT VIEW {view}")
 
     def load_merchants(self, *merchants: tuple[int, str, str, str], snapshot_id: int = 1) -> None:
         """Replace the merchants and reload their dictionary."""

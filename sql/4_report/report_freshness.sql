@@ -1,0 +1,24 @@
+-- One row: one report: up to which time of reading it is complete. What was read later is in it soon, usually within a minute.
+-- Written by: nobody (a view). Read by: whoever reads reports; `paystream report` and `paystream status`.
+-- Guarantee: never later than the truth; 1970 before the first refresh.
+CREATE VIEW report_freshness AS
+WITH
+    ifNull((SELECT min(complete_until) FROM rollup_state WHERE view IN ('merchant_slots_mv', 'merchant_days_mv') HAVING count() = 2), toDateTime64(0, 3, 'UTC')) AS merchants,
+    ifNull((SELECT max(complete_until) FROM rollup_state WHERE view = 'volume_hours_mv'), toDateTime64(0, 3, 'UTC')) AS hours,
+    ifNull((SELECT max(complete_until) FROM rollup_state WHERE view = 'latency_minutes_mv'), toDateTime64(0, 3, 'UTC')) AS minutes
+SELECT
+    said.1 AS report,
+    said.2 AS complete_until
+FROM
+(
+    SELECT arrayJoin(
+    [
+        ('report_merchant_by_day', merchants),
+        ('report_settlement_by_day', merchants),
+        ('report_merchant_ranking', merchants),
+        ('report_volume_by_hour', hours),
+        ('report_currency_exposure_by_day', hours),
+        ('report_pending_by_day', hours),
+        ('report_latency_by_minute', minutes)
+    ]) AS said
+)

@@ -1,0 +1,27 @@
+-- One row: one merchant and reporting currency, over the days (UTC) from first_day to last_day.
+-- Written by: nobody (a view). Read by: analytics. Parameters: first_day and last_day, both included.
+-- Guarantee: as report_merchant_by_day, of which it is the sum; merchants of equal net share a place. Payments without a
+-- rate are in no place: report_pending_by_day has them.
+CREATE VIEW report_merchant_ranking AS
+SELECT
+    rank() OVER (PARTITION BY reporting_currency ORDER BY net_reporting DESC) AS place,
+    merchant_id,
+    merchant_name,
+    reporting_currency,
+    transactions,
+    net_reporting,
+    complete_until
+FROM
+(
+    SELECT
+        merchant_id,
+        argMax(r.merchant_name, r.day) AS merchant_name,
+        reporting_currency,
+        sum(r.transactions) AS transactions,
+        sumIf(ifNull(r.amount_reporting, 0), status IN ('captured', 'settled')) AS net_reporting,
+        any(r.complete_until) AS complete_until
+    FROM report_merchant_by_day AS r
+    WHERE day BETWEEN {first_day:Date} AND {last_day:Date} AND reporting_currency != ''
+    GROUP BY merchant_id, reporting_currency
+)
+ORDER BY reporting_currency, place, merchant_id

@@ -1,0 +1,18 @@
+-- One row: one minute in which blocks have been read since the last refresh.
+-- Written by: its schedule. Read by: the table latency_minutes.
+-- Guarantee: computed anew from the ledger; a refresh that fails or is lost is made up for by the next.
+CREATE MATERIALIZED VIEW latency_minutes_mv
+REFRESH EVERY 40 SECOND APPEND TO latency_minutes AS
+WITH (SELECT toStartOfMinute(least(max(settled_until), now64(3) - INTERVAL 1 MINUTE)) FROM rollup_state WHERE view = 'latency_minutes_mv') AS since
+SELECT
+    toDateTime(toStartOfMinute(read_at)) AS minute,
+    kafka_topic,
+    sum(messages) AS messages,
+    sum(timed) AS timed,
+    sum(late) AS late,
+    sumForEach(latency_histogram) AS latency_histogram,
+    now64(3) AS refreshed_at
+FROM ingest_ledger
+WHERE read_at >= since
+GROUP BY minute, kafka_topic
+SETTINGS max_threads = 1

@@ -1,0 +1,48 @@
+-- One row: one roll-up: up to which time of reading (ingested_at, or enriched_at of what was repaired) it is complete.
+-- Written by: nobody (a view). Read by: the refreshes, for what has changed since; the reports, which say it to their readers.
+-- Guarantee: never later than the truth. What the engine says of its refreshes is gone at a restart; rollup_progress is not.
+CREATE VIEW rollup_state AS
+WITH
+    refreshes AS
+    (
+        SELECT view AS name, toDateTime(assumeNotNull(last_success_time), 'UTC') AS began
+        FROM system.view_refreshes
+        WHERE database = currentDatabase() AND isNotNull(last_success_time)
+    ),
+    ifNull((SELECT max(began) FROM refreshes WHERE name = 'merchant_slots_mv'), toDateTime(0, 'UTC')) AS slots_began,
+    ifNull((SELECT max(began) FROM refreshes WHERE name = 'merchant_days_mv'), toDateTime(0, 'UTC')) AS days_began,
+    ifNull((SELECT max(began) FROM refreshes WHERE name = 'volume_hours_mv'), toDateTime(0, 'UTC')) AS hours_began,
+    ifNull((SELECT max(began) FROM refreshes WHERE name = 'latency_minutes_mv'), toDateTime(0, 'UTC')) AS minutes_began
+SELECT
+    view,
+    max(began) AS began_at,
+    max(reached) AS complete_until,
+    -- A block that was under way when a refresh began shows within a minute: the next one looks back to here.
+    max(least(reached, began - INTERVAL 1 MINUTE)) AS settled_until
+FROM
+(
+    SELECT view, began_at AS began, complete_until AS reached
+    FROM rollup_progress
+    UNION ALL
+    -- A refresh with a great deal to do does a part of it, and its rows say how far it came.
+    SELECT
+        'merchant_slots_mv',
+        slots_began,
+        least(toDateTime64(slots_began, 3, 'UTC') - INTERVAL 5 SECOND, ifNull((SELECT minOrNull(complete_until) FROM merchant_slots WHERE refreshed_at >= slots_began), toDateTime64(slots_began, 3, 'UTC')))
+    UNION ALL
+    -- These add up what merchant_slots held when they began, and their rows say up to when that was complete. Later rows are of
+    -- a refresh that is not done yet.
+    SELECT
+        'merchant_days_mv',
+        days_began,
+        ifNull((SELECT minOrNull(complete_until) FROM merchant_days WHERE refreshed_at >= days_began), toDateTime64(0, 3, 'UTC'))
+    UNION ALL
+    SELECT
+        'volume_hours_mv',
+        hours_began,
+        ifNull((SELECT minOrNull(complete_until) FROM volume_hours WHERE refreshed_at >= hours_began), toDateTime64(0, 3, 'UTC'))
+    UNION ALL
+    SELECT 'latency_minutes_mv', minutes_began, toDateTime64(minutes_began, 3, 'UTC') - INTERVAL 5 SECOND
+)
+WHERE began > toDateTime(0, 'UTC')
+GROUP BY view

@@ -1,0 +1,244 @@
+"""The nightly batch, in plain Python: every report recomputed from the messages themselves, however they were delivered.
+
+It shares nothing with the pipeline but the meaning of the message. Money is exact; days and hours are UTC.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
+
+TAKEN = {"captured", "settled", "refunded", "charged_back"}
+"""Money was taken, whether or not it went back later."""
+KEPT = {"captured", "settled"}
+
+
+@dataclass(frozen=True)
+class Payment:
+    """One payment in its newest state, enriched."""
+
+    created_at: datetime
+    merchant_id: int
+    merchant_name: str
+    country: str
+    category_code: str
+    currency: str
+    status: str
+    amount: Decimal
+    amount_reporting: Decimal | None
+    enrichment_status: str
+
+    @property
+    def day(self) -> date:
+        return self.created_at.date()
+
+    @property
+    def reporting_currency(self) -> str:
+        return "" if self.amount_reporting is None else "USD"
+
+
+def payments(
+    messages: Iterable[bytes],
+    merchants: Mapping[int, tuple[str, str, str]],
+    quotes: Mapping[str, Mapping[date, Decimal]],
+) -> list[Payment]:
+    """Return what the messages come to: each payment once, in the state with the latest ``updated_at``.
+
+    Args:
+        messages: valid ones, in any order, any number of times.
+        merchants: name, country and category code by id; those missing are not known yet.
+        quotes: to USD, by currency and day. A payment takes the last one up to its day; where that is of an earlier day
+            and the newest of all, it is provisional.
+    """
+    newest: dict[str, dict[str, Any]] = {}
+    for text in messages:
+        state = json.loads(text, parse_float=Decimal)
+        known = newest.get(state["transaction_id"])
+        if known is None or _moment(state["updated_at"]) > _moment(known["updated_at"]):
+            newest[state["transaction_id"]] = state
+    found = []
+    for state in newest.values():
+        created_at, amount = _moment(state["created_at"]), Decimal(state["amount"])
+        merchant = merchants.get(state["merchant_id"])
+        days = quotes.get(state["currency"], {})
+        quoted_on = max((day for day in days if day <= created_at.date()), default=None)
+        reporting = None
+        if quoted_on is not None:
+            reporting = (amount * days[quoted_on]).quantize(Decimal("0.0001"), rounding=ROUND_HALF_UP)
+        if merchant is None:
+            enrichment = "merchant_pending"
+        elif quoted_on is None:
+            enrichment = "fx_pending"
+        elif quoted_on < created_at.date() and quoted_on == max(days):
+            enrichment = "fx_provisional"
+        else:
+            enrichment = "ok"
+        name, country, category_code = merchant or ("", "", "")
+        found.append(
+            Payment(
+                created_at,
+                state["merchant_id"],
+                name,
+                country,
+                category_code,
+                state["currency"],
+                state["status"],
+                amount,
+                reporting,
+                enrichment,
+            )
+        )
+    return found
+
+
+def report_merchant_by_day(found: list[Payment]) -> dict[tuple, tuple]:
+    groups = _grouped(found, lambda p: (p.day, p.merchant_id, p.currency, p.status, p.reporting_currency))
+    return {
+        key: (
+            group[0].merchant_name,
+            len(group),
+            _sum(group),
+            _reporting(group, key[-1]),
+            sum(p.amount_reporting is None for p in group),
+            sum(p.enrichment_status == "fx_provisional" for p in group),
+        )
+        for key, group in groups.items()
+    }
+
+
+def report_settlement_by_day(found: list[Payment]) -> dict[tuple, tuple]:
+    groups = _grouped(found, lambda p: (p.day, p.merchant_id, p.currency, p.reporting_currency))
+    statuses = ["authorized", "captured", "settled", "refunded", "charged_back", "failed"]
+    return {
+        key: (
+            len(group),
+            *(sum(p.status == status for p in group) for status in statuses),
+            _sum(_of(group, {"authorized"})),
+            _sum(_of(group, TAKEN)),
+            _sum(_of(group, {"refunded"})),
+            _sum(_of(group, {"charged_back"})),
+            _sum(_of(group, KEPT)),
+            _reporting(_of(group, TAKEN), key[-1]),
+            _reporting(_of(group, {"refunded"}), key[-1]),
+            _reporting(_of(group, {"charged_back"}), key[-1]),
+            _reporting(_of(group, KEPT), key[-1]),
+        )
+        for key, group in groups.items()
+    }
+
+
+def report_volume_by_hour(found: list[Payment]) -> dict[tuple, tuple]:
+    groups = _grouped(
+        found,
+        lambda p: (
+            f"{p.created_at:%Y-%m-%dT%H}:00:00Z",
+            p.country,
+            p.category_code,
+            p.reporting_currency,
+        ),
+    )
+    return {
+        key: (
+            len(group),
+            sum(p.status == "failed" for p in group),
+            _reporting(_of(group, TAKEN), key[-1]),
+            _reporting(_of(group, KEPT), key[-1]),
+        )
+        for key, group in groups.items()
+    }
+
+
+def report_currency_exposure_by_day(found: list[Payment]) -> dict[tuple, tuple]:
+    groups = _grouped(found, lambda p: (p.day, p.currency, p.reporting_currency))
+    return {
+        key: (
+            len(group),
+            _sum(_of(group, {"authorized"})),
+            _sum(_of(group, TAKEN)),
+            _sum(_of(group, KEPT)),
+            _reporting(_of(group, KEPT), key[-1]),
+            _reporting([p for p in _of(group, KEPT) if p.enrichment_status == "fx_provisional"], key[-1]),
+        )
+        for key, group in groups.items()
+    }
+
+
+def report_pending_by_day(found: list[Payment]) -> dict[tuple, tuple]:
+    groups = _grouped(
+        [p for p in found if p.enrichment_status != "ok"],
+        lambda p: (p.day, p.enrichment_status, p.currency, p.reporting_currency),
+    )
+    return {key: (len(group), _sum(group), _reporting(group, key[-1])) for key, group in groups.items()}
+
+
+def report_merchant_ranking(found: list[Payment], first_day: date, last_day: date) -> list[tuple[int, int, Decimal]]:
+    """Return (place, merchant, net in USD), the first place first."""
+    inside = [p for p in found if p.amount_reporting is not None and first_day <= p.day <= last_day]
+    nets = {
+        merchant_id: _sum_reporting(_of(group, KEPT))
+        for merchant_id, group in _grouped(inside, lambda p: p.merchant_id).items()
+    }
+    places = sorted(nets.items(), key=lambda item: (-item[1], item[0]))
+    return [(1 + sum(other > net for other in nets.values()), merchant_id, net) for merchant_id, net in places]
+
+
+REPORTS = {
+    "report_merchant_by_day": (
+        report_merchant_by_day,
+        "day, merchant_id, currency, status, reporting_currency",
+        "merchant_name, transactions, amount, amount_reporting, transactions_without_rate, "
+        "transactions_with_provisional_rate",
+    ),
+    "report_settlement_by_day": (
+        report_settlement_by_day,
+        "day, merchant_id, currency, reporting_currency",
+        "transactions, authorized, captured, settled, refunded, charged_back, failed, authorized_amount, gross, refunds, "
+        "charge_backs, net, gross_reporting, refunds_reporting, charge_backs_reporting, net_reporting",
+    ),
+    "report_volume_by_hour": (
+        report_volume_by_hour,
+        "hour, country, category_code, reporting_currency",
+        "transactions, failed, gross_reporting, net_reporting",
+    ),
+    "report_currency_exposure_by_day": (
+        report_currency_exposure_by_day,
+        "day, currency, reporting_currency",
+        "transactions, authorized_amount, gross, net, net_reporting, net_reporting_provisional",
+    ),
+    "report_pending_by_day": (
+        report_pending_by_day,
+        "day, enrichment_status, currency, reporting_currency",
+        "transactions, amount, amount_reporting",
+    ),
+}
+"""By report: its recomputation, the columns of its key, and those of its values."""
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+def _grouped(found: Iterable[Payment], key) -> dict[Any, list[Payment]]:
+    groups = defaultdict(list)
+    for payment in found:
+        groups[key(payment)].append(payment)
+    return groups
+
+
+def _of(group: list[Payment], statuses: set[str]) -> list[Payment]:
+    return [p for p in group if p.status in statuses]
+
+
+def _sum(group: list[Payment]) -> Decimal:
+    return sum((p.amount for p in group), Decimal(0))
+
+
+def _sum_reporting(group: list[Payment]) -> Decimal:
+    return sum((p.amount_reporting for p in group if p.amount_reporting is not None), Decimal(0))
+
+
+def _reporting(group: list[Payment], reporting_currency: str) -> Decimal | None:
+    return _sum_reporting(group) if reporting_currency else None
