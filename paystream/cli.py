@@ -39,6 +39,7 @@ _COMMANDS = {
     "migrate": "migrations.commands:app",
     "dims": "loader.commands:app",
     "loadtest": "loadtest.commands:app",
+    "report": "paystream.report_command:report",
     "audit": "paystream.audit_command:audit",
     "quarantine": "paystream.quarantine_commands:app",
     "status": "paystream.status_command:status",
