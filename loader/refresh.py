@@ -152,6 +152,12 @@ def require_schema(settings: Settings, dimension: Dimension) -> None:
 
 
 def _connected(settings: Settings, dimension: Dimension) -> AbstractContextManager[Client]:
+    if settings.clickhouse_cluster:
+        # The other nodes would go on with the table that was there before, and enrich from that.
+        raise UsageError(
+            f"Refresh of '{dimension.name}' cannot run on cluster '{settings.clickhouse_cluster}': "
+            "it exchanges tables on one node alone. Load it with the statements of docs/clusters.md."
+        )
     needed = [
         dimension.table,
         dimension.history,

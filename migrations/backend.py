@@ -228,11 +228,17 @@ class ClickHouseBackend(DatabaseBackend):
         )
 
     def newest_comment(self, operation: str) -> str:
-        """Return the comment of the newest log line of an operation, ``""`` when there is none."""
-        return self.connection.query(
-            f"SELECT argMax(comment, logged_at) FROM {self.log_table_quoted} WHERE operation = {{operation:String}}",
-            parameters={"operation": operation},
-        ).first_row[0]
+        """Return the comment of the newest log line of an operation, ``""`` when there is none. Changes nothing."""
+        try:
+            return self.connection.query(
+                "SELECT argMax(comment, logged_at)"
+                f" FROM {self.log_table_quoted} WHERE operation = {{operation:String}}",
+                parameters={"operation": operation},
+            ).first_row[0]
+        except DatabaseError as error:
+            if is_code(error, UNKNOWN_TABLE):
+                return ""
+            raise
 
     @contextmanager
     def lock(self, timeout: float = 10) -> Iterator[None]:

@@ -10,6 +10,7 @@ from migrations.runner import database_exists
 from migrations.schema import Difference, detached, diff, read_snapshot, reformatted, spelled
 from migrations.sources import read_sources
 from paystream.clickhouse import answering
+from paystream.errors import UsageError
 from paystream.settings import REPOSITORY, Settings
 
 _NEW = "paystream migrate new NAME"
@@ -63,8 +64,14 @@ def check_database(settings: Settings, folder: Path = VERSIONS) -> list[Differen
 
     Raises:
         ServiceUnavailable: ClickHouse cannot be reached.
-        UsageError: the versions cannot be read, or the server is too old.
+        UsageError: the versions cannot be read, the server is too old, or the schema is on a cluster.
     """
+    if settings.clickhouse_cluster:
+        raise UsageError(
+            f"Check of database '{settings.clickhouse_database}' cannot run on cluster "
+            f"'{settings.clickhouse_cluster}': what the versions give is written down for one server. "
+            "Check the files alone, with --offline."
+        )
     history = read_history(folder, finished=False)
     expected = {name: one.create for name, one in read_snapshot(lock.snapshot_path(folder)).items()}
     if not database_exists(settings):

@@ -9,6 +9,7 @@ shard alone. All other tables are whole on each node, so that dictionaries load 
 The text stays as it was written, comments included; only what has to differ is replaced.
 """
 
+import copy
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,8 +19,9 @@ from sqlglot import exp
 from sqlglot.dialects.clickhouse import ClickHouse
 from sqlglot.errors import SqlglotError
 from sqlglot.tokens import Token, TokenType
+from yoyo.migrations import MigrationStep
 
-from migrations.history import object_name
+from migrations.history import Version, object_name
 from migrations.schema_graph import Graph, SchemaObject, read_graph
 from paystream.errors import UsageError
 
@@ -30,13 +32,14 @@ BUSINESS_KEY = "transaction_id"
 class Cluster:
     """A cluster as the servers' ``remote_servers`` names it.
 
-    ``sharding`` has an expression for each table that is split over the shards. ``database`` is the one that holds the
-    schema on each node.
+    ``sharding`` has an expression for each table that is split over the shards, ``engines`` the engine of each table of
+    ``sql/``. ``database`` is the one that holds the schema on each node.
     """
 
     name: str
     database: str
     sharding: Mapping[str, str] = field(default_factory=dict)
+    engines: Mapping[str, str] = field(default_factory=dict)
 
 
 def cluster_of(name: str, database: str, graph: Graph | None = None) -> Cluster:
@@ -51,7 +54,8 @@ def cluster_of(name: str, database: str, graph: Graph | None = None) -> Cluster:
     graph = graph or read_graph()
     tables = [graph.objects.get(graph.objects[view].target or "") for view in graph.ingest_views]
     stored = [one for one in tables if one is not None and one.kind == "table" and one.engine.endswith("MergeTree")]
-    return Cluster(name, database, {one.name: sharding_expression(one) for one in stored})
+    engines = {one.name: one.engine for one in graph.objects.values() if one.kind == "table"}
+    return Cluster(name, database, {one.name: sharding_expression(one) for one in stored}, engines)
 
 
 def sharding_expression(table: SchemaObject) -> str:
@@ -82,6 +86,26 @@ def render(statement: str, cluster: Cluster) -> list[str]:
         if words[: len(start)] == list(start):
             return rendering(_Statement(text, tokens, cluster))
     raise _refused(text, f"{' '.join(words[:2])} has no counterpart on a cluster here")
+
+
+def rendered(version: Version, cluster: Cluster) -> Version:
+    """Return a version as it runs on a cluster. What takes a statement back pairs with it here too.
+
+    Raises:
+        UsageError: a statement or a rollback is of a kind that has no counterpart here.
+    """
+    steps: list[tuple[str, str]] = []
+    for statement, rollback in zip(version.statements, version.rollbacks, strict=True):
+        forth, back = render(statement, cluster), render(rollback, cluster)[::-1]
+        # Where one of the two is more statements than the other, all that takes back runs once anything may have run.
+        lacking = len(back) - len(forth)
+        steps += zip([_NOTHING] * lacking + forth, back + [_NOTHING] * -lacking, strict=True)
+    migration = copy.copy(version.migration)
+    migration.steps = [MigrationStep(number, *step) for number, step in enumerate(steps)]
+    return Version(migration, tuple(one for one, _ in steps), tuple(back for _, back in steps))
+
+
+_NOTHING = "SELECT 'nothing to do in this step'"
 
 
 class _Words(ClickHouse):
@@ -191,9 +215,24 @@ def _create_view(one: _Statement) -> list[str]:
 def _create_materialized_view(one: _Statement) -> list[str]:
     at = one.name_at() + 1
     if one.word(at) == "REFRESH":
-        raise _refused(one.text, "each node would refresh it, and its rows would be there once for each")
+        return _refreshed(one, at)
     if one.word(at) != "TO":
         raise _refused(one.text, "it keeps its rows in a table of its own; give it one with TO")
+    return [one.everywhere()]
+
+
+def _refreshed(one: _Statement, at: int) -> list[str]:
+    """A view that every node refreshes: what all of them write has to be the same as what one of them writes."""
+    while at < len(one.tokens) and one.word(at) not in ("TO", "AS"):
+        at += 1
+    if one.word(at) != "TO":
+        raise _refused(one.text, "it keeps its rows in a table of its own; give it one with TO")
+    if one.word(at - 1) != "APPEND":
+        raise _refused(one.text, "each node would refresh it and exchange its own table for the one that is there")
+    # A table that later versions drop is in no file any more. Nothing is left of what was written to it, either.
+    target = one.tokens[at + 1].text if at + 1 < len(one.tokens) else ""
+    if one.cluster.engines.get(target, "ReplacingMergeTree") != "ReplacingMergeTree":
+        raise _refused(one.text, f"each node would refresh it, and its rows would be in {target} once for each")
     return [one.everywhere()]
 
 

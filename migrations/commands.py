@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from migrations import cluster_command, lineage_command, lint_command, runner
+from migrations import lineage_command, lint_command, runner
 from migrations.plan import Step
 from migrations.schema import Difference
 from paystream.errors import CheckFailed, ServiceUnavailable, UsageError
@@ -21,9 +21,15 @@ from paystream.settings import Settings, load_settings
 app = typer.Typer(name="migrate", help="Create and change the schema.", no_args_is_help=True)
 app.command("lint")(lint_command.lint)
 app.command("lineage")(lineage_command.lineage)
-app.command("cluster")(cluster_command.cluster)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="For this cluster, as the servers' remote_servers names it, instead of PAYSTREAM_CLICKHOUSE_CLUSTER.",
+    ),
+]
 AllowDestructive = Annotated[
     bool, typer.Option("--allow-destructive", help="Go on where rows, or values of a column, are lost for good.")
 ]
@@ -53,15 +59,21 @@ def status(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def plan(as_json: AsJson = False) -> None:
+def plan(
+    cluster: Cluster = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="As for an empty server or cluster: all versions. No server is asked.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Show each statement that `up` would run, in order, and what it means for the rows that are there.
 
     Changes nothing. Exits with 0 also where there is nothing to do.
 
     Example: paystream migrate plan
     """
-    settings = load_settings()
-    steps = runner.plan(settings)
+    settings = _settings(cluster)
+    steps = runner.plan_all(settings) if everything else runner.plan(settings)
     destructive = sum(step.destructive for step in steps)
     state = "to do" if steps else "nothing to do"
     if as_json:
@@ -174,6 +186,7 @@ def freeze_versions(
 def up(
     allow_destructive: AllowDestructive = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, as `plan` does.")] = False,
+    cluster: Cluster = None,
     as_json: AsJson = False,
 ) -> None:
     """Create the database if needed and apply every pending version, oldest first.
@@ -184,9 +197,9 @@ def up(
     Example: paystream migrate up
     """
     if dry_run:
-        plan(as_json)
+        plan(cluster, as_json=as_json)
         return
-    settings = load_settings()
+    settings = _settings(cluster)
 
     def applied(moved: runner.Moved) -> None:
         _print_moved("applied", moved, as_json)
@@ -221,6 +234,7 @@ def down(
     to: Annotated[str | None, typer.Option(metavar="VERSION", help="Take back every version newer than this.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Take back all versions.")] = False,
     allow_destructive: AllowDestructive = False,
+    cluster: Cluster = None,
     as_json: AsJson = False,
 ) -> None:
     """Take back the newest version. Refuses, with exit code 2, where that drops a table that holds rows.
@@ -234,7 +248,11 @@ def down(
         _print_moved("taken_back", moved, as_json)
 
     moved = runner.down(
-        load_settings(), to=to, everything=everything, allow_destructive=allow_destructive, on_taken_back=taken_back
+        _settings(cluster),
+        to=to,
+        everything=everything,
+        allow_destructive=allow_destructive,
+        on_taken_back=taken_back,
     )
     state = "taken back" if moved else "nothing to do"
     if as_json:
@@ -265,6 +283,11 @@ def break_lock(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] =
         print_fields(
             "migrate_break_lock", {"status": "removed" if holder else "not locked", "holder": holder or "none"}
         )
+
+
+def _settings(cluster: str | None) -> Settings:
+    settings = load_settings()
+    return settings if cluster is None else settings.model_copy(update={"clickhouse_cluster": cluster})
 
 
 def _draw_plan(steps: list[Step]) -> None:

@@ -204,7 +204,8 @@ def _steps(
 def _needs_stop(old: str, now: str) -> bool:
     """Return whether rows that pass while an object is changed could lose values, or be missed."""
     if _kind(old) == _kind(now) == "MATERIALIZED VIEW":
-        return _target(old) != _target(now)
+        # What is refreshed reads rows that are stored: it misses none by coming later.
+        return _target(old) != _target(now) and not (_refresh(old) and _refresh(now))
     is_null = "\nENGINE = `Null`" in old and "\nENGINE = `Null`" in now
     return is_null and bool(_added(Table.of(old), Table.of(now)))
 
@@ -245,9 +246,16 @@ def _replace(steps: _Steps, source: Source, old: str) -> None:
 
 def _change_ingest_view(steps: _Steps, source: Source, history: list[Version], old: str, now: str) -> None:
     name = source.name
-    if _target(old) == _target(now):
-        alter = f"ALTER TABLE {name} MODIFY QUERY\n"
-        steps.add(_INGEST, alter + source.select, alter + _select(old))
+    was, becomes = _refresh(old), _refresh(now)
+    # No ALTER makes a view refreshed or not, or changes whether it appends.
+    same_kind = bool(was) == bool(becomes) and was.endswith(" APPEND") == becomes.endswith(" APPEND")
+    if _target(old) == _target(now) and same_kind:
+        if was != becomes:
+            alter = f"ALTER TABLE {name} MODIFY "
+            steps.add(_INGEST, alter + becomes, alter + was)
+        if was == becomes or _select(old) != _select(now):
+            alter = f"ALTER TABLE {name} MODIFY QUERY\n"
+            steps.add(_INGEST, alter + source.select, alter + _select(old))
         return
     drop = f"DROP VIEW IF EXISTS {name} SYNC"
     steps.add(_INGEST, drop, _if_not_exists(_authored(name, old, history)))
@@ -460,9 +468,18 @@ def _is_kafka(create: str) -> bool:
     return re.search(r"^ENGINE = Kafka\b", create, re.MULTILINE) is not None
 
 
+_MATERIALIZED = re.compile(r"CREATE MATERIALIZED VIEW \S+\s(?P<refresh>REFRESH [^\n]*?)?\s?\bTO (?P<target>\S+)")
+
+
 def _target(create: str) -> str:
-    found = re.match(r"CREATE MATERIALIZED VIEW \S+ TO (\S+)", create)
-    return found[1] if found else ""
+    found = _MATERIALIZED.match(create)
+    return found["target"] if found else ""
+
+
+def _refresh(create: str) -> str:
+    """Return when and how a view is refreshed, as the engine spells it; ``""`` where each block runs it."""
+    found = _MATERIALIZED.match(create)
+    return (found["refresh"] or "").rstrip() if found else ""
 
 
 def _select(create: str) -> str:

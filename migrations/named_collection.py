@@ -15,7 +15,7 @@ from clickhouse_connect.driver.binding import format_str
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 
 from migrations.backend import ClickHouseBackend
-from paystream.clickhouse import UNKNOWN_TABLE, cause_of, is_code
+from paystream.clickhouse import cause_of
 from paystream.errors import PaystreamError, ServiceUnavailable
 from paystream.settings import Settings
 
@@ -45,7 +45,8 @@ def sync(backend: ClickHouseBackend, settings: Settings, kafka_tables: list[str]
     When it was, those of ``kafka_tables`` that exist are detached and attached, since a Kafka table reads its
     collection only then; consumption goes on from the committed offsets. A dictionary reads its own at every load, and
     one whose load had failed is loaded now, since the engine tries that again late (after minutes) or never. One server
-    has one such pair, shared by all its databases.
+    has one such pair, shared by all its databases. On a cluster, tables are attached and dictionaries loaded on every
+    node, but the collections are written on this one alone: ``ON CLUSTER`` would leave the passwords in Keeper's queue.
 
     Raises:
         PaystreamError: the engine refuses it. The message holds no value.
@@ -55,13 +56,15 @@ def sync(backend: ClickHouseBackend, settings: Settings, kafka_tables: list[str]
     try:
         _write(backend, DICTIONARIES, _dictionary_values(settings))
         for dictionary in _failed_dictionaries(backend):
-            backend.connection.command(f"SYSTEM RELOAD DICTIONARY {backend.quote_identifier(dictionary)}")
+            name = backend.quote_identifier(dictionary)
+            backend.connection.command(f"SYSTEM RELOAD DICTIONARY{settings.on_cluster} {name}")
         created = _write(backend, KAFKA, values)
         changed = created or not _matches(backend.newest_comment(_LOG_OPERATION), values)
         if changed:
             for table in existing(backend, kafka_tables):
-                backend.connection.command(f"DETACH TABLE IF EXISTS {backend.quote_identifier(table)} SYNC")
-                backend.connection.command(f"ATTACH TABLE {backend.quote_identifier(table)}")
+                name = f"{backend.quote_identifier(table)}{settings.on_cluster}"
+                backend.connection.command(f"DETACH TABLE IF EXISTS {name} SYNC")
+                backend.connection.command(f"ATTACH TABLE {name}")
             # Last, so that whatever interrupts this, the next run does it again.
             backend.log(_LOG_OPERATION, KAFKA, _fingerprint(values, secrets.token_hex(16)))
         return changed
@@ -78,13 +81,7 @@ def sync(backend: ClickHouseBackend, settings: Settings, kafka_tables: list[str]
 
 def is_current(backend: ClickHouseBackend, settings: Settings) -> bool:
     """Return whether ``sync`` would leave Kafka's collection as it is. Changes nothing."""
-    try:
-        fingerprint = backend.newest_comment(_LOG_OPERATION)
-    except DatabaseError as error:
-        if is_code(error, UNKNOWN_TABLE):
-            return False
-        raise
-    return bool(_keys(backend, KAFKA)) and _matches(fingerprint, _values(settings))
+    return bool(_keys(backend, KAFKA)) and _matches(backend.newest_comment(_LOG_OPERATION), _values(settings))
 
 
 def drop_unused(backend: ClickHouseBackend) -> None:

@@ -8,6 +8,7 @@ from typing import Literal
 from clickhouse_connect.driver.client import Client
 
 from migrations.history import Version, bare, irreversible, object_name, words
+from paystream.settings import Settings
 
 PAUSE_S = 7
 """About how long ingest stands still when a Kafka table is made anew: 6.4 to 6.8 s in six tries, of which 6 s are the
@@ -31,25 +32,35 @@ class Step:
     """Whether rows or their values are gone for good; `up` then needs --allow-destructive."""
 
 
+def tables_of(settings: Settings) -> str:
+    """Return what to read for system.tables: of a cluster, a row for each node and table."""
+    cluster = settings.clickhouse_cluster
+    return f"clusterAllReplicas('{cluster}', system.tables)" if cluster else "system.tables"
+
+
 @dataclass
 class Live:
     """What a database holds, as far as statements depend on it. Changes along as statements are explained."""
 
     rows: dict[str, int] = field(default_factory=dict)
-    """Stored rows of each table that stores any."""
+    """Stored rows of each table that stores any; on a cluster, those of the node that has most."""
     kafka: set[str] = field(default_factory=set)
     readers: set[str] = field(default_factory=set)
     """The materialized views on Kafka tables."""
     views: set[str] = field(default_factory=set)
+    refreshed: set[str] = field(default_factory=set)
+    """The views that run by the clock."""
     types: dict[tuple[str, str], str] = field(default_factory=dict)
     """Type of each (table, column)."""
 
     @classmethod
-    def read(cls, client: Client) -> "Live":
-        """Read it from the client's database. Changes nothing."""
+    def read(cls, client: Client, settings: Settings) -> "Live":
+        """Read it from the configured database, which the client is connected to. Changes nothing."""
         live = cls()
         for name, engine, rows, readers in client.query(
-            "SELECT name, engine, total_rows, dependencies_table FROM system.tables WHERE database = currentDatabase()"
+            f"SELECT name, engine, total_rows, dependencies_table FROM {tables_of(settings)}"
+            " WHERE database = {database:String}",
+            parameters={"database": settings.clickhouse_database},
         ).result_rows:
             if engine == "Kafka":
                 live.kafka.add(name)
@@ -57,7 +68,13 @@ class Live:
             elif engine.endswith("View"):
                 live.views.add(name)
             elif rows:
-                live.rows[name] = rows
+                live.rows[name] = max(rows, live.rows.get(name, 0))
+        live.refreshed = {
+            name
+            for (name,) in client.query(
+                "SELECT view FROM system.view_refreshes WHERE database = currentDatabase()"
+            ).result_rows
+        }
         live.types = {
             (table, name): kind
             for table, name, kind in client.query(
@@ -94,6 +111,7 @@ def _explained(version: str, number: int, direction: Literal["apply", "undo"], s
 
 def meaning(statement: str, live: Live) -> tuple[str, bool]:
     """Return what a statement does, in a few words, and whether data is gone for good afterwards."""
+    statement = re.sub(r"\sON CLUSTER \w+", "", statement)  # it does the same, on every node
     name = object_name(statement)
     beginning = " ".join(words(statement, 4)).upper()
     if beginning.startswith("CREATE OR REPLACE"):
@@ -117,12 +135,27 @@ def meaning(statement: str, live: Live) -> tuple[str, bool]:
     return "is not known to this tool: read it", False
 
 
+_REFRESH = re.compile(
+    r"\bREFRESH\s+(?P<schedule>(?:EVERY|AFTER)(?:\s+\d+\s+[A-Z]+)+)\s"
+    r"(?:(?!\bSELECT\b).)*?(?P<append>\bAPPEND\s+)?\bTO\s+(?P<table>\w+)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
 def _creation(name: str, kind: str, statement: str, live: Live) -> str:
     if kind == "table" and re.search(r"ENGINE\s*=\s*Kafka\b", bare(statement), re.IGNORECASE):
         live.kafka.add(name)
         return f"creates the Kafka table {name}; ingest goes on from the group's committed offsets"
+    if kind == "table" and (over := re.search(r"ENGINE = Distributed\('\w+', '\w+', '(\w+)'", statement)):
+        return f"creates {name}, through which {over[1]} of all shards is read and written"
     if kind.endswith("view"):
         live.views.add(name)
+    if kind == "materialized view" and (refresh := _REFRESH.search(bare(statement))):
+        live.refreshed.add(name)
+        what = "adds to" if refresh["append"] else "replaces"
+        return (
+            f"creates {name}: {' '.join(refresh['schedule'].lower().split())} it {what} what is in {refresh['table']}"
+        )
     source = re.search(r"\bFROM\s+(\w+)", bare(statement), re.IGNORECASE)
     if kind == "materialized view" and source and source[1] in live.kafka:
         live.readers.add(name)
@@ -138,6 +171,10 @@ def _drop(name: str, live: Live) -> tuple[str, bool]:
         return f"pauses ingest, for about {PAUSE_S} s where {name} is created again; no message is lost", False
     if name in live.readers:
         return "pauses ingest until it is created again; no message is lost", False
+    if name in live.refreshed:
+        live.refreshed.discard(name)
+        live.views.discard(name)
+        return f"drops {name}: it is not refreshed any more, what it wrote stays", False
     if name in live.views:
         live.views.discard(name)
         return f"drops the view {name}", False
@@ -150,7 +187,7 @@ def _alter(name: str, statement: str, live: Live) -> tuple[str, bool]:
     text = bare(statement)
     for action in re.finditer(
         r"\b(ADD|DROP|MODIFY|MATERIALIZE|CLEAR|RENAME|RESET|COMMENT|ALTER|DETACH|ATTACH|FETCH|FREEZE)\s+"
-        r"(COLUMN|INDEX|PROJECTION|QUERY|SETTING|TTL|ORDER\s+BY|COMMENT|CONSTRAINT|STATISTICS|PARTITION|PART)\b"
+        r"(COLUMN|INDEX|PROJECTION|QUERY|REFRESH|SETTING|TTL|ORDER\s+BY|COMMENT|CONSTRAINT|STATISTICS|PARTITION|PART)\b"
         r"(?:\s+IF\s+(?:NOT\s+)?EXISTS)?\s*(\w+)?(?=([^\n]*))|\b(UPDATE|DELETE)\b",
         text,
         re.IGNORECASE,
@@ -161,6 +198,10 @@ def _alter(name: str, statement: str, live: Live) -> tuple[str, bool]:
             told.append(_loses(rows, f"deletes rows of {name}"))
         elif mutation:
             told.append((f"rewrites columns of {rows:,} rows in the background", rows > 0))
+        elif kind == "MODIFY QUERY" and name in live.refreshed:
+            return f"replaces the query of {name}, from its next refresh on", False
+        elif kind == "MODIFY REFRESH":
+            return f"changes when {name} is refreshed", False
         elif kind == "MODIFY QUERY":
             return f"replaces the view {name}; ingest goes on, a block under way is written as before", False
         elif kind in ("DROP COLUMN", "CLEAR COLUMN"):

@@ -1,4 +1,8 @@
-"""Bring a database to the newest version of the schema, and back."""
+"""Bring a database to the newest version of the schema, and back.
+
+Where the settings name a cluster, the same versions run as ``migrations.cluster`` renders them. The node that these
+connect to keeps how far they are, and the lock.
+"""
 
 import re
 import time
@@ -17,12 +21,15 @@ from yoyo.exceptions import LockTimeout
 from migrations import named_collection
 from migrations.backend import ClickHouseBackend, StatementFailed, UndoFailed, VersionState
 from migrations.history import VERSIONS, Version, irreversible, object_name, read_history
-from migrations.plan import PAUSE_S, Live, Step, explain
+from migrations.plan import PAUSE_S, Live, Step, explain, tables_of
 from paystream.clickhouse import answering, connect
 from paystream.errors import PaystreamError, ServiceUnavailable, UsageError
 from paystream.settings import Settings
 
 LOCK_TIMEOUT_S = 10
+
+_CLUSTER = "cluster"
+"""The operation in the migrations' log whose comment is the cluster that the versions are applied to."""
 
 OLDEST_SERVER = (24, 8)
 """Older ones do not know a setting of the schema (lightweight_mutation_projection_mode)."""
@@ -86,21 +93,32 @@ def plan(settings: Settings, folder: Path = VERSIONS) -> list[Step]:
 
     Raises:
         ServiceUnavailable: ClickHouse cannot be reached.
-        UsageError: the versions cannot be used, or the server is too old.
+        UsageError: the versions cannot be used, the server is too old, or it does not know the cluster, or the versions
+            are applied elsewhere than to that.
     """
-    history = read_history(folder)
+    history = _history(settings, folder)
     if not database_exists(settings):
-        name = quote_identifier(settings.clickhouse_database)
-        create = Step("", 1, "apply", f"CREATE DATABASE IF NOT EXISTS {name}", "creates the database")
         with _migrating(settings), connect(settings, database="") as client:
-            return [create, *_collection_steps(client, 2, []), *explain(history, {}, Live())]
+            return _from_nothing(settings, history, _collections(client))
     with _migrating(settings), ClickHouseBackend.of(settings) as backend:
-        pending, unfinished = _pending(history, backend.states())
-        collections: list[Step] = []
+        states = backend.states()
+        _refuse_other_cluster(settings, backend, states)
+        pending, unfinished = _pending(history, states)
+        steps: list[Step] = []
         if not named_collection.is_current(backend, settings):
             tables = [table for version in history for table in version.tables_reading(named_collection.KAFKA)]
-            collections = _collection_steps(backend.connection, 1, named_collection.existing(backend, tables))
-        return [*collections, *explain(pending, unfinished, Live.read(backend.connection))]
+            there = named_collection.existing(backend, tables)
+            steps = _collection_steps(settings, _collections(backend.connection), 1, there)
+        return [*steps, *explain(pending, unfinished, Live.read(backend.connection, settings))]
+
+
+def plan_all(settings: Settings, folder: Path = VERSIONS) -> list[Step]:
+    """Return each statement that ``up`` would run on an empty server or cluster. Asks none.
+
+    Raises:
+        UsageError: the versions cannot be used.
+    """
+    return _from_nothing(settings, _history(settings, folder), set())
 
 
 def up(
@@ -126,18 +144,23 @@ def up(
     Raises:
         PaystreamError: a version failed, or somebody else is migrating.
         ServiceUnavailable: ClickHouse cannot be reached, or went away.
-        UsageError: the versions cannot be used, the server is too old, or rows would be lost; nothing was attempted.
+        UsageError: the versions cannot be used, the server is too old, it does not know the cluster, the versions are
+            applied elsewhere than to that, or rows would be lost; nothing was attempted.
     """
-    history = read_history(folder)
+    history = _history(settings, folder)
     if not database_exists(settings):
         with _migrating(settings), connect(settings, database="") as client:
-            client.command(f"CREATE DATABASE IF NOT EXISTS {quote_identifier(settings.clickhouse_database)}")
+            client.command(_create_database(settings))
     with _locked(settings, lock_timeout_s) as backend:
         backend.ensure_internal_schema_updated()
-        pending, unfinished = _pending(history, backend.states())
+        states = backend.states()
+        _refuse_other_cluster(settings, backend, states)
+        pending, unfinished = _pending(history, states)
         if pending and not allow_destructive:
-            _refuse_to_lose_rows(backend, [version for version in pending if version.id in unfinished])
-            _refuse_destruction(explain(pending, unfinished, Live.read(backend.connection)))
+            _refuse_to_lose_rows(settings, backend, [version for version in pending if version.id in unfinished])
+            _refuse_destruction(explain(pending, unfinished, Live.read(backend.connection, settings)))
+        if backend.newest_comment(_CLUSTER) != settings.clickhouse_cluster:
+            backend.log(_CLUSTER, settings.clickhouse_database, settings.clickhouse_cluster)
         kafka_tables = [table for version in history for table in version.tables_reading(named_collection.KAFKA)]
         collection_changed = named_collection.sync(backend, settings, kafka_tables)
         applied = [_move(backend, version, "apply", history, on_applied) for version in pending]
@@ -170,15 +193,17 @@ def down(
     Raises:
         PaystreamError: a step failed, or somebody else is migrating.
         ServiceUnavailable: ClickHouse cannot be reached, or went away.
-        UsageError: rows would be lost, ``to`` is no version, or the newest version is not among the files; nothing was
-            attempted.
+        UsageError: rows would be lost, ``to`` is no version, the newest version is not among the files, the server does
+            not know the cluster, or the versions are applied elsewhere than to that; nothing was attempted.
     """
-    history = read_history(folder)
+    history = _history(settings, folder)
     known = [version.id for version in history]
     if to is not None and to not in known:
         raise UsageError(f"Version '{to}' does not exist. Choose one of {', '.join(known)}.")
     with _locked(settings, lock_timeout_s) as backend:
         states = backend.states()
+        _refuse_unknown_cluster(settings, backend.connection)
+        _refuse_other_cluster(settings, backend, states)
         if unknown := sorted(set(states) - set(known)):
             raise UsageError(
                 f"Version '{unknown[-1]}' cannot be taken back: it is not among the files. "
@@ -190,7 +215,7 @@ def down(
         else:
             chosen = present if everything else present[:1]
         if not allow_destructive:
-            _refuse_to_lose_rows(backend, chosen)
+            _refuse_to_lose_rows(settings, backend, chosen)
             _refuse_irreversible(chosen)
         taken_back = [_move(backend, version, "rollback", history, on_taken_back) for version in chosen]
         if taken_back and chosen == present:
@@ -215,10 +240,11 @@ def database_exists(settings: Settings) -> bool:
 
     Raises:
         ServiceUnavailable: ClickHouse cannot be reached.
-        UsageError: the server is too old.
+        UsageError: the server is too old, or does not know the cluster.
     """
     with _migrating(settings), connect(settings, database="") as client:
         refuse_old_server(settings, client.server_version)
+        _refuse_unknown_cluster(settings, client)
         return bool(
             client.query(
                 "SELECT count() FROM system.databases WHERE name = {name:String}",
@@ -240,6 +266,51 @@ def refuse_old_server(settings: Settings, server_version: str) -> None:
         )
 
 
+def _history(settings: Settings, folder: Path) -> list[Version]:
+    """Return all versions as they are to be run."""
+    history = read_history(folder)
+    if not settings.clickhouse_cluster:
+        return history
+    # sqlglot, which this takes, is not for one server to wait for.
+    from migrations.cluster import cluster_of, rendered
+
+    cluster = cluster_of(settings.clickhouse_cluster, settings.clickhouse_database)
+    return [rendered(version, cluster) for version in history]
+
+
+def _refuse_unknown_cluster(settings: Settings, client: Client) -> None:
+    if not (wanted := settings.clickhouse_cluster):
+        return
+    known = sorted({name for (name,) in client.query("SELECT cluster FROM system.clusters").result_rows})
+    if wanted not in known:
+        raise UsageError(
+            f"Cluster '{wanted}' cannot be migrated: ClickHouse "
+            f"'{settings.clickhouse_host}:{settings.clickhouse_port}' knows {', '.join(known) or 'none'}. Correct its "
+            f"remote_servers or the name; `paystream migrate plan --all --cluster {wanted}` needs no server."
+        )
+
+
+def _refuse_other_cluster(settings: Settings, backend: ClickHouseBackend, states: dict[str, VersionState]) -> None:
+    """Make sure that the versions that are applied are so where the settings say, and that this node knows of them."""
+    database, now = settings.clickhouse_database, settings.clickhouse_cluster
+    was = backend.newest_comment(_CLUSTER)
+    if states and was != now:
+        here, there = (f"cluster '{name}'" if name else "one server alone" for name in (now, was))
+        raise UsageError(
+            f"Database '{database}' cannot be migrated on {here}: its versions were applied to {there}. "
+            f"Repeat with --cluster {was or repr(was)}."
+        )
+    if now and not states:
+        split = backend.connection.query(
+            "SELECT name FROM system.tables WHERE database = currentDatabase() AND engine = 'Distributed'"
+        ).result_rows
+        if split:
+            raise UsageError(
+                f"Database '{database}' cannot be migrated on cluster '{now}' from this node: it holds {split[0][0]}, "
+                "but no record of versions. Connect to the node that the versions were applied from."
+            )
+
+
 def _pending(history: list[Version], states: dict[str, VersionState]) -> tuple[list[Version], dict[str, int]]:
     """Return the versions that are not applied, and how many steps of the unfinished ones may have run."""
     known = {version.id for version in history}
@@ -259,8 +330,20 @@ def _pending(history: list[Version], states: dict[str, VersionState]) -> tuple[l
     return pending, {version.id: states[version.id].steps for version in pending if version.id in states}
 
 
-def _collection_steps(client: Client, first: int, kafka_tables: list[str]) -> list[Step]:
-    found = {name for (name,) in client.query("SELECT name FROM system.named_collections").result_rows}
+def _create_database(settings: Settings) -> str:
+    return f"CREATE DATABASE IF NOT EXISTS {quote_identifier(settings.clickhouse_database)}{settings.on_cluster}"
+
+
+def _from_nothing(settings: Settings, history: list[Version], collections: set[str]) -> list[Step]:
+    create = Step("", 1, "apply", _create_database(settings), "creates the database")
+    return [create, *_collection_steps(settings, collections, 2, []), *explain(history, {}, Live())]
+
+
+def _collections(client: Client) -> set[str]:
+    return {name for (name,) in client.query("SELECT name FROM system.named_collections").result_rows}
+
+
+def _collection_steps(settings: Settings, found: set[str], first: int, kafka_tables: list[str]) -> list[Step]:
     told: list[tuple[str, str]] = []
     for name, what in (
         (named_collection.DICTIONARIES, "the dictionaries' login"),
@@ -269,6 +352,7 @@ def _collection_steps(client: Client, first: int, kafka_tables: list[str]) -> li
         start = f"ALTER NAMED COLLECTION {name} SET" if name in found else f"CREATE NAMED COLLECTION {name} AS"
         told.append((f"{start} …", f"writes {what} from the settings"))
     for table in kafka_tables:
+        table = f"{table}{settings.on_cluster}"
         told.append(
             (f"DETACH TABLE IF EXISTS {table} SYNC", f"pauses ingest for about {PAUSE_S} s; no message is lost")
         )
@@ -342,12 +426,13 @@ def _refuse_irreversible(versions: list[Version]) -> None:
             )
 
 
-def _refuse_to_lose_rows(backend: ClickHouseBackend, versions: list[Version]) -> None:
+def _refuse_to_lose_rows(settings: Settings, backend: ClickHouseBackend, versions: list[Version]) -> None:
     dropped = {table: version.id for version in versions for table in version.tables_dropped_by_rollback()}
     rows = backend.connection.query(
-        "SELECT name, total_rows FROM system.tables"
-        " WHERE database = currentDatabase() AND has({tables:Array(String)}, name) AND total_rows > 0 ORDER BY name",
-        parameters={"tables": list(dropped)},
+        f"SELECT name, max(total_rows) FROM {tables_of(settings)}"
+        " WHERE database = {database:String} AND has({tables:Array(String)}, name) AND total_rows > 0"
+        " GROUP BY name ORDER BY name",
+        parameters={"database": settings.clickhouse_database, "tables": list(dropped)},
     ).result_rows
     if rows:
         names = "', '".join(dict.fromkeys(dropped[name] for name, _ in rows))

@@ -22,8 +22,10 @@ _HEAD = """\
 -- Written by `paystream migrate new` and `lock`; do not edit.
 """
 
-# Tables that come and go: those that hold a refresh before it goes live, and the locks of the loader and of replays.
-_TRANSIENT = """(name LIKE '%\\_staging\\_%' OR (comment LIKE '{%' AND position(comment, '"pid"') > 0))"""
+# Tables that come and go: those that hold a refresh before it goes live, the loader's or a view's, and the locks of the
+# loader and of replays.
+_TRANSIENT = """(name LIKE '%\\_staging\\_%' OR name LIKE '.tmp.inner%'
+    OR (comment LIKE '{%' AND position(comment, '"pid"') > 0))"""
 
 
 @dataclass(frozen=True)

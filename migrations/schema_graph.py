@@ -110,11 +110,19 @@ class SchemaObject:
 
     @cached_property
     def definitions(self) -> dict[str, exp.ColumnDef]:
-        """The declared columns."""
+        """The declared columns. A Nested one is, as for the engine, an array for each of its parts, ``name.part``."""
         schema = self.tree.this
-        if not isinstance(schema, exp.Schema):
-            return {}
-        return {one.name: one for one in schema.expressions if isinstance(one, exp.ColumnDef)}
+        found: dict[str, exp.ColumnDef] = {}
+        for one in schema.expressions if isinstance(schema, exp.Schema) else []:
+            if not isinstance(one, exp.ColumnDef):
+                continue
+            if one.kind is None or one.kind.this != exp.DType.NESTED:
+                found[one.name] = one
+                continue
+            for part in one.kind.expressions:
+                kind = exp.DataType(this=exp.DType.ARRAY, expressions=[part.kind.copy()], nested=True)
+                found[f"{one.name}.{part.name}"] = exp.ColumnDef(this=one.this.copy(), kind=kind)
+        return found
 
     @cached_property
     def types(self) -> dict[str, str]:

@@ -55,6 +55,9 @@ class Settings(BaseSettings):
     clickhouse_password: SecretStr = SecretStr("")
     clickhouse_secure: bool = False
     clickhouse_database: Identifier = "paystream"
+    clickhouse_cluster: str = Field(
+        "", pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$", description="the cluster that holds the schema; empty: one server"
+    )
 
     reporting_currency: Annotated[str, AfterValidator(_is_currency)] = Field(
         "USD", description="ISO 4217 code of the currency that every amount is converted to"
@@ -86,6 +89,11 @@ class Settings(BaseSettings):
     )
     status_audit_age_limit_hours: float = Field(24.0, gt=0, description="not healthy when the last audit is older")
     status_expiry_limit_hours: float = Field(24.0, gt=0, description="not healthy when unread messages expire sooner")
+
+    @property
+    def on_cluster(self) -> str:
+        """What makes a statement run on every node, with a space before it; ``""`` for one server."""
+        return f" ON CLUSTER {self.clickhouse_cluster}" if self.clickhouse_cluster else ""
 
     def environment(self) -> dict[str, str]:
         """Return these settings as environment variables, for a child process to read the same ones."""

@@ -13,7 +13,10 @@ from migrations import runner
 from migrations.check import check_database, check_files
 from migrations.freeze import freeze
 from migrations.history import read_history
+from migrations.lineage import Lineage
+from migrations.lint import lint_files
 from migrations.plan import Step
+from migrations.schema_graph import read_graph
 from migrations.scratch import scratch_engine
 from paystream.clickhouse import connect
 from paystream.errors import CheckFailed, UsageError
@@ -86,6 +89,96 @@ def test_a_column_on_its_way_from_the_topic_to_the_report(checkout: Checkout, en
     assert "ADD COLUMN channel LowCardinality(String) AFTER status" in draft.statements[1]
     assert check_files(checkout.versions, checkout.root) == []
     assert read_history(checkout.versions)[-1].irreversible() == []
+
+
+def test_a_view_that_the_server_refreshes(checkout: Checkout, engine: Settings) -> None:
+    """Its table has what the linter, the lineage and the draft meet first in such tables, too."""
+    folder = checkout.root / "sql/4_report"
+    (folder / "merchant_hours.sql").write_text(
+        "CREATE TABLE merchant_hours\n(\n    merchant_id UInt32,\n    hour DateTime('UTC'),\n"
+        "    amount Decimal(38, 4),\n"
+        "    parts Array(Tuple(status LowCardinality(String), transactions UInt64)),\n"
+        "    rates Nested(currency String, rate Float64),\n    computed_at DateTime64(3) DEFAULT now64(3),\n"
+        "    INDEX by_time computed_at TYPE minmax\n)\nENGINE = ReplacingMergeTree(computed_at)\n"
+        "ORDER BY (merchant_id, hour)\nTTL hour + INTERVAL 400 DAY"
+    )
+    select = (
+        "SELECT merchant_id, toStartOfHour(toDateTime(created_at, 'UTC')) AS hour,\n"
+        "    toDecimal128(sum(transactions_current.amount), 4) AS amount,\n"
+        "    [CAST(('all', count()), 'Tuple(status LowCardinality(String), transactions UInt64)')] AS parts,\n"
+        "    groupArray(currency) AS `rates.currency`, groupArray(toFloat64(1)) AS `rates.rate`,\n"
+        "    now64(3) AS computed_at\n"
+        "FROM transactions_current GROUP BY merchant_id, hour"
+    )
+    for name, schedule in (
+        ("merchant_hours_mv", "EVERY 40 SECOND"),
+        ("late_mv", "EVERY 1 HOUR DEPENDS ON merchant_hours_mv"),
+    ):
+        (folder / f"{name}.sql").write_text(
+            f"CREATE MATERIALIZED VIEW {name}\nREFRESH {schedule} APPEND TO merchant_hours AS\n{select}"
+        )
+    graph = read_graph(checkout.root)
+    assert graph.unreadable == () and "merchant_hours_mv" not in graph.ingest_views
+    with connect(engine, database="") as client:
+        found = [*lint_files(checkout.root), *lint_files(checkout.root, client)]
+    assert [str(one) for one in found if "merchant_hours" in one.path or "late_mv" in one.path] == []
+    [amount] = [step for step in Lineage(graph).steps["merchant_hours.amount"] if step.by == "merchant_hours_mv"]
+    assert amount.of == ("transactions_current.amount",)
+
+    def statements(name: str) -> list[str]:
+        draft = checkout.new(name, engine)
+        assert draft.unwritten == 0, draft.statements
+        return beginnings(draft.statements)
+
+    assert statements("create") == [
+        "CREATE TABLE merchant_hours",
+        "CREATE MATERIALIZED VIEW late_mv",
+        "CREATE MATERIALIZED VIEW merchant_hours_mv",
+    ]
+    checkout.edit(
+        "merchant_hours_mv", ("EVERY 40 SECOND", "EVERY 50 SECOND OFFSET 10 SECOND SETTINGS refresh_retries = 3")
+    )
+    assert statements("schedule") == [
+        "ALTER TABLE merchant_hours_mv"
+        " MODIFY REFRESH EVERY 50 SECOND OFFSET 10 SECOND SETTINGS refresh_retries = 3 APPEND;"
+    ]
+    checkout.edit("merchant_hours_mv", ("count()", "count() + 1"))
+    assert statements("query") == ["ALTER TABLE merchant_hours_mv MODIFY QUERY"]
+    # Both at once, with a column that the table gets for it.
+    checkout.edit(
+        "late_mv",
+        ("EVERY 1 HOUR", "EVERY 2 HOUR"),
+        ("count()", "count() + 1"),
+    )
+    checkout.edit(
+        "merchant_hours", ("400 DAY", "500 DAY"), ("    INDEX", "    day Date DEFAULT toDate(hour),\n    INDEX")
+    )
+    assert statements("both") == [
+        "ALTER TABLE merchant_hours",
+        "ALTER TABLE merchant_hours MODIFY TTL hour + toIntervalDay(500);",
+        "ALTER TABLE late_mv MODIFY REFRESH EVERY 2 HOUR DEPENDS ON merchant_hours_mv APPEND;",
+        "ALTER TABLE late_mv MODIFY QUERY",
+    ]
+    # What no ALTER does. Ingest goes on: nothing passes through such a view.
+    (folder / "other_hours.sql").write_text(
+        checkout.path("merchant_hours").read_text().replace("merchant_hours", "other_hours")
+    )
+    checkout.edit("late_mv", ("TO merchant_hours", "TO other_hours"))
+    assert statements("target") == [
+        "CREATE TABLE other_hours",
+        "DROP VIEW IF EXISTS late_mv SYNC;",
+        "CREATE MATERIALIZED VIEW late_mv",
+    ]
+    checkout.edit("late_mv", ("APPEND TO", "TO"))
+    assert statements("exchanged") == ["DROP VIEW IF EXISTS late_mv SYNC;", "CREATE MATERIALIZED VIEW late_mv"]
+    for name in ("late_mv", "other_hours", "merchant_hours_mv", "merchant_hours"):
+        checkout.path(name).unlink()
+    assert statements("drop") == [
+        "DROP VIEW IF EXISTS late_mv SYNC;",
+        "DROP VIEW IF EXISTS merchant_hours_mv SYNC;",
+        "DROP TABLE IF EXISTS merchant_hours SYNC;",
+        "DROP TABLE IF EXISTS other_hours SYNC;",
+    ]
 
 
 def test_each_kind_of_change_has_its_statement(checkout: Checkout, engine: Settings) -> None:

@@ -2,18 +2,24 @@
 
 import json
 import re
+import subprocess
+import sys
+from itertools import groupby
 from pathlib import Path
 
 import pytest
 
-from migrations.cluster import Cluster, cluster_of, render
+from migrations import runner
+from migrations.cluster import Cluster, cluster_of, render, rendered
 from migrations.history import read_history
 from migrations.schema_graph import read_graph
 from paystream.errors import UsageError
 from paystream.settings import Settings
 
 GOLDEN = Path(__file__).with_name("cluster_of_all_versions.sql")
-CLUSTER = Cluster("c", "d", {"payments": "cityHash64(transaction_id)"})
+CLUSTER = Cluster(
+    "c", "d", {"payments": "cityHash64(transaction_id)"}, {"sums": "SummingMergeTree", "latest": "ReplacingMergeTree"}
+)
 SHARDED = "'/clickhouse/tables/{uuid}/{shard}', '{replica}'"
 WHOLE = "'/clickhouse/tables/{uuid}/all', '{shard}-{replica}'"
 DISTRIBUTED = "ENGINE = Distributed('c', 'd', 'payments_local', cityHash64(transaction_id))"
@@ -51,6 +57,34 @@ DISTRIBUTED = "ENGINE = Distributed('c', 'd', 'payments_local', cityHash64(trans
         (
             "CREATE MATERIALIZED VIEW mv TO payments AS SELECT a FROM q",
             ["CREATE MATERIALIZED VIEW mv ON CLUSTER c TO payments AS SELECT a FROM q"],
+        ),
+        (
+            "CREATE MATERIALIZED VIEW mv\nREFRESH EVERY 40 SECOND DEPENDS ON other APPEND TO latest AS SELECT 1 AS a",
+            [
+                "CREATE MATERIALIZED VIEW mv ON CLUSTER c\nREFRESH EVERY 40 SECOND DEPENDS ON other APPEND TO latest"
+                " AS SELECT 1 AS a"
+            ],
+        ),
+        (
+            "CREATE MATERIALIZED VIEW mv REFRESH AFTER 1 HOUR APPEND TO gone AS SELECT 1 AS a",  # in no file any more
+            ["CREATE MATERIALIZED VIEW mv ON CLUSTER c REFRESH AFTER 1 HOUR APPEND TO gone AS SELECT 1 AS a"],
+        ),
+        (
+            "ALTER TABLE mv MODIFY REFRESH EVERY 1 MINUTE DEPENDS ON other APPEND",
+            ["ALTER TABLE mv ON CLUSTER c MODIFY REFRESH EVERY 1 MINUTE DEPENDS ON other APPEND"],
+        ),
+        (
+            "ALTER TABLE payments MODIFY TTL a + INTERVAL 1 DAY",
+            ["ALTER TABLE payments_local ON CLUSTER c MODIFY TTL a + INTERVAL 1 DAY"],
+        ),
+        (
+            "CREATE TABLE latest (a Nested(b UInt8, c String), d Array(Tuple(e UInt8, f String)), g Date,"
+            " INDEX i g TYPE minmax) ENGINE = ReplacingMergeTree(g) ORDER BY g TTL g + INTERVAL 1 DAY",
+            [
+                "CREATE TABLE latest ON CLUSTER c (a Nested(b UInt8, c String), d Array(Tuple(e UInt8, f String)),"
+                f" g Date, INDEX i g TYPE minmax) ENGINE = ReplicatedReplacingMergeTree({WHOLE}, g) ORDER BY g"
+                " TTL g + INTERVAL 1 DAY"
+            ],
         ),
         ("CREATE OR REPLACE VIEW v AS SELECT 1", ["CREATE OR REPLACE VIEW v ON CLUSTER c AS SELECT 1"]),
         ("DROP VIEW IF EXISTS v SYNC", ["DROP VIEW IF EXISTS v ON CLUSTER c SYNC"]),
@@ -100,7 +134,12 @@ def test_what_becomes_of_a_statement(statement, expected):
 @pytest.mark.parametrize(
     ("statement", "cause"),
     [
-        ("CREATE MATERIALIZED VIEW mv REFRESH EVERY 1 DAY TO t AS SELECT 1", "each node would refresh it"),
+        ("CREATE MATERIALIZED VIEW mv REFRESH EVERY 1 DAY TO latest AS SELECT 1", "exchange its own table for the one"),
+        (
+            "CREATE MATERIALIZED VIEW mv REFRESH EVERY 1 DAY APPEND TO sums AS SELECT 1",
+            "would be in sums once for each",
+        ),
+        ("CREATE MATERIALIZED VIEW mv REFRESH EVERY 1 DAY ENGINE = Log AS SELECT 1", "give it one with TO"),
         ("CREATE MATERIALIZED VIEW mv ENGINE = MergeTree ORDER BY a AS SELECT 1 AS a", "give it one with TO"),
         ("CREATE TABLE t (a UInt8)", "it has no ENGINE"),
         ("CREATE TABLE other.payments (a UInt8) ENGINE = Null", "in a database that it names"),
@@ -139,26 +178,80 @@ def test_a_name_that_is_none(name, database):
         cluster_of(name, database)
 
 
-def test_the_output_for_all_versions(tmp_path, paystream_here):
-    settings = Settings(_env_file=None, home=tmp_path / "home")
-    code, out, err = paystream_here(settings, "migrate", "cluster", "payments")
-    assert (code, err) == (0, [])
+def test_the_statements_of_all_versions():
+    steps = runner.plan_all(Settings(_env_file=None, clickhouse_cluster="payments"))
+    written = ""
+    for version, of_version in groupby((one for one in steps if one.version), key=lambda one: one.version):
+        written += f"-- version {version}\n\n" + "".join(f"{one.statement}\n;\n\n" for one in of_version)
     # Versions are never edited; a new one comes at the end.
-    assert out.startswith(GOLDEN.read_text()), f"see `paystream migrate cluster payments | diff {GOLDEN.name} -`"
+    assert written.startswith(GOLDEN.read_text())
 
 
-def test_the_command(tmp_path, paystream_here):
-    settings = Settings(_env_file=None, home=tmp_path / "home", clickhouse_database="books")
-    code, out, err = paystream_here(settings, "migrate", "cluster", "payments", "--json")
+def test_a_version_pairs_each_statement_with_what_takes_it_back(tmp_path):
+    (tmp_path / "0001_a.sql").write_text(
+        "CREATE TABLE payments (a UInt8) ENGINE = MergeTree ORDER BY a;\n"
+        "SELECT 'changes nothing';\n"
+        "ALTER TABLE payments ADD COLUMN x UInt8;\n"
+    )
+    (tmp_path / "0001_a.rollback.sql").write_text(
+        "ALTER TABLE payments MATERIALIZE COLUMN a;\n"
+        "/* irreversible: the x */ ALTER TABLE payments DROP COLUMN x;\n"
+        "DROP TABLE IF EXISTS payments;\n"
+    )
+    [version] = read_history(tmp_path, finished=False)
+    on_cluster = rendered(version, CLUSTER)
+    beginnings = [
+        tuple(" ".join(text.replace("/* irreversible: the x */", "").split()[:3]) for text in pair)
+        for pair in zip(on_cluster.statements, on_cluster.rollbacks, strict=True)
+    ]
+    nothing = "SELECT 'nothing to"
+    assert beginnings == [
+        ("CREATE TABLE payments_local", "DROP TABLE IF"),
+        ("CREATE TABLE payments", "DROP TABLE IF"),
+        # One statement, two that take it back: both do once it may have run, the Distributed table's first.
+        (nothing, "ALTER TABLE payments_local"),
+        ("SELECT 'changes nothing'", "ALTER TABLE payments"),
+        # Two statements, one that takes them back: it does once the first of the two may have run.
+        ("ALTER TABLE payments_local", "ALTER TABLE payments_local"),
+        ("ALTER TABLE payments", nothing),
+    ]
+    assert on_cluster.irreversible() == ["the x"]
+    assert on_cluster.tables_dropped_by_rollback() == ["payments_local", "payments"]
+    assert [(step._apply, step._rollback) for step in on_cluster.migration.steps] == list(
+        zip(on_cluster.statements, on_cluster.rollbacks, strict=True)
+    )
+    assert read_history(tmp_path, finished=False)[0].migration.steps is not on_cluster.migration.steps
+
+
+def test_plan_of_all_versions_asks_no_server(tmp_path, paystream_here):
+    settings = Settings(_env_file=None, home=tmp_path / "home", clickhouse_database="books", clickhouse_port=1)
+    code, out, err = paystream_here(settings, "migrate", "plan", "--all", "--cluster", "payments", "--json")
     assert (code, err) == (0, [])
-    assert [one["version"] for one in json.loads(out)] == [version.id for version in read_history()]
-    assert "Distributed('payments', 'books', 'transactions_local'" in json.loads(out)[0]["statements"][1]
+    steps = json.loads(out)["steps"]
+    assert list(dict.fromkeys(one["version"] for one in steps)) == ["", *(version.id for version in read_history())]
+    assert steps[0]["statement"] == "CREATE DATABASE IF NOT EXISTS `books` ON CLUSTER payments"
+    assert "Distributed('payments', 'books', 'transactions_local'" in steps[4]["statement"]
+    assert (
+        steps[4]["means"] == "creates transactions, through which transactions_local of all shards is read and written"
+    )
+    # The setting says the same, and the option beats it.
+    named = {"PAYSTREAM_CLICKHOUSE_CLUSTER": "payments"}
+    assert paystream_here(settings, "migrate", "plan", "--all", "--json", **named)[1] == out
+    alone = json.loads(paystream_here(settings, "migrate", "plan", "--all", "--cluster", "", "--json", **named)[1])
+    assert not any("ON CLUSTER" in one["statement"] for one in alone["steps"])
+    assert [one["statement"] for one in alone["steps"] if one["version"]] == [
+        statement for version in read_history() for statement in version.statements
+    ]
 
-    code, out, err = paystream_here(settings, "migrate", "cluster", "payments", "--rollback")
-    assert (code, err) == (0, [])
-    assert out.startswith(f"-- version {read_history()[-1].id}: rollback\n")
-    assert out.rstrip().endswith("DROP TABLE IF EXISTS transactions_local ON CLUSTER payments SYNC\n;")
+    for command in ("plan", "up", "down"):
+        code, out, err = paystream_here(settings, "migrate", command, "--cluster", "pay ments")
+        assert (code, out, len(err)) == (2, "", 1)
+        assert err[0].startswith("error: Cluster 'pay ments' cannot be used: its name is no identifier.")
 
-    code, out, err = paystream_here(settings, "migrate", "cluster", "pay ments")
-    assert (code, out, len(err)) == (2, "", 1)
-    assert err[0].startswith("error: Cluster 'pay ments' cannot be used: its name is no identifier.")
+
+def test_sqlglot_is_loaded_for_a_cluster_alone(tmp_path):
+    code = "import sys; from paystream.cli import main\ntry: main()\nfinally: print('sqlglot' in sys.modules)"
+    for arguments, is_loaded in (([], "False"), (["--cluster", "payments"], "True")):
+        command = [sys.executable, "-c", code, "migrate", "plan", "--all", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
+        assert done.stdout.splitlines()[-1] == is_loaded
