@@ -12,6 +12,8 @@ AT_LEAST = 10
 ERROR_AFTER_S = 10
 """What ingest runs into is a reason once a message has waited so long: a broker that restarts is none."""
 PENDING_SHARE_LIMIT = 0.05
+REPORTS_LIMIT_S = 300
+"""Reports are computed every 40 s and are a minute behind at most, unless there is a backlog or a refresh fails."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,12 @@ def _stored(status: Status, settings: Settings) -> list[Problem]:
             limit = f"{settings.status_refused_share_limit:.2%}"
             text = f"{share:.2%} of the messages are refused (limit {limit}){reason}"
             found.append(Problem("refused", text, "Quarantine is growing"))
+    behind_s = status.reports and status.reports.behind_s
+    if behind_s is not None and behind_s > REPORTS_LIMIT_S:
+        text = f"reports are {duration(behind_s)} behind (limit {duration(REPORTS_LIMIT_S)})"
+        found.append(Problem("reports", text, "Reports are behind"))
+    elif status.reports and behind_s is None and since and (status.at - since).total_seconds() > 2 * 3600:
+        found.append(Problem("reports", "reports were never computed", "Reports are behind"))
     for one in status.parts or []:
         if one.in_fullest_partition > PARTS_LIMIT:
             text = f"{one.in_fullest_partition:,} parts in a partition of {one.table} (limit {PARTS_LIMIT})"

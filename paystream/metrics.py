@@ -11,8 +11,8 @@ from paystream.status import OBJECTIVE_LIMIT, OBJECTIVE_SHARE, Status
 Samples = Iterable[tuple[tuple[str, ...], float | None]]
 
 PROBLEMS = (
-    "unmeasured", "schema", "expired", "expiry", "lag", "latency", "objective", "audit", "refused", "parts", "load",
-    "dimension", "quote", "pending",
+    "unmeasured", "schema", "expired", "expiry", "lag", "latency", "objective", "audit", "refused", "reports", "parts",
+    "load", "dimension", "quote", "pending",
 )  # fmt: skip
 """Every name that a problem can have: each is exported as 0 or 1, so that an alert on it resolves."""
 
@@ -100,6 +100,9 @@ def families(status: Status, verdict: Verdict) -> list[Metric]:
     add("parts", "Active parts.", [((p.table,), p.parts) for p in parts], "table")
     text = f"Active parts of the fullest partition; not healthy above {PARTS_LIMIT}."
     add("parts_in_fullest_partition", text, [((p.table,), p.in_fullest_partition) for p in parts], "table")
+
+    text = "How long ago the report that is furthest behind was complete."
+    add("reports_behind_seconds", text, one(status.reports and status.reports.behind_s))
 
     if audit := status.last_audit:
         add("audit_age_seconds", "Since the last audit.", one(audit.age_hours * 3600))

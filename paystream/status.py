@@ -175,6 +175,14 @@ class LastAudit:
 
 
 @dataclass(frozen=True)
+class ReportFreshness:
+    """Up to which time of reading all reports are complete, and how long ago that was; None before a refresh."""
+
+    complete_until: datetime | None
+    behind_s: float | None
+
+
+@dataclass(frozen=True)
 class Status:
     """The state at one moment. None: not measured, and ``unmeasured`` says why.
 
@@ -202,6 +210,7 @@ class Status:
     failed_loads: list[FailedLoad] | None = None
     parts: list[TableParts] | None = None
     missing: list[str] | None = None
+    reports: ReportFreshness | None = None
     last_audit: LastAudit | None = None
     unmeasured: list[Unmeasured] = field(default_factory=list)
 
@@ -270,6 +279,7 @@ def _ask_clickhouse(settings: Settings, unmeasured: list[Unmeasured]) -> dict[st
         "dimensions": ("the dimensions", lambda client: _all(client, sql.DIMENSIONS, DimensionAge)),
         "failed_loads": ("failed loads", lambda client: _all(client, sql.FAILED_LOADS, FailedLoad)),
         "parts": ("parts", lambda client: _all(client, sql.PARTS, TableParts)),
+        "reports": ("the reports", lambda client: ReportFreshness(*_first(client, sql.REPORTS, {}))),
         "last_audit": ("the last audit", lambda client: next(iter(_audits(client, parameters)), None)),
     }
     found: dict[str, Any] = {}

@@ -121,6 +121,14 @@ GROUP BY table
 ORDER BY table DESC
 """
 
+REPORTS = """
+SELECT
+    if(reached = 0, NULL, reached),
+    if(reached = 0, NULL, greatest(0, dateDiff('millisecond', reached, now64(3)) / 1000))
+FROM (SELECT min(complete_until) AS reached FROM report_freshness)
+"""
+"""Of the report that is furthest behind."""
+
 LAST_AUDIT = """
 SELECT
     audited_at,

@@ -87,6 +87,7 @@ def fields(status: Status, verdict: Verdict) -> dict[str, Any]:
         found[f"{one.dimension}_age_h"] = _round(one.age_hours)
     found |= {
         "parts": None if status.parts is None else sum(one.parts for one in status.parts),
+        "reports_behind_s": status.reports and _round(status.reports.behind_s),
         "failed_loads": None if status.failed_loads is None else len(status.failed_loads),
         "last_audit": status.last_audit and status.last_audit.verdict,
         "last_audit_h": status.last_audit and _round(status.last_audit.age_hours),
@@ -184,6 +185,12 @@ def _stores(status: Status) -> Section:
     if status.failed_loads is not None:
         why = "; ".join(f"{one.kind} {one.name}: {one.why}" for one in status.failed_loads)
         rows.append(("failed loads and refreshes", str(len(status.failed_loads)), " ".join(why.split())[:200]))
+    if reports := status.reports:
+        behind = "-" if reports.behind_s is None else f"{duration(reports.behind_s)} behind"
+        until = (
+            f"complete until {reports.complete_until:%Y-%m-%d %H:%M:%S} UTC" if reports.complete_until else "not yet"
+        )
+        rows.append(("reports", behind, until))
     if audit := status.last_audit:
         looked = f"{duration(audit.age_hours * 3600)} ago, over {duration(audit.window_hours * 3600)}"
         rows.append(("last audit", audit.verdict, f"{looked}{', deep' if audit.is_deep else ''}"))

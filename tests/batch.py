@@ -4,12 +4,15 @@ It shares nothing with the pipeline but the meaning of the message. Money is exa
 """
 
 import json
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
+
+from clickhouse_connect.driver.client import Client
 
 TAKEN = {"captured", "settled", "refunded", "charged_back"}
 """Money was taken, whether or not it went back later."""
@@ -215,6 +218,39 @@ REPORTS = {
     ),
 }
 """By report: its recomputation, the columns of its key, and those of its values."""
+
+ROLLUPS = ["merchant_slots_mv", "merchant_days_mv", "volume_hours_mv", "latency_minutes_mv"]
+"""In the order in which they build on each other."""
+
+
+def complete_reports(client: Client, limit_s: float = 60) -> None:
+    """Refresh the roll-ups until reports have all that was stored before this moment, which takes some seconds."""
+    [[moment]] = client.query("SELECT now64(3)").result_rows
+    deadline = time.monotonic() + limit_s
+    while client.query("SELECT min(complete_until) FROM report_freshness").result_rows[0][0] <= moment:
+        failed = client.query("SELECT view, exception FROM system.view_refreshes WHERE exception != ''").result_rows
+        assert time.monotonic() < deadline, failed
+        for view in ROLLUPS:
+            client.command(f"SYSTEM REFRESH VIEW {view}")
+            client.command(f"SYSTEM WAIT VIEW {view}")
+
+
+def compare(client: Client, found: list[Payment]) -> None:
+    """Hold every report of payments against its recomputation, to the last digit."""
+    for report, (recompute, key, values) in REPORTS.items():
+        width = key.count(",") + 1
+        # The client gives times in UTC without saying so.
+        said = key.replace("hour", "formatDateTime(hour, '%FT%TZ')")
+        rows = client.query(f"SELECT {said}, {values} FROM {report}").result_rows
+        assert {row[:width]: row[width:] for row in rows} == recompute(found), report
+    days = sorted({p.day for p in found})
+    for first, last in [(days[0], days[-1]), (days[-1], days[-1])]:
+        ranking = client.query(
+            "SELECT place, merchant_id, net_reporting"
+            " FROM report_merchant_ranking(first_day = {first:Date}, last_day = {last:Date})",
+            parameters={"first": first, "last": last},
+        )
+        assert ranking.result_rows == report_merchant_ranking(found, first, last)
 
 
 def _moment(text: str) -> datetime:

@@ -13,6 +13,7 @@ from paystream.status import (
     Objective,
     Pending,
     Refusals,
+    ReportFreshness,
     Status,
     TableParts,
 )
@@ -37,6 +38,7 @@ HEALTHY = Status(
     ],
     failed_loads=[],
     parts=[TableParts("transactions", 12, 9)],
+    reports=ReportFreshness(AT, 40.0),
     last_audit=LastAudit(AT, 0.01, "complete", 1.0, False, 0, 0),
 )
 

@@ -3,7 +3,6 @@
 What is inserted into that table runs through the same views as what Kafka delivers.
 """
 
-import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import batch
 from clickhouse_connect.driver.client import Client
 
 from loadtest.drain import QUEUE_STANDIN
@@ -64,9 +64,6 @@ OBJECTS = [
     "sql/4_report/report_latency_by_minute.sql",
 ]
 
-ROLLUPS = ["merchant_slots_mv", "merchant_days_mv", "volume_hours_mv", "latency_minutes_mv"]
-"""In the order in which they build on each other."""
-
 BLOCK_COLUMNS = [
     "kafka_topic",
     "kafka_partition",
@@ -117,15 +114,9 @@ class Ingest:
         [[value]] = self.rows(sql, **parameters)
         return value
 
-    def complete_reports(self, limit_s: float = 60) -> None:
-        """Refresh the roll-ups until they have all that was delivered so far, which takes some seconds."""
-        moment = self.value("SELECT now64(3)")
-        deadline = time.monotonic() + limit_s
-        while self.value("SELECT min(complete_until) FROM report_freshness") <= moment:
-            assert time.monotonic() < deadline, self.rows("SELECT view, exception FROM system.view_refreshes")
-            for view in ROLLUPS:
-                self.client.command(f"SYSTEM REFRESH VIEW {view}")
-                self.client.command(f"SYSTEM WAIT VIEW {view}")
+    def complete_reports(self) -> None:
+        """Refresh the roll-ups until reports have all that was delivered so far, which takes some seconds."""
+        batch.complete_reports(self.client)
 
     def load_merchants(self, *merchants: tuple[int, str, str, str], snapshot_id: int = 1) -> None:
         """Replace the merchants and reload their dictionary."""

@@ -1,4 +1,4 @@
-"""Every report against the nightly batch in plain Python (tests/batch.py), after each thing that happens to payments."""
+"""Every report against the nightly batch in plain Python (tests/batch.py), after each thing that befalls payments."""
 
 import random
 import uuid
@@ -34,23 +34,6 @@ MERCHANTS = {
 }
 STATUSES = ["authorized", "captured", "settled", "refunded", "charged_back", "failed"]
 MIDNIGHT = datetime(2025, 5, 6, tzinfo=UTC)
-
-
-def compare(ingest: Ingest, found: list[batch.Payment]) -> None:
-    for report, (recompute, key, values) in batch.REPORTS.items():
-        width = key.count(",") + 1
-        # The client gives times in UTC without saying so.
-        said = key.replace("hour", "formatDateTime(hour, '%FT%TZ')")
-        rows = {row[:width]: row[width:] for row in ingest.rows(f"SELECT {said}, {values} FROM {report}")}
-        assert rows == recompute(found), report
-    days = sorted({p.day for p in found})
-    for first, last in [(days[0], days[-1]), (days[-1], days[-1])]:
-        assert ingest.rows(
-            "SELECT place, merchant_id, net_reporting"
-            " FROM report_merchant_ranking(first_day = {first:Date}, last_day = {last:Date})",
-            first=first,
-            last=last,
-        ) == batch.report_merchant_ranking(found, first, last)
 
 
 def load(ingest: Ingest, merchants: list[int], quotes: dict[str, dict[date, Decimal]], snapshot_id: int) -> None:
@@ -95,7 +78,7 @@ def test_reports_equal_the_batch_after_duplicates_late_states_restated_rates_and
         ingest.deliver(*everything[start : start + 97])
     ingest.complete_reports()
     known = {number: MERCHANTS[number] for number in (1, 2, 3)}
-    compare(ingest, batch.payments(sent, known, quotes))
+    batch.compare(ingest.client, batch.payments(sent, known, quotes))
 
     # Later: refunds of old and new payments, an amount that was corrected, another currency; and everything once more.
     for fields in dice.sample(told, 120):
@@ -105,7 +88,7 @@ def test_reports_equal_the_batch_after_duplicates_late_states_restated_rates_and
         sent.append(message(**fields | changes))
     ingest.deliver(*sent)
     ingest.complete_reports()
-    compare(ingest, batch.payments(sent, known, quotes))
+    batch.compare(ingest.client, batch.payments(sent, known, quotes))
 
     # The fourth merchant becomes known; rates come that were missing or provisional.
     quotes["JPY"] = {date(2025, 5, 5): Decimal("0.0069"), yesterday: Decimal("0.007"), today: Decimal("0.0071")}
@@ -115,7 +98,7 @@ def test_reports_equal_the_batch_after_duplicates_late_states_restated_rates_and
     ingest.complete_reports()
     found = batch.payments(sent, MERCHANTS, quotes)
     assert not [p for p in found if p.enrichment_status.endswith("pending")]
-    compare(ingest, found)
+    batch.compare(ingest.client, found)
 
     # The same buckets computed by a refresh that has lost its place, as after rollup_progress was lost with a restart.
     compare_after_everything_is_computed_again(ingest, found)
@@ -143,7 +126,7 @@ def compare_after_everything_is_computed_again(ingest: Ingest, found: list[batch
         ingest.client.command(f"ATTACH TABLE {view}")
     ingest.complete_reports()
     assert ingest.value("SELECT count() FROM merchant_slots FINAL") == before
-    compare(ingest, found)
+    batch.compare(ingest.client, found)
 
 
 def test_latency_by_minute_equals_the_ledger(ingest: Ingest) -> None:

@@ -9,7 +9,7 @@ from statuses import AT, HEALTHY, lag
 
 from paystream.health import duration, judge
 from paystream.settings import Settings
-from paystream.status import FailedLoad, Flow, Objective, Pending, Refusals, TableParts, Unmeasured
+from paystream.status import FailedLoad, Flow, Objective, Pending, Refusals, ReportFreshness, TableParts, Unmeasured
 
 SETTINGS = Settings(_env_file=None)
 
@@ -58,6 +58,15 @@ def test_healthy_needs_no_reason() -> None:
             {"failed_loads": [FailedLoad("dictionary", "fx_rates_dict", "no\nsuch host")]},
             "load",
             "dictionary fx_rates_dict failed to load: no such host",
+        ),
+        ({"reports": ReportFreshness(AT, 301.0)}, "reports", "reports are 5 min behind (limit 5 min)"),
+        (
+            {
+                "reports": ReportFreshness(None, None),
+                "objective": replace(HEALTHY.objective, since=AT - timedelta(hours=3)),
+            },
+            "reports",
+            "reports were never computed",
         ),
         ({"dimensions": HEALTHY.dimensions[:1]}, "dimension", "merchants was never loaded"),
         (
