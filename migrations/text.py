@@ -1,0 +1,19 @@
+"""Read a file of the schema."""
+
+from pathlib import Path
+
+from paystream.errors import UsageError
+
+
+def read_text(path: Path) -> str:
+    """Return a file's text, without the mark that some editors put at its beginning (BOM).
+
+    Raises:
+        UsageError: it is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"File '{path.parent.name}/{path.name}' cannot be read: it is no UTF-8 text. Save it as UTF-8."
+        ) from error
