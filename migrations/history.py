@@ -68,6 +68,15 @@ class Version:
         found = [_OBJECT.match(statement) for statement in self.rollbacks]
         return [one["name"] for one in found if one and (one["verb"] + one["kind"]).upper() == "DROPTABLE"]
 
+    def columns_dropped_by_rollback(self) -> list[tuple[str, str]]:
+        """Return the table and the name of each column that taking this version back drops."""
+        dropped = r"\bDROP\s+COLUMN\s+(?:IF\s+EXISTS\s+)?[`\"]?(\w+)"
+        return [
+            (object_name(statement), column)
+            for statement in self.rollbacks
+            for column in re.findall(dropped, statement, re.IGNORECASE)
+        ]
+
     def tables_reading(self, collection: str) -> list[str]:
         """Return the names of the Kafka tables that this version creates over a named collection."""
         engine = re.compile(rf"\bKafka\s*\(\s*{collection}\b", re.IGNORECASE)
