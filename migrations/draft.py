@@ -12,6 +12,7 @@ from migrations.lock import snapshot_path
 from migrations.plan import holds
 from migrations.schema import Difference, diff
 from migrations.sources import Source, read_sources, tokens_of
+from migrations.text import write_text
 from paystream.errors import UsageError
 from paystream.settings import REPOSITORY, Settings
 
@@ -102,8 +103,8 @@ def _written(
     engine: Settings,
 ) -> Draft:
     files = [folder / f"{version}.sql", folder / f"{version}.rollback.sql"]
-    _write(files, head, steps)
     try:
+        _write(files, head, steps)
         draft = read_history(folder, finished=False)[-1]
         if not draft.unwritten_steps():
             _try_out(steps, draft, history, given, wanted, engine)
@@ -111,7 +112,7 @@ def _written(
             draft = read_history(folder, finished=False)[-1]
     except BaseException:
         for path in files:
-            path.unlink()
+            path.unlink(missing_ok=True)
         raise
     unwritten = len(draft.unwritten_steps())
     if not unwritten:
@@ -142,8 +143,8 @@ def _try_out(
 
 def _write(files: list[Path], head: str, steps: _Steps) -> None:
     pairs = steps.ordered()
-    files[0].write_text(head + "".join(f"\n{_ended(statement)}" for statement, _ in pairs), encoding="utf-8")
-    files[1].write_text("".join(_ended(back) for _, back in reversed(pairs)), encoding="utf-8")
+    write_text(files[0], head + "".join(f"\n{_ended(statement)}" for statement, _ in pairs))
+    write_text(files[1], "".join(_ended(back) for _, back in reversed(pairs)))
 
 
 def _ended(statement: str) -> str:

@@ -7,7 +7,7 @@ beside the folder of the versions and holds the SHA-256 of each of their files a
 import hashlib
 from pathlib import Path
 
-from migrations.text import read_text
+from migrations.text import read_text, write_text
 from paystream.errors import UsageError
 
 _HEAD = "# Written by `paystream migrate new` and `lock`. `sha256sum --check versions.lock` reads it too.\n"
@@ -53,7 +53,7 @@ def write_lock(folder: Path, versions: list[str]) -> None:
         files.append(snapshot_path(folder))
     root = folder.parent
     lines = [f"{_digest(path)}  {path.relative_to(root).as_posix()}\n" for path in files]
-    lock_path(folder).write_text(_HEAD + "".join(lines), encoding="utf-8")
+    write_text(lock_path(folder), _HEAD + "".join(lines))
 
 
 def locked_versions(folder: Path) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Literal
 from clickhouse_connect.driver.binding import format_str
 from clickhouse_connect.driver.client import Client
 
-from migrations.text import read_text
+from migrations.text import read_text, write_text
 from paystream.errors import UsageError
 
 _ENTRY = re.compile(r"^-- object: (\w+); words of its file: ([0-9a-f]{64})\n(.*?)\n;$", re.MULTILINE | re.DOTALL)
@@ -72,7 +72,7 @@ def write_snapshot(path: Path, version: str, objects: dict[str, Expected]) -> No
         f"\n-- object: {one.name}; words of its file: {one.fingerprint}\n{one.create}\n;\n"
         for one in sorted(objects.values(), key=lambda one: one.name)
     ]
-    path.write_text(_HEAD.format(version=version) + "".join(parts), encoding="utf-8")
+    write_text(path, _HEAD.format(version=version) + "".join(parts))
 
 
 def spelled(client: Client, database: str) -> dict[str, str]:

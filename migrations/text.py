@@ -1,4 +1,4 @@
-"""Read a file of the schema."""
+"""Read and write a file of the schema."""
 
 from pathlib import Path
 
@@ -16,4 +16,18 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise UsageError(
             f"File '{path.parent.name}/{path.name}' cannot be read: it is no UTF-8 text. Save it as UTF-8."
+        ) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file.
+
+    Raises:
+        UsageError: that is not possible.
+    """
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(
+            f"File '{path.parent.name}/{path.name}' cannot be written: {error.strerror}. Correct that, then repeat."
         ) from error

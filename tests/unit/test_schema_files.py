@@ -1,16 +1,18 @@
 """The files that people edit and the versions that nobody may: what is refused, and in which words."""
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from checkouts import Checkout
+from clickhouse_connect.driver.exceptions import DatabaseError
 
-from migrations import lock
+from migrations import lock, named_collection
 from migrations.check import check_files
 from migrations.history import VERSIONS, read_history
 from migrations.runner import refuse_old_server
 from migrations.sources import fingerprint, read_sources
-from paystream.errors import UsageError
+from paystream.errors import PaystreamError, UsageError
 from paystream.settings import Settings
 
 NULL = "CREATE TABLE a (x UInt8) ENGINE = Null"
@@ -53,6 +55,21 @@ def test_a_file_in_another_encoding_is_named(checkout: Checkout) -> None:
     path.write_bytes(f"-- caf\u00e9\n{NULL}".encode("latin-1"))
     with pytest.raises(UsageError, match=r"'2_store/a\.sql' cannot be read: it is no UTF-8 text\. Save it as UTF-8\."):
         read_sources(checkout.root)
+
+
+def test_a_lock_that_cannot_be_written_is_named(checkout: Checkout) -> None:
+    lock.lock_path(checkout.versions).unlink()
+    lock.lock_path(checkout.versions).mkdir()
+    with pytest.raises(UsageError, match=r"versions\.lock' cannot be written: Is a directory\. Correct that"):
+        lock.write_lock(checkout.versions, ["0001_store"])
+
+
+@pytest.mark.parametrize(("code", "advice"), [(497, "Allow the ClickHouse user to"), (243, "Correct the cause")])
+def test_named_collections_that_cannot_be_written(code: int, advice: str) -> None:
+    backend = Mock()
+    backend.connection.query.side_effect = DatabaseError(f"Code: {code}. DB::Exception: no (version 26.9.2.1)")
+    with pytest.raises(PaystreamError, match=rf"cannot be written: no\. {advice}"):
+        named_collection.sync(backend, Settings(_env_file=None), [])
 
 
 def test_comments_and_spaces_mean_nothing() -> None:
