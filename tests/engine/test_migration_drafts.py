@@ -1,6 +1,7 @@
 """`paystream migrate new`, `plan`, `check` and `lock` on the real engine: what they write, explain, find and refuse."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -242,7 +243,7 @@ def test_a_database_named_by_a_word_of_sql_has_not_drifted(database: Settings) -
         runner.down(settings, everything=True)
 
 
-def test_a_scratch_engine_ends_with_a_process_that_is_killed() -> None:
+def test_a_scratch_engine_ends_with_a_process_that_is_killed(tmp_path: Path) -> None:
     program = (
         "from migrations.scratch import scratch_engine\n"
         "with scratch_engine() as engine:\n"
@@ -250,7 +251,8 @@ def test_a_scratch_engine_ends_with_a_process_that_is_killed() -> None:
         "    input()\n"
     )
     pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, "-c", program], cwd=REPOSITORY, stdin=pipe, stdout=pipe) as process:
+    command, env = [sys.executable, "-c", program], os.environ | {"TMPDIR": str(tmp_path)}  # its folder stays behind
+    with subprocess.Popen(command, cwd=REPOSITORY, env=env, stdin=pipe, stdout=pipe) as process:
         port = int(process.stdout.readline())
         process.kill()
     deadline = time.monotonic() + 10
