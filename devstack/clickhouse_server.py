@@ -477,7 +477,12 @@ def main() -> NoReturn:
         default=Path(__file__).with_name("clickhouse") / "config.xml",
         help="configuration of the engine",
     )
+    parser.add_argument(
+        "--until-stdin-ends", action="store_true", help="stop at once when stdin ends, as it does with who started this"
+    )
     arguments = parser.parse_args()
+    if arguments.until_stdin_ends:
+        threading.Thread(target=_die_with_stdin, daemon=True).start()
     try:
         endpoint, lock = _start(arguments.host, arguments.port, arguments.data.resolve(), arguments.config.resolve())
     except PaystreamError as error:
@@ -578,6 +583,12 @@ def _give_up() -> None:
         flush=True,
     )
     os._exit(1)
+
+
+def _die_with_stdin() -> None:
+    while os.read(0, 1 << 10):
+        pass
+    os._exit(0)
 
 
 def _spool(folder: Path) -> BinaryIO:

@@ -10,14 +10,14 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from clickhouse_connect.driver.binding import format_str, quote_identifier
 from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import DatabaseError
+from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 from pydantic import SecretStr
 from yoyo.backends import DatabaseBackend
 from yoyo.connections import DatabaseURI
@@ -176,7 +176,10 @@ class ClickHouseBackend(DatabaseBackend):
         migration.load()
         unfinished = self.states().get(migration.id)
         if unfinished:
-            self._undo(migration, unfinished.steps)
+            try:
+                self._undo(migration, unfinished.steps)
+            except StatementFailed as error:
+                raise UndoFailed(f"taking back what an earlier try left: {error}") from error.__cause__
         for number, step in enumerate(migration.steps):
             self._record(migration, "unfinished", number + 1)
             try:
@@ -259,8 +262,11 @@ class ClickHouseBackend(DatabaseBackend):
         try:
             yield
         finally:
-            if self._lock_identity() == mine:  # somebody may have broken it, and somebody else taken it since
-                self.break_lock()
+            with suppress(
+                OperationalError
+            ):  # a server that is lost keeps the lock; the error that is under way says so
+                if self._lock_identity() == mine:  # somebody may have broken it, and somebody else taken it since
+                    self.break_lock()
 
     def lock_holder(self) -> str | None:
         """Return who holds the lock and since when, None when nobody does."""

@@ -122,4 +122,4 @@ def describe(found: list[Difference]) -> str:
     names = ", ".join(dict.fromkeys(one.name for one in found))
     first = found[0]
     fix = first.fix if first.fix.endswith(".") else f"Run `{first.fix}`."
-    return f"Schema of '{names}' has drifted: {first.name} is {first.how}. {fix}"
+    return f"Schema of '{names}' has drifted: {first.name}: {first.how}. {fix}"

@@ -142,7 +142,7 @@ def new(
     if findings := _lint():
         first = findings[0]
         raise CheckFailed(
-            f"Schema files: {len(findings)} findings of the linter, the first at {first.name}: {first.how}. "
+            f"Schema files have {len(findings)} of the linter's findings, the first at {first.name}: {first.how}. "
             f"{first.fix}. `paystream migrate lint` lists them; nothing was written."
         )
     draft = write_draft(name)
@@ -237,7 +237,8 @@ def down(
     cluster: Cluster = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take back the newest version. Refuses, with exit code 2, where that drops a table that holds rows.
+    """Take back the newest version. Refuses, with exit code 2, where that drops a table that holds rows or a column
+    that holds values.
 
     Example: paystream migrate down --to 0003_ingest
     """
@@ -346,8 +347,8 @@ def _warn_about_kafka(settings: Settings) -> None:
 
 def _print_differences(found: Iterable[Difference]) -> None:
     for one in found:
-        fields = {"where": one.where, "name": one.name, "how": one.how, "diff": "\n".join(one.diff) or "none"}
-        print_fields("migrate_difference", fields)
+        fields = {"where": one.where, "name": one.name, "how": one.how, "fix": one.fix}
+        print_fields("migrate_difference", fields | {"diff": "\n".join(one.diff) or "none"})
 
 
 def _lint() -> list[Difference]:

@@ -9,8 +9,10 @@ from pathlib import Path
 from migrations import freeze, scratch
 from migrations.history import UNWRITTEN, VERSIONS, Version, object_name, read_history, words
 from migrations.lock import snapshot_path
+from migrations.plan import holds
 from migrations.schema import Difference, diff
 from migrations.sources import Source, read_sources, tokens_of
+from migrations.text import write_text
 from paystream.errors import UsageError
 from paystream.settings import REPOSITORY, Settings
 
@@ -101,8 +103,8 @@ def _written(
     engine: Settings,
 ) -> Draft:
     files = [folder / f"{version}.sql", folder / f"{version}.rollback.sql"]
-    _write(files, head, steps)
     try:
+        _write(files, head, steps)
         draft = read_history(folder, finished=False)[-1]
         if not draft.unwritten_steps():
             _try_out(steps, draft, history, given, wanted, engine)
@@ -110,7 +112,7 @@ def _written(
             draft = read_history(folder, finished=False)[-1]
     except BaseException:
         for path in files:
-            path.unlink()
+            path.unlink(missing_ok=True)
         raise
     unwritten = len(draft.unwritten_steps())
     if not unwritten:
@@ -141,8 +143,8 @@ def _try_out(
 
 def _write(files: list[Path], head: str, steps: _Steps) -> None:
     pairs = steps.ordered()
-    files[0].write_text(head + "".join(f"\n{_ended(statement)}" for statement, _ in pairs), encoding="utf-8")
-    files[1].write_text("".join(_ended(back) for _, back in reversed(pairs)), encoding="utf-8")
+    write_text(files[0], head + "".join(f"\n{_ended(statement)}" for statement, _ in pairs))
+    write_text(files[1], "".join(_ended(back) for _, back in reversed(pairs)))
 
 
 def _ended(statement: str) -> str:
@@ -358,11 +360,11 @@ def _materialize(steps: _Steps, phase: int, alter: str, kind: str, item: str) ->
 
 def _change_column(steps: _Steps, alter: str, column: str, old: str, now: str, keys: str) -> None:
     was, becomes = _type(old), _type(now)
-    if was != becomes and (re.search(rf"\b{re.escape(column)}\b", keys) or not _holds(becomes, was)):
-        why = "a key is made of it" if _holds(becomes, was) else "the new type may not hold every value"
+    if was != becomes and (re.search(rf"\b{re.escape(column)}\b", keys) or not holds(becomes, was)):
+        why = "a key is made of it" if holds(becomes, was) else "the new type may not hold every value"
         steps.unwritten(_TABLES, f"{column} is {was} and becomes {becomes}: {why}.")
         return
-    back = "" if _holds(was, becomes) else f"/* irreversible: a value of {column} that {was} cannot hold */\n"
+    back = "" if holds(was, becomes) else f"/* irreversible: a value of {column} that {was} cannot hold */\n"
     lost = [word for word in _PROPERTIES if re.search(rf"\b{word}\b", old) and not re.search(rf"\b{word}\b", now)]
     gained = [word for word in _PROPERTIES if re.search(rf"\b{word}\b", now) and not re.search(rf"\b{word}\b", old)]
     for word in lost:
@@ -436,21 +438,6 @@ def _place(names: list[str], column: str) -> str:
 
 def _type(definition: str) -> str:
     return re.split(rf"\s(?:{'|'.join(_PROPERTIES)})\b", definition)[0]
-
-
-def _holds(wide: str, narrow: str) -> bool:
-    """Return whether a type surely holds every value of another."""
-    wide, narrow = (re.sub(r"^LowCardinality\((.*)\)$", r"\1", name) for name in (wide, narrow))
-    if wide in (narrow, "String", f"Nullable({narrow})"):
-        return True
-    sizes = [re.fullmatch(r"(U?Int|Float)(\d+)", name) for name in (wide, narrow)]
-    if all(sizes):
-        return sizes[0][1] == sizes[1][1] and int(sizes[0][2]) >= int(sizes[1][2])
-    decimals = [re.fullmatch(r"Decimal\((\d+), (\d+)\)", name) for name in (wide, narrow)]
-    if all(decimals):
-        return decimals[0][2] == decimals[1][2] and int(decimals[0][1]) >= int(decimals[1][1])
-    enums = [re.fullmatch(r"Enum\d+\((.*)\)", name) for name in (wide, narrow)]
-    return bool(all(enums) and set(enums[0][1].split(", ")) >= set(enums[1][1].split(", ")))
 
 
 def _if_not_exists(create: str) -> str:

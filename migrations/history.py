@@ -11,7 +11,8 @@ from yoyo import read_migrations
 from yoyo.exceptions import BadMigration
 from yoyo.migrations import Migration, read_sql_migration, topological_sort
 
-from migrations.lock import refuse_violations
+from migrations.lock import refuse_deleted, refuse_violations
+from migrations.text import read_text
 from paystream.errors import UsageError
 from paystream.settings import REPOSITORY
 
@@ -20,7 +21,8 @@ VERSIONS = REPOSITORY / "migrations" / "versions"
 _OBJECT = re.compile(
     r"(?:\s|--[^\n]*\n|/\*.*?\*/)*"
     r"(?P<verb>CREATE(?:\s+OR\s+REPLACE)?|DROP|ALTER|SYSTEM\s+RELOAD)\s+"
-    r"(?:MATERIALIZED\s+)?(?P<kind>TABLE|VIEW|DICTIONARY)\s+(?:IF\s+(?:NOT\s+)?EXISTS\s+)?[`\"]?(?P<name>\w+)",
+    r"(?:MATERIALIZED\s+)?(?P<kind>TABLE|VIEW|DICTIONARY)\s+(?:IF\s+(?:NOT\s+)?EXISTS\s+)?"
+    r"(?:[`\"]?\w+[`\"]?\s*\.\s*)?[`\"]?(?P<name>\w+)",
     re.IGNORECASE | re.DOTALL,
 )
 
@@ -65,6 +67,15 @@ class Version:
         """Return the names of the tables that taking this version back drops."""
         found = [_OBJECT.match(statement) for statement in self.rollbacks]
         return [one["name"] for one in found if one and (one["verb"] + one["kind"]).upper() == "DROPTABLE"]
+
+    def columns_dropped_by_rollback(self) -> list[tuple[str, str]]:
+        """Return the table and the name of each column that taking this version back drops."""
+        dropped = r"\bDROP\s+COLUMN\s+(?:IF\s+EXISTS\s+)?[`\"]?(\w+)"
+        return [
+            (object_name(statement), column)
+            for statement in self.rollbacks
+            for column in re.findall(dropped, statement, re.IGNORECASE)
+        ]
 
     def tables_reading(self, collection: str) -> list[str]:
         """Return the names of the Kafka tables that this version creates over a named collection."""
@@ -120,9 +131,11 @@ def _parsed(folder: Path, states: tuple[tuple[str, int, int], ...]) -> list[Vers
             raise UsageError(f"Version '{migration.id}' cannot be used: it is Python. Write it as SQL.")
     try:
         for migration in migrations:
+            read_text(Path(migration.path))  # yoyo's own error, where it is no UTF-8, names no file
             migration.load()
         ordered = list(topological_sort(migrations))
     except BadMigration as error:
+        refuse_deleted(folder)
         raise UsageError(f"Versions in '{folder}' cannot be ordered: {error}. Correct their `-- depends:`.") from error
     _refuse_disorder([migration.id for migration in ordered])
     versions = []
@@ -131,7 +144,12 @@ def _parsed(folder: Path, states: tuple[tuple[str, int, int], ...]) -> list[Vers
         statements = read_sql_migration(str(path))[2]
         rollbacks = read_sql_migration(str(path.with_suffix(".rollback.sql")))[2]
         for file, found in ((path, statements), (path.with_suffix(".rollback.sql"), rollbacks)):
-            if file.exists() and len(found) != _count_statements(file.read_text(encoding="utf-8")):
+            if any(not bare(statement).strip("; \n") for statement in found):
+                raise UsageError(
+                    f"Version '{migration.id}' cannot be used: {file.name} ends with a comment. Move it before a "
+                    "statement."
+                )
+            if file.exists() and len(found) != _count_statements(read_text(file)):
                 raise UsageError(
                     f"Version '{migration.id}' cannot be used: the statements of {file.name} cannot be told apart. "
                     "Avoid a quoted text that ends with a backslash."
@@ -139,6 +157,7 @@ def _parsed(folder: Path, states: tuple[tuple[str, int, int], ...]) -> list[Vers
         versions.append(Version(migration, tuple(statements), tuple(reversed(rollbacks))))
     for version in versions:
         if len(version.statements) != len(version.rollbacks):
+            refuse_deleted(folder)
             raise UsageError(
                 f"Version '{version.id}' cannot be used: it has {len(version.statements)} statements and its rollback "
                 f"{len(version.rollbacks)}. Write one rollback statement for each, in reverse order."
@@ -147,6 +166,11 @@ def _parsed(folder: Path, states: tuple[tuple[str, int, int], ...]) -> list[Vers
 
 
 def _refuse_disorder(ids: list[str]) -> None:
+    for name in ids:
+        if not re.fullmatch(r"[0-9]{4}_\w+", name):
+            raise UsageError(
+                f"Version '{name}' cannot be used: its name is not four digits, _ and words. Name it as the others are."
+            )
     for before, after in pairwise(ids):
         one, other = (name.partition("_")[0] for name in (before, after))
         if one == other:

@@ -7,6 +7,7 @@ beside the folder of the versions and holds the SHA-256 of each of their files a
 import hashlib
 from pathlib import Path
 
+from migrations.text import read_text, write_text
 from paystream.errors import UsageError
 
 _HEAD = "# Written by `paystream migrate new` and `lock`. `sha256sum --check versions.lock` reads it too.\n"
@@ -32,12 +33,15 @@ def read_lock(folder: Path) -> dict[str, str]:
     if not path.exists():
         return {}
     locked = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in read_text(path).splitlines():
         if not line or line.startswith("#"):
             continue
         digest, _, name = line.partition("  ")
         if len(digest) != 64 or not name or name in locked:
-            raise UsageError(f"Lock file '{path.name}' cannot be read: {line[:100]!r}. Restore it from the repository.")
+            raise UsageError(
+                f"Lock file '{path.name}' cannot be read: {line[:100]!r}. Restore it from the repository; after a "
+                "merge, take one side's and add the other's versions with `paystream migrate lock`."
+            )
         locked[name] = digest
     return locked
 
@@ -49,7 +53,7 @@ def write_lock(folder: Path, versions: list[str]) -> None:
         files.append(snapshot_path(folder))
     root = folder.parent
     lines = [f"{_digest(path)}  {path.relative_to(root).as_posix()}\n" for path in files]
-    lock_path(folder).write_text(_HEAD + "".join(lines), encoding="utf-8")
+    write_text(lock_path(folder), _HEAD + "".join(lines))
 
 
 def locked_versions(folder: Path) -> list[str]:
@@ -88,8 +92,26 @@ def refuse_violations(folder: Path, versions: list[str]) -> None:
     Raises:
         UsageError: naming the first that is not.
     """
+    path = lock_path(folder)
+    if versions and not path.exists():
+        # Freezing them anew would hide that one was edited.
+        raise UsageError(
+            f"Lock file '{path.name}' is missing: whether versions were edited is not known. Restore it from the "
+            "repository, or if there never was one, write it with `paystream migrate lock`."
+        )
     for name, what in violations(folder, versions).items():
         raise UsageError(describe(name, what))
+
+
+def refuse_deleted(folder: Path) -> None:
+    """Make sure that both files of each locked version are there.
+
+    Raises:
+        UsageError: naming the first version that lacks one.
+    """
+    for version in locked_versions(folder):
+        if not all(path.exists() for path in _files(folder, version)):
+            raise UsageError(describe(version, "deleted"))
 
 
 def describe(name: str, what: str) -> str:

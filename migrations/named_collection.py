@@ -15,7 +15,7 @@ from clickhouse_connect.driver.binding import format_str
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 
 from migrations.backend import ClickHouseBackend
-from paystream.clickhouse import cause_of
+from paystream.clickhouse import ACCESS_DENIED, cause_of, is_code
 from paystream.errors import PaystreamError, ServiceUnavailable
 from paystream.settings import Settings
 
@@ -73,9 +73,11 @@ def sync(backend: ClickHouseBackend, settings: Settings, kafka_tables: list[str]
             "ClickHouse was lost while its named collections were written. Repeat `paystream migrate up`."
         ) from error
     except DatabaseError as error:
+        what_next = "Correct the cause, then repeat."
+        if is_code(error, ACCESS_DENIED):
+            what_next = "Allow the ClickHouse user to (named_collection_control in its access settings), then repeat."
         raise PaystreamError(
-            f"Named collections '{KAFKA}' and '{DICTIONARIES}' cannot be written: {cause_of(error)}. "
-            "Allow the ClickHouse user to (named_collection_control in its access settings), then repeat."
+            f"Named collections '{KAFKA}' and '{DICTIONARIES}' cannot be written: {cause_of(error)}. {what_next}"
         ) from error
 
 

@@ -114,16 +114,23 @@ def meaning(statement: str, live: Live) -> tuple[str, bool]:
     statement = re.sub(r"\sON CLUSTER \w+", "", statement)  # it does the same, on every node
     name = object_name(statement)
     beginning = " ".join(words(statement, 4)).upper()
+    if beginning.startswith("CREATE OR REPLACE TABLE"):
+        return _loses(live.rows.pop(name, 0), f"replaces {name} by an empty table")
     if beginning.startswith("CREATE OR REPLACE"):
         return f"replaces {name} at once; ingest goes on", False
     if made := next((one for one in MAKES if beginning.startswith(one)), None):
         return _creation(name, made.removeprefix("CREATE ").lower(), statement, live), False
+    if beginning.startswith(("DROP DATABASE", "TRUNCATE DATABASE", "TRUNCATE ALL", "TRUNCATE TABLES")):
+        return _loses(sum(live.rows.values()), "empties a database")
     if beginning.startswith("DROP"):
-        return _drop(name, live)
+        names = _named(statement, r"DROP\s+(?:TABLE|VIEW|DICTIONARY)(?:\s+IF\s+(?:EXISTS|EMPTY))*")
+        dropped = [_drop(each, live) for each in names or [name]]
+        return ", ".join(means for means, _ in dropped), any(lost for _, lost in dropped)
     if beginning.startswith("ALTER TABLE"):
         return _alter(name, statement, live)
     if beginning.startswith("TRUNCATE"):
-        return _loses(live.rows.get(_last_name(statement), 0), f"empties {_last_name(statement)}")
+        [name] = _named(statement, r"TRUNCATE(?:\s+TABLE)?(?:\s+IF\s+EXISTS)?") or [name]
+        return _loses(live.rows.get(name, 0), f"empties {name}")
     if beginning.startswith("SYSTEM RELOAD"):
         return f"loads {name}", False
     if beginning.startswith("SELECT"):
@@ -131,7 +138,9 @@ def meaning(statement: str, live: Live) -> tuple[str, bool]:
     if beginning.startswith("INSERT"):
         return "writes rows", False
     if beginning.startswith("DELETE"):
-        return _loses(live.rows.get(_last_name(statement, after="FROM"), 0), "deletes rows")
+        return _loses(sum(live.rows.get(one, 0) for one in _named(statement, r"DELETE\s+FROM")), "deletes rows")
+    if beginning.startswith("UPDATE"):
+        return _loses(sum(live.rows.get(one, 0) for one in _named(statement, "UPDATE")), "overwrites", "values")
     return "is not known to this tool: read it", False
 
 
@@ -186,7 +195,7 @@ def _alter(name: str, statement: str, live: Live) -> tuple[str, bool]:
     told: list[tuple[str, bool]] = []
     text = bare(statement)
     for action in re.finditer(
-        r"\b(ADD|DROP|MODIFY|MATERIALIZE|CLEAR|RENAME|RESET|COMMENT|ALTER|DETACH|ATTACH|FETCH|FREEZE)\s+"
+        r"\b(ADD|DROP|MODIFY|MATERIALIZE|CLEAR|RENAME|RESET|REPLACE|COMMENT|ALTER|DETACH|ATTACH|FETCH|FREEZE)\s+"
         r"(COLUMN|INDEX|PROJECTION|QUERY|REFRESH|SETTING|TTL|ORDER\s+BY|COMMENT|CONSTRAINT|STATISTICS|PARTITION|PART)\b"
         r"(?:\s+IF\s+(?:NOT\s+)?EXISTS)?\s*(\w+)?(?=([^\n]*))|\b(UPDATE|DELETE)\b",
         text,
@@ -206,10 +215,14 @@ def _alter(name: str, statement: str, live: Live) -> tuple[str, bool]:
             return f"replaces the view {name}; ingest goes on, a block under way is written as before", False
         elif kind in ("DROP COLUMN", "CLEAR COLUMN"):
             told.append(_loses(rows, f"drops column {column}", "values"))
-        elif kind in ("DROP PARTITION", "DROP PART"):
-            told.append(_loses(rows, "drops a partition"))
-        elif kind == "MODIFY COLUMN" and _changes_type(name, column, rest, live):
-            told.append((f"changes the type of {column}: rewrites {rows:,} rows", False))
+        elif kind in ("DROP PARTITION", "DROP PART", "REPLACE PARTITION"):
+            told.append(_loses(rows, f"{kind.split()[0].lower()}s a partition"))
+        elif kind == "MODIFY COLUMN" and re.search(r"(?<!REMOVE )\bTTL\b", rest, re.IGNORECASE):
+            told.append(_loses(rows, f"changes how long values of {column} are kept", "values that are too old then"))
+        elif kind == "MODIFY COLUMN" and (type_change := _type_change(live.types.get((name, column)), rest)):
+            becomes, is_narrower = type_change
+            lost = f", and what {becomes} cannot hold is gone for good" if is_narrower and rows else ""
+            told.append((f"changes the type of {column}: rewrites {rows:,} rows{lost}", bool(lost)))
         elif kind == "MODIFY TTL":
             told.append(_loses(rows, "changes how long rows are kept", "rows that are too old then"))
         elif verb.upper() == "MATERIALIZE":
@@ -225,14 +238,42 @@ def _alter(name: str, statement: str, live: Live) -> tuple[str, bool]:
     return f"{name}: {', '.join(means for means, _ in told)}{ending}", any(lost for _, lost in told)
 
 
+_PROPERTIES = (
+    "DEFAULT|MATERIALIZED|EPHEMERAL|ALIAS|CODEC|COMMENT|TTL|STATISTICS|SETTINGS|REMOVE|MODIFY|RESET|FIRST|AFTER"
+)
 _PLAIN = {"ADD": "adds", "MODIFY": "changes", "RESET": "resets", "RENAME": "renames", "COMMENT": "describes"}
 
 
-def _changes_type(table: str, column: str, definition: str, live: Live) -> bool:
-    known = live.types.get((table, column))
-    squeezed = re.sub(r"\s+", "", definition)
+def _type_change(known: str | None, definition: str) -> tuple[str, bool] | None:
+    """Return the type that a column gets, and whether that may not hold what is there; None where it keeps its own."""
+    depth = 0
+    for position, letter in enumerate(definition):
+        depth += {"(": 1, ")": -1}.get(letter, 0)
+        if letter == ";" or (letter == "," and depth == 0):  # the next action of the ALTER
+            definition = definition[:position]
+            break
+    becomes = re.split(rf"(?:^|\s)(?:{_PROPERTIES})\b", definition.strip(), flags=re.IGNORECASE)[0]
+    becomes = re.sub(r"\s*,\s*", ", ", becomes.strip())
     # Quoted texts are blanked in `definition`; a type with one (Enum, a time zone) is compared up to it.
-    return known is None or not squeezed.startswith(re.sub(r"\s+", "", re.sub(r"'[^']*'", "''", known)))
+    was = re.sub(r"'[^']*'", "''", known) if known else None
+    if not becomes or becomes == was:
+        return None
+    return becomes, was is not None and not holds(becomes, was)
+
+
+def holds(wide: str, narrow: str) -> bool:
+    """Return whether a type surely holds every value of another."""
+    wide, narrow = (re.sub(r"^LowCardinality\((.*)\)$", r"\1", name) for name in (wide, narrow))
+    if wide in (narrow, "String", f"Nullable({narrow})"):
+        return True
+    sizes = [re.fullmatch(r"(U?Int|Float)(\d+)", name) for name in (wide, narrow)]
+    if all(sizes):
+        return sizes[0][1] == sizes[1][1] and int(sizes[0][2]) >= int(sizes[1][2])
+    decimals = [re.fullmatch(r"Decimal\((\d+), (\d+)\)", name) for name in (wide, narrow)]
+    if all(decimals):
+        return decimals[0][2] == decimals[1][2] and int(decimals[0][1]) >= int(decimals[1][1])
+    enums = [re.fullmatch(r"Enum\d+\((.*)\)", name) for name in (wide, narrow)]
+    return bool(all(enums) and set(enums[0][1].split(", ")) >= set(enums[1][1].split(", ")))
 
 
 def _loses(rows: int, what: str, lost: str = "rows") -> tuple[str, bool]:
@@ -242,7 +283,9 @@ def _loses(rows: int, what: str, lost: str = "rows") -> tuple[str, bool]:
     return f"{what}: {subject if lost == 'rows' else f'{lost} of {subject}'} gone for good", True
 
 
-def _last_name(statement: str, after: str = "") -> str:
-    found = re.findall(rf"\b{after}\s*(\w+)" if after else r"(\w+)", bare(statement))
-    names = [name for name in found if name.upper() not in ("SYNC", "EXISTS")]
-    return (names[0] if after else names[-1]) if names else ""
+def _named(statement: str, after: str) -> list[str]:
+    """Return the names that stand after the beginning of a statement, without their database's."""
+    text = re.sub(r"[`\"]", "", " ".join(words(statement, 100)))
+    name = r"(?:\w+\.)?\w+"
+    found = re.match(rf"{after}\s+({name}(?:\s*,\s*{name})*)", text, re.IGNORECASE)
+    return [one.split(".")[-1] for one in re.split(r"\s*,\s*", found[1])] if found else []

@@ -22,7 +22,7 @@ from migrations import named_collection
 from migrations.backend import ClickHouseBackend, StatementFailed, UndoFailed, VersionState
 from migrations.history import VERSIONS, Version, irreversible, object_name, read_history
 from migrations.plan import PAUSE_S, Live, Step, explain, tables_of
-from paystream.clickhouse import answering, connect
+from paystream.clickhouse import answering, cause_of, connect
 from paystream.errors import PaystreamError, ServiceUnavailable, UsageError
 from paystream.settings import Settings
 
@@ -373,7 +373,7 @@ def _move(
             backend.apply_one(version.migration)
         else:
             backend.rollback_one(version.migration)
-    except (StatementFailed, UndoFailed) as error:
+    except (StatementFailed, UndoFailed, OperationalError) as error:
         raise _failure(version, direction, history, error) from error
     moved = Moved(version.id, len(version.statements), time.monotonic() - started)
     on_moved(moved)
@@ -381,15 +381,17 @@ def _move(
 
 
 def _failure(
-    version: Version, direction: str, history: list[Version], error: StatementFailed | UndoFailed
+    version: Version, direction: str, history: list[Version], error: StatementFailed | UndoFailed | OperationalError
 ) -> PaystreamError:
     command = "paystream migrate up" if direction == "apply" else "paystream migrate down"
     at = f" at {object_name(error.statement)}" if isinstance(error, StatementFailed) else ""
     before = [one.id for one in history if one.id < version.id]
     stands = f"the schema is at {before[-1]}" if before else "no version is applied"
-    if isinstance(error.__cause__, OperationalError):
+    if isinstance(error, OperationalError) or isinstance(error.__cause__, OperationalError):
         return ServiceUnavailable(
-            f"Version '{version.id}' was interrupted{at}: {error}. It is marked unfinished; repeat `{command}`."
+            f"Version '{version.id}' was interrupted{at}: ClickHouse was lost: {cause_of(error)}. What was done of it "
+            "is recorded. When ClickHouse is back, run `paystream migrate break-lock --yes`, as the lock could not be "
+            f"given back, then repeat `{command}`."
         )
     if direction == "apply" and isinstance(error, StatementFailed):
         done = version.statements.index(error.statement) if error.statement in version.statements else 0
@@ -434,8 +436,24 @@ def _refuse_to_lose_rows(settings: Settings, backend: ClickHouseBackend, version
         " GROUP BY name ORDER BY name",
         parameters={"database": settings.clickhouse_database, "tables": list(dropped)},
     ).result_rows
+    columns = {
+        f"{table}.{column}": version.id
+        for version in versions
+        for table, column in version.columns_dropped_by_rollback()
+        if table not in dropped
+    }
+    # Rows written before the column was added have none of it.
+    rows = [
+        *rows,
+        *backend.connection.query(
+            "SELECT concat(table, '.', column) AS name, sum(rows) FROM system.parts_columns"
+            " WHERE database = currentDatabase() AND active AND has({columns:Array(String)}, name)"
+            " GROUP BY name HAVING sum(rows) > 0 ORDER BY name",
+            parameters={"columns": list(columns)},
+        ).result_rows,
+    ]
     if rows:
-        names = "', '".join(dict.fromkeys(dropped[name] for name, _ in rows))
+        names = "', '".join(dict.fromkeys((dropped | columns)[name] for name, _ in rows))
         counts = ", ".join(f"{name} ({count:,} {'row' if count == 1 else 'rows'})" for name, count in rows)
         raise UsageError(
             f"Version '{names}' cannot be taken back: that would drop {counts}. "

@@ -13,6 +13,7 @@ from typing import Literal
 from clickhouse_connect.driver.binding import format_str
 from clickhouse_connect.driver.client import Client
 
+from migrations.text import read_text, write_text
 from paystream.errors import UsageError
 
 _ENTRY = re.compile(r"^-- object: (\w+); words of its file: ([0-9a-f]{64})\n(.*?)\n;$", re.MULTILINE | re.DOTALL)
@@ -57,7 +58,7 @@ def read_snapshot(path: Path) -> dict[str, Expected]:
     Raises:
         UsageError: the file is missing or empty.
     """
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    text = read_text(path) if path.exists() else ""
     found = {name: Expected(name, digest, create) for name, digest, create in _ENTRY.findall(text)}
     if not found:
         raise UsageError(
@@ -73,7 +74,7 @@ def write_snapshot(path: Path, version: str, objects: dict[str, Expected]) -> No
         f"\n-- object: {one.name}; words of its file: {one.fingerprint}\n{one.create}\n;\n"
         for one in sorted(objects.values(), key=lambda one: one.name)
     ]
-    path.write_text(_HEAD.format(version=version) + "".join(parts), encoding="utf-8")
+    write_text(path, _HEAD.format(version=version) + "".join(parts))
 
 
 def spelled(client: Client, database: str) -> dict[str, str]:
@@ -115,7 +116,8 @@ def diff(expected: str, found: str) -> tuple[str, ...]:
 
 def _plain(create: str, database: str) -> str:
     if database:
-        create = re.sub(rf"(?<![\w.]){re.escape(database)}\.(?=[\w`])", "", create)
+        # The engine quotes a name that is a word of SQL.
+        create = re.sub(rf"(?<![\w.`])(`?){re.escape(database)}\1\.(?=[\w`])", "", create)
     # Which user a view runs as is the server's default, not the schema's.
     create = re.sub(r"\s+(?:DEFINER = \S+\s+)?SQL SECURITY \w+", "", create)
     return re.sub(r"(?<=^SETTINGS )[^\n]+(?=$|\nCOMMENT)", _sorted_settings, create, flags=re.MULTILINE)

@@ -646,7 +646,7 @@ def read_graph(root: Path = REPOSITORY) -> Graph:
     for path in sorted([*root.glob("sql/**/*.sql"), *root.glob("dictionaries/**/*.sql")]):
         name = path.relative_to(root).as_posix()
         try:
-            found = read_object(path.read_text(encoding="utf-8"), name)
+            found = read_object(path.read_text(encoding="utf-8-sig"), name)
         except UnicodeDecodeError:
             unreadable.append(Unreadable(name, "it is no UTF-8 text", "Save it as UTF-8."))
             continue

@@ -57,8 +57,10 @@ def scratch_engine() -> Iterator[Settings]:
         port = _free_port()
         log = Path(folder) / "log"
         command = [sys.executable, "-m", "devstack.clickhouse_server", "--port", str(port), "--data", f"{folder}/data"]
+        command.append("--until-stdin-ends")  # which it does when this process is killed
+        pipe = subprocess.PIPE
         with log.open("wb") as output:
-            process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=output)
+            process = subprocess.Popen(command, cwd=REPOSITORY, stdin=pipe, stdout=pipe, stderr=output)
         try:
             readable, _, _ = select.select([process.stdout], [], [], START_S)
             if not (readable and process.stdout and process.stdout.readline()):
@@ -71,8 +73,9 @@ def scratch_engine() -> Iterator[Settings]:
         finally:
             process.kill()  # nothing in it is worth a graceful end
             process.wait()
-            if process.stdout:
-                process.stdout.close()
+            for end in (process.stdin, process.stdout):
+                if end:
+                    end.close()
 
 
 def replay(engine: Settings, history: list[Version]) -> dict[str, str]:

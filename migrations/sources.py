@@ -13,6 +13,7 @@ from sqlglot.errors import SqlglotError
 from sqlglot.tokens import Token, TokenType
 
 from migrations.history import object_name
+from migrations.text import read_text
 from paystream.errors import UsageError
 from paystream.settings import REPOSITORY
 
@@ -75,7 +76,7 @@ def read_source(path: Path, root: Path, parsed: Collection[str] = ()) -> Source:
         UsageError: as ``read_sources``.
     """
     shown = path.relative_to(root).as_posix()
-    text = path.read_text(encoding="utf-8").strip().rstrip(";")
+    text = read_text(path).strip().rstrip(";")
     try:
         found = fingerprint(text)
         statements = (
@@ -86,7 +87,7 @@ def read_source(path: Path, root: Path, parsed: Collection[str] = ()) -> Source:
         raise UsageError(f"SQL file '{shown}' cannot be parsed: {cause}. Correct it.") from error
     if found not in parsed and (len(statements) != 1 or not isinstance(statements[0], exp.Create | exp.Command)):
         raise UsageError(
-            f"SQL file '{shown}' cannot be used: it holds {len(statements)} statements where one CREATE belongs. "
+            f"SQL file '{shown}' cannot be used: it holds {_what(statements)} where one CREATE belongs. "
             "Give each object a file of its own."
         )
     name = object_name(text)
@@ -95,6 +96,10 @@ def read_source(path: Path, root: Path, parsed: Collection[str] = ()) -> Source:
             f"SQL file '{shown}' cannot be used: it creates {name!r}. Name the file as its object is: {name}.sql."
         )
     words = [token.text for token in tokens_of(text)]
+    if "." in words[: words.index(name)]:
+        raise UsageError(
+            f"SQL file '{shown}' cannot be used: it names a database. Leave that out: the settings say which."
+        )
     upper = [word.upper() for word in words[:4]]
     if upper[:2] == ["CREATE", "OR"] or "IF" in upper:
         raise UsageError(
@@ -102,6 +107,10 @@ def read_source(path: Path, root: Path, parsed: Collection[str] = ()) -> Source:
         )
     kind = "MATERIALIZED VIEW" if upper[1] == "MATERIALIZED" else upper[1]
     return Source(name, shown, kind, text, found)
+
+
+def _what(statements: list[exp.Expression]) -> str:
+    return "another statement" if len(statements) == 1 else f"{len(statements)} statements"
 
 
 def fingerprint(text: str) -> str:

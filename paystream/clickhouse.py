@@ -16,6 +16,7 @@ from paystream.settings import Settings
 logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())
 logging.getLogger("urllib3").addHandler(logging.NullHandler())
 
+ACCESS_DENIED = 497
 CORRUPTED_DATA = 246
 UNKNOWN_IDENTIFIER = 47
 UNKNOWN_DATABASE = 81

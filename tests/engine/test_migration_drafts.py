@@ -1,7 +1,11 @@
 """`paystream migrate new`, `plan`, `check` and `lock` on the real engine: what they write, explain, find and refuse."""
 
 import json
+import os
+import socket
 import subprocess
+import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +24,7 @@ from migrations.schema_graph import read_graph
 from migrations.scratch import scratch_engine
 from paystream.clickhouse import connect
 from paystream.errors import CheckFailed, UsageError
-from paystream.settings import Settings
+from paystream.settings import REPOSITORY, Settings
 
 
 @pytest.fixture(scope="module")
@@ -321,6 +325,38 @@ def test_drift_of_a_database_is_found_and_named(
     assert [one["name"] for one in json.loads(out)["differences"]] == sorted(found)
     assert error.startswith("error: Schema of 'mine, quarantine, ") and error.endswith(".")
     assert paystream_here(database, "migrate", "check", "--offline")[0] == 0
+
+
+def test_a_database_named_by_a_word_of_sql_has_not_drifted(database: Settings) -> None:
+    settings = database.model_copy(update={"clickhouse_database": "select"})
+    runner.up(settings)
+    try:
+        assert check_database(settings) == []
+    finally:
+        runner.down(settings, everything=True)
+
+
+def test_a_scratch_engine_ends_with_a_process_that_is_killed(tmp_path: Path) -> None:
+    program = (
+        "from migrations.scratch import scratch_engine\n"
+        "with scratch_engine() as engine:\n"
+        "    print(engine.clickhouse_port, flush=True)\n"
+        "    input()\n"
+    )
+    pipe = subprocess.PIPE
+    command, env = [sys.executable, "-c", program], os.environ | {"TMPDIR": str(tmp_path)}  # its folder stays behind
+    with subprocess.Popen(command, cwd=REPOSITORY, env=env, stdin=pipe, stdout=pipe) as process:
+        port = int(process.stdout.readline())
+        process.kill()
+    deadline = time.monotonic() + 10
+    while _listens(port):
+        assert time.monotonic() < deadline, "the engine still runs"
+        time.sleep(0.1)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as found:
+        return found.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_a_plan_is_what_up_runs(

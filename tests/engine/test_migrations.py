@@ -15,12 +15,13 @@ import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 from confluent_kafka import Producer
 from pydantic import SecretStr
+from server_process import Server
 from yoyo import get_backend, read_migrations
 
 from migrations import lock, runner
 from migrations.backend import ClickHouseBackend
 from paystream.clickhouse import connect
-from paystream.errors import PaystreamError, UsageError
+from paystream.errors import PaystreamError, ServiceUnavailable, UsageError
 from paystream.settings import REPOSITORY, Settings
 
 WAIT_S = 60
@@ -265,6 +266,43 @@ def test_down_to_a_version(database: Settings, versions: Callable[..., Path]) ->
         runner.down(database, folder)
 
 
+def test_down_refuses_to_drop_a_column_that_holds_values(database: Settings, versions: Callable[..., Path]) -> None:
+    folder = versions(
+        v0001_a=("CREATE TABLE a (x UInt8) ENGINE = MergeTree ORDER BY x;", "DROP TABLE IF EXISTS a SYNC;"),
+        v0002_b=("ALTER TABLE a ADD COLUMN y UInt8;", "ALTER TABLE a DROP COLUMN IF EXISTS y;"),
+    )
+    runner.up(database, folder)
+    with connect(database) as client:
+        runner.down(database, folder)
+        client.command("INSERT INTO a VALUES (1)")
+        runner.up(database, folder)
+        runner.down(database, folder)  # the row has no y
+        runner.up(database, folder)
+        client.command("INSERT INTO a VALUES (2, 3), (4, 5)")
+        with pytest.raises(UsageError, match=r"'0002_b' cannot be taken back: that would drop a\.y \(2 rows\)"):
+            runner.down(database, folder)
+        assert rows(database, "SELECT x, y FROM a ORDER BY x") == [(1, 0), (2, 3), (4, 5)]
+        runner.down(database, folder, allow_destructive=True)
+    assert rows(database, "SELECT * FROM a ORDER BY x") == [(1,), (2,), (4,)]
+
+
+def test_a_server_lost_between_two_statements(
+    start_clickhouse: Callable[[Path], Server], versions: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = versions(
+        v0001_a=("CREATE TABLE a (x UInt8) ENGINE = Null;", "DROP TABLE IF EXISTS a SYNC;"),
+        v0002_b=("CREATE TABLE b (x UInt8) ENGINE = Null;", "DROP TABLE IF EXISTS b SYNC;"),
+    )
+    server = start_clickhouse(tmp_path / "data")
+
+    def kill(_: runner.Moved) -> None:
+        server.process.kill()
+        server.process.wait()
+
+    with pytest.raises(ServiceUnavailable, match=r"'0002_b' was interrupted: ClickHouse was lost: .*break-lock --yes"):
+        runner.up(server.settings, folder, on_applied=kill)
+
+
 def test_statements_are_told_apart_whatever_they_quote(database: Settings, versions: Callable[..., Path]) -> None:
     folder = versions(
         v0001_quotes=(
@@ -320,6 +358,8 @@ def test_a_failing_version_leaves_nothing_half_done(
         runner.down(database, folder)
     assert states(database, folder)["0002_broken"] == "unfinished"
     assert set(objects(database)) == {"a", "b1", "b2"}
+    with pytest.raises(PaystreamError, match=r"taking back what an earlier try left: .*It is marked unfinished"):
+        runner.up(database, folder)
     versions(v0002_broken=(BROKEN, DROPS))
     runner.down(database, folder)
     assert set(objects(database)) == {"a"}

@@ -1,16 +1,18 @@
 """The files that people edit and the versions that nobody may: what is refused, and in which words."""
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from checkouts import Checkout
+from clickhouse_connect.driver.exceptions import DatabaseError
 
-from migrations import lock
+from migrations import lock, named_collection
 from migrations.check import check_files
 from migrations.history import VERSIONS, read_history
 from migrations.runner import refuse_old_server
 from migrations.sources import fingerprint, read_sources
-from paystream.errors import UsageError
+from paystream.errors import PaystreamError, UsageError
 from paystream.settings import Settings
 
 NULL = "CREATE TABLE a (x UInt8) ENGINE = Null"
@@ -32,9 +34,10 @@ def checkout(tmp_path: Path) -> Checkout:
         ("a", "CREATE TABLE a (x String DEFAULT 'abc) ENGINE = Null", r"'sql/2_store/a\.sql' cannot be parsed"),
         ("a", f"{NULL}; CREATE TABLE b (x UInt8) ENGINE = Null", "holds 2 statements where one CREATE belongs"),
         ("a", "-- nothing yet", "holds 0 statements"),
-        ("a", "SELECT 1", "holds 1 statements where one CREATE belongs"),
+        ("a", "SELECT 1", "holds another statement where one CREATE belongs"),
         ("b", NULL, r"creates 'a'\. Name the file as its object is: a\.sql\."),
         ("a", "CREATE TABLE IF NOT EXISTS a (x UInt8) ENGINE = Null", "Begin it with a plain CREATE"),
+        ("a", NULL.replace(" a ", " payments.a "), "it names a database. Leave that out"),
         ("audits", NULL.replace(" a ", " audits "), "'audits' is written twice: in sql/2_store/audits.sql and in"),
     ],
 )
@@ -43,6 +46,30 @@ def test_a_file_that_is_not_one_object_is_named(checkout: Checkout, file: str, t
     (folder / f"{file}.sql").write_text(text)
     with pytest.raises(UsageError, match=complaint):
         read_sources(checkout.root)
+
+
+def test_a_file_in_another_encoding_is_named(checkout: Checkout) -> None:
+    path = checkout.root / "sql" / "2_store" / "a.sql"
+    path.write_bytes(f"\ufeff-- caf\u00e9\n{NULL}".encode())  # as some editors write UTF-8
+    assert read_sources(checkout.root)["a"].text == f"-- caf\u00e9\n{NULL}"
+    path.write_bytes(f"-- caf\u00e9\n{NULL}".encode("latin-1"))
+    with pytest.raises(UsageError, match=r"'2_store/a\.sql' cannot be read: it is no UTF-8 text\. Save it as UTF-8\."):
+        read_sources(checkout.root)
+
+
+def test_a_lock_that_cannot_be_written_is_named(checkout: Checkout) -> None:
+    lock.lock_path(checkout.versions).unlink()
+    lock.lock_path(checkout.versions).mkdir()
+    with pytest.raises(UsageError, match=r"versions\.lock' cannot be written: Is a directory\. Correct that"):
+        lock.write_lock(checkout.versions, ["0001_store"])
+
+
+@pytest.mark.parametrize(("code", "advice"), [(497, "Allow the ClickHouse user to"), (243, "Correct the cause")])
+def test_named_collections_that_cannot_be_written(code: int, advice: str) -> None:
+    backend = Mock()
+    backend.connection.query.side_effect = DatabaseError(f"Code: {code}. DB::Exception: no (version 26.9.2.1)")
+    with pytest.raises(PaystreamError, match=rf"cannot be written: no\. {advice}"):
+        named_collection.sync(backend, Settings(_env_file=None), [])
 
 
 def test_comments_and_spaces_mean_nothing() -> None:
@@ -93,6 +120,46 @@ def _disorder(folder: Path) -> None:
     (folder / "0000_early.rollback.sql").write_text("SELECT 1;")
 
 
+def _delete_an_older_one(folder: Path) -> None:
+    _add(folder)
+    newer = folder / "0009_more.sql"
+    newer.write_text(newer.read_text().replace("0008_flush_interval", "0007_status"))
+    for path in folder.glob("0007_*"):
+        path.unlink()
+
+
+def _delete_a_rollback(folder: Path) -> None:
+    (folder / "0007_status.rollback.sql").unlink()
+
+
+def _end_with_a_comment(folder: Path) -> None:
+    path = folder / "0007_status.sql"
+    path.write_text(path.read_text() + "-- done\n")
+
+
+def _encode_otherwise(folder: Path) -> None:
+    path = folder / "0007_status.sql"
+    path.write_bytes(path.read_bytes() + "-- caf\u00e9\n".encode("latin-1"))
+
+
+def _encode_the_lock_otherwise(folder: Path) -> None:
+    lock.lock_path(folder).write_bytes(b"\xff")
+
+
+def _delete_the_lock(folder: Path) -> None:
+    lock.lock_path(folder).unlink()
+
+
+def _merge(folder: Path) -> None:
+    path = lock.lock_path(folder)
+    path.write_text(path.read_text() + "<<<<<<< HEAD\n")
+
+
+def _without_a_number(folder: Path) -> None:
+    (folder / "more.sql").write_text("-- depends: 0008_flush_interval\nSELECT 1;")
+    (folder / "more.rollback.sql").write_text("SELECT 1;")
+
+
 def _mark(folder: Path) -> None:
     (folder / "0009_more.sql").write_text("-- depends: 0008_flush_interval\nSELECT throwIf(1, 'WRITE THIS STEP');")
     (folder / "0009_more.rollback.sql").write_text("SELECT 1;")
@@ -107,6 +174,14 @@ def _mark(folder: Path) -> None:
         (_add, "Version '0009_more' is not in the lock file. Freeze it with `paystream migrate lock`"),
         (_add_twice, "Versions '0009_more' and '0009_other' have the same number"),
         (_disorder, "Version '0000_early' is out of order: it depends on 0009_more"),
+        (_delete_an_older_one, "Version '0007_status' was deleted since it was locked"),
+        (_delete_a_rollback, "Version '0007_status' was deleted since it was locked"),
+        (_end_with_a_comment, r"0007_status\.sql ends with a comment\. Move it before a statement"),
+        (_encode_otherwise, r"'versions/0007_status\.sql' cannot be read: it is no UTF-8 text"),
+        (_encode_the_lock_otherwise, r"versions\.lock' cannot be read: it is no UTF-8 text"),
+        (_delete_the_lock, r"'versions\.lock' is missing: .* Restore it from the repository"),
+        (_merge, "'<<<<<<< HEAD'. Restore it from the repository; after a merge, take one side's"),
+        (_without_a_number, "'more' cannot be used: its name is not four digits, _ and words"),
         (_mark, "Version '0009_more' is not finished: step 1 has the mark 'WRITE THIS STEP'"),
     ],
 )
