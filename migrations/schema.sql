@@ -242,7 +242,7 @@ GROUP BY
     kafka_partition
 ;
 
--- object: merchant_days; words of its file: 44e63de66f5177b30d847e613405123585ddd52f68ee840b708497276fbf7711
+-- object: merchant_days; words of its file: 9d821e4211d9644405e7c672040fc69c6a42375b1b4ffdc9d7b9ad332a8b7e41
 CREATE TABLE merchant_days
 (
     `day` Date,
@@ -253,10 +253,8 @@ CREATE TABLE merchant_days
         currency LowCardinality(String),
         status LowCardinality(String),
         reporting_currency LowCardinality(String),
-        enrichment_status LowCardinality(String),
-        country LowCardinality(String),
-        category_code LowCardinality(String),
         transactions UInt64,
+        provisional UInt64,
         amount Decimal(38, 4),
         amount_reporting Decimal(38, 4))),
     `refreshed_at` DateTime64(3, 'UTC') CODEC(Delta(8), ZSTD(1)),
@@ -270,7 +268,79 @@ TTL toDateTime(refreshed_at) + toIntervalDay(1) WHERE day = toDate(0)
 SETTINGS index_granularity = 8192
 ;
 
--- object: merchant_days_mv; words of its file: cdac2deb9a31f9c3e79900e6f076ebb83cb1a5ccd199fba36cca65ff0ef63f2a
+-- object: merchant_days_current; words of its file: b937985a85d6a7ce20a0e26fc59ffa7acb82e7bfa68c0e0f4608d0525bec3039
+CREATE VIEW merchant_days_current
+(
+    `day` Date,
+    `merchant_id` UInt32,
+    `merchant_name` String,
+    `payments` Array(Tuple(
+        currency LowCardinality(String),
+        status LowCardinality(String),
+        reporting_currency LowCardinality(String),
+        transactions UInt64,
+        provisional UInt64,
+        amount Decimal(38, 4),
+        amount_reporting Decimal(38, 4)))
+)
+AS WITH
+    (
+        SELECT toDate(max(began_at))
+        FROM rollup_state
+        WHERE view = 'merchant_days_mv'
+    ) AS first_open_day
+SELECT
+    day,
+    merchant_id,
+    merchant_name,
+    payments
+FROM merchant_days
+FINAL
+WHERE day < first_open_day
+UNION ALL
+WITH
+    (
+        SELECT toDate(max(began_at))
+        FROM rollup_state
+        WHERE view = 'merchant_days_mv'
+    ) AS first_open_day
+SELECT
+    day,
+    merchant_id,
+    argMax(name, snapshot_id) AS merchant_name,
+    CAST(groupArray((currency, status, reporting_currency, transactions_sum, provisional_sum, amount_sum, amount_reporting_sum)), 'Array(Tuple(currency LowCardinality(String), status LowCardinality(String), reporting_currency LowCardinality(String), transactions UInt64, provisional UInt64, amount Decimal(38, 4), amount_reporting Decimal(38, 4)))') AS payments
+FROM
+(
+    SELECT
+        toDate(slot) AS day,
+        merchant_id,
+        p.currency AS currency,
+        p.status AS status,
+        p.reporting_currency AS reporting_currency,
+        argMax(merchant_name, merchant_snapshot_id) AS name,
+        max(merchant_snapshot_id) AS snapshot_id,
+        sum(p.transactions) AS transactions_sum,
+        sumIf(p.transactions, p.enrichment_status = 'fx_provisional') AS provisional_sum,
+        sum(p.amount) AS amount_sum,
+        sum(p.amount_reporting) AS amount_reporting_sum
+    FROM merchant_slots
+    FINAL
+    ARRAY JOIN payments AS p
+    WHERE toDate(slot) >= first_open_day
+    GROUP BY
+        day,
+        merchant_id,
+        currency,
+        status,
+        reporting_currency
+)
+GROUP BY
+    day,
+    merchant_id
+SETTINGS do_not_merge_across_partitions_select_final = 1
+;
+
+-- object: merchant_days_mv; words of its file: 1db6d17a92d720180951af9f82d2b41816f7158d604d9734d894ca544a22b1b4
 CREATE MATERIALIZED VIEW merchant_days_mv
 REFRESH EVERY 40 SECOND DEPENDS ON merchant_slots_mv APPEND TO merchant_days
 (
@@ -282,9 +352,7 @@ REFRESH EVERY 40 SECOND DEPENDS ON merchant_slots_mv APPEND TO merchant_days
         String,
         String,
         String,
-        String,
-        String,
-        String,
+        UInt64,
         UInt64,
         Decimal(38, 4),
         Decimal(38, 4))),
@@ -306,13 +374,26 @@ AS WITH
         SELECT max(complete_until)
         FROM rollup_state
         WHERE view = 'merchant_slots_mv'
-    ) AS until
+    ) AS until,
+    changed AS
+    (
+        SELECT *
+        FROM merchant_slots
+        FINAL
+        WHERE (toDate(slot) < toDate(now('UTC'))) AND ((toDate(slot), merchant_id) IN (
+            SELECT
+                toDate(slot),
+                merchant_id
+            FROM merchant_slots
+            WHERE (toDate(slot) < toDate(now('UTC'))) AND ((complete_until > since) OR (toDate(slot) >= first_open_day))
+        ))
+    )
 SELECT
     day,
     merchant_id,
     argMax(name, snapshot_id) AS merchant_name,
     max(snapshot_id) AS merchant_snapshot_id,
-    groupArrayIf((currency, status, reporting_currency, enrichment_status, country, category_code, transactions_sum, amount_sum, amount_reporting_sum), transactions_sum > 0) AS payments,
+    groupArrayIf((currency, status, reporting_currency, transactions_sum, provisional_sum, amount_sum, amount_reporting_sum), transactions_sum > 0) AS payments,
     now64(3) AS refreshed_at,
     assumeNotNull(until) AS complete_until
 FROM
@@ -323,33 +404,20 @@ FROM
         p.currency AS currency,
         p.status AS status,
         p.reporting_currency AS reporting_currency,
-        p.enrichment_status AS enrichment_status,
-        p.country AS country,
-        p.category_code AS category_code,
         argMax(merchant_name, merchant_snapshot_id) AS name,
         max(merchant_snapshot_id) AS snapshot_id,
         sum(p.transactions) AS transactions_sum,
+        sumIf(p.transactions, p.enrichment_status = 'fx_provisional') AS provisional_sum,
         sum(p.amount) AS amount_sum,
         sum(p.amount_reporting) AS amount_reporting_sum
-    FROM merchant_slots
-    FINAL
+    FROM changed
     ARRAY JOIN payments AS p
-    WHERE (toDate(slot) < toDate(now('UTC'))) AND ((toDate(slot), merchant_id) IN (
-        SELECT
-            toDate(slot),
-            merchant_id
-        FROM merchant_slots
-        WHERE (toDate(slot) < toDate(now('UTC'))) AND ((complete_until > since) OR (toDate(slot) >= first_open_day))
-    ))
     GROUP BY
         day,
         merchant_id,
         currency,
         status,
-        reporting_currency,
-        enrichment_status,
-        country,
-        category_code
+        reporting_currency
     UNION ALL
     SELECT
         toDate(0),
@@ -358,9 +426,7 @@ FROM
         '',
         '',
         '',
-        '',
-        '',
-        '',
+        0,
         0,
         0,
         0,
@@ -399,7 +465,7 @@ ORDER BY (toDate(slot), merchant_id, slot)
 SETTINGS index_granularity = 8192
 ;
 
--- object: merchant_slots_mv; words of its file: dcfe21a7f8edcc1782e93fe58020625ab7cfdfe1666608e124e8572d9067466f
+-- object: merchant_slots_mv; words of its file: 2c66786c469e0ffedc9da345ff14c60ec40eb6fbc01c3d2fdcea9984e43e4556
 CREATE MATERIALIZED VIEW merchant_slots_mv
 REFRESH EVERY 40 SECOND APPEND TO merchant_slots
 (
@@ -452,6 +518,18 @@ AS WITH
             toStartOfInterval(created_at, toIntervalMinute(30))
         FROM transactions
         WHERE (enriched_at > since) AND (enriched_at <= until) AND (created_at < current_from)
+    ),
+    changed AS
+    (
+        SELECT *
+        FROM transactions
+        FINAL
+        WHERE (created_at >= current_from) AND (toDate(created_at) >= toDate(current_from)) AND (toStartOfInterval(created_at, toIntervalMinute(30)) IN (current_slots))
+        UNION ALL
+        SELECT *
+        FROM transactions
+        FINAL
+        WHERE (created_at < current_from) AND ((toDate(created_at), merchant_id, toStartOfInterval(created_at, toIntervalMinute(30))) IN (older_slots))
     )
 SELECT
     slot,
@@ -477,18 +555,7 @@ FROM
         count() AS transactions,
         sum(amount) AS amount_sum,
         sum(ifNull(amount_reporting, 0)) AS amount_reporting_sum
-    FROM
-    (
-        SELECT *
-        FROM transactions
-        FINAL
-        WHERE (created_at >= current_from) AND (toDate(created_at) >= toDate(current_from)) AND (toStartOfInterval(created_at, toIntervalMinute(30)) IN (current_slots))
-        UNION ALL
-        SELECT *
-        FROM transactions
-        FINAL
-        WHERE (created_at < current_from) AND ((toDate(created_at), merchant_id, toStartOfInterval(created_at, toIntervalMinute(30))) IN (older_slots))
-    )
+    FROM changed
     GROUP BY
         slot,
         merchant_id,
@@ -742,7 +809,7 @@ FINAL
 SETTINGS do_not_merge_across_partitions_select_final = 1
 ;
 
--- object: report_merchant_by_day; words of its file: ff4c9a142d7607833efa0ce3f67f7cc90252167688d6acf8ab4477344f008c2e
+-- object: report_merchant_by_day; words of its file: e69caf1febf8ebb9bcb2ec17eb57690abc5816eead7a7d5782e84d86599fa3de
 CREATE VIEW report_merchant_by_day
 (
     `day` Date,
@@ -760,11 +827,6 @@ CREATE VIEW report_merchant_by_day
 )
 AS WITH
     (
-        SELECT toDate(max(began_at))
-        FROM rollup_state
-        WHERE view = 'merchant_days_mv'
-    ) AS first_open_day,
-    (
         SELECT any(complete_until)
         FROM report_freshness
         WHERE report = 'report_merchant_by_day'
@@ -772,49 +834,21 @@ AS WITH
 SELECT
     day,
     merchant_id,
-    argMax(merchant_name, merchant_snapshot_id) AS merchant_name,
+    merchant_name,
     p.currency AS currency,
     p.status AS status,
     p.reporting_currency AS reporting_currency,
-    sum(p.transactions) AS transactions,
-    sum(p.amount) AS amount,
-    if(reporting_currency = '', NULL, sum(p.amount_reporting)) AS amount_reporting,
-    sumIf(p.transactions, p.reporting_currency = '') AS transactions_without_rate,
-    sumIf(p.transactions, p.enrichment_status = 'fx_provisional') AS transactions_with_provisional_rate,
+    p.transactions AS transactions,
+    p.amount AS amount,
+    if(reporting_currency = '', NULL, p.amount_reporting) AS amount_reporting,
+    if(reporting_currency = '', p.transactions, 0) AS transactions_without_rate,
+    p.provisional AS transactions_with_provisional_rate,
     assumeNotNull(reached) AS complete_until
-FROM
-(
-    SELECT
-        day,
-        merchant_id,
-        merchant_name,
-        merchant_snapshot_id,
-        payments
-    FROM merchant_days
-    FINAL
-    WHERE day < first_open_day
-    UNION ALL
-    SELECT
-        toDate(slot),
-        merchant_id,
-        merchant_name,
-        merchant_snapshot_id,
-        payments
-    FROM merchant_slots
-    FINAL
-    WHERE toDate(slot) >= first_open_day
-)
+FROM merchant_days_current
 ARRAY JOIN payments AS p
-GROUP BY
-    day,
-    merchant_id,
-    currency,
-    status,
-    reporting_currency
-SETTINGS do_not_merge_across_partitions_select_final = 1
 ;
 
--- object: report_merchant_ranking; words of its file: 1c6c843aec93c1493db56fb3191116f0a1ddf62439a536341a5749c2484cdf97
+-- object: report_merchant_ranking; words of its file: 483229fb41ea965dc044610d22efb937b08d0312c44aace5259c712eee08c413
 CREATE VIEW report_merchant_ranking
 AS SELECT
     rank() OVER (PARTITION BY reporting_currency ORDER BY net_reporting DESC) AS place,
@@ -823,18 +857,23 @@ AS SELECT
     reporting_currency,
     transactions,
     net_reporting,
-    complete_until
+    assumeNotNull(complete_until) AS complete_until
 FROM
 (
     SELECT
         merchant_id,
-        argMax(r.merchant_name, r.day) AS merchant_name,
-        reporting_currency,
-        sum(r.transactions) AS transactions,
-        sumIf(ifNull(r.amount_reporting, 0), (status IN ('captured', 'settled'))) AS net_reporting,
-        any(r.complete_until) AS complete_until
-    FROM report_merchant_by_day AS r
-    WHERE ((day >= {first_day:Date}) AND (day <= {last_day:Date})) AND (reporting_currency != '')
+        argMax(merchant_name, day) AS merchant_name,
+        p.reporting_currency AS reporting_currency,
+        sum(p.transactions) AS transactions,
+        sumIf(p.amount_reporting, (p.status IN ('captured', 'settled'))) AS net_reporting,
+        (
+            SELECT any(complete_until)
+            FROM report_freshness
+            WHERE report = 'report_merchant_ranking'
+        ) AS complete_until
+    FROM merchant_days_current
+    ARRAY JOIN payments AS p
+    WHERE ((day >= {first_day:Date}) AND (day <= {last_day:Date})) AND (p.reporting_currency != '')
     GROUP BY
         merchant_id,
         reporting_currency
@@ -884,14 +923,14 @@ GROUP BY
 SETTINGS do_not_merge_across_partitions_select_final = 1
 ;
 
--- object: report_settlement_by_day; words of its file: 7df6c39645ff3a32e0d3ef18d3bf1b143efe279d05193d901ae95c901c8dd0e8
+-- object: report_settlement_by_day; words of its file: 2a0420d423674acb85ecee1b649b7d657eca517d80f976fc7df08e324f347722
 CREATE VIEW report_settlement_by_day
 (
     `day` Date,
     `merchant_id` UInt32,
     `merchant_name` String,
-    `currency` LowCardinality(String),
-    `reporting_currency` LowCardinality(String),
+    `currency` String,
+    `reporting_currency` String,
     `transactions` UInt64,
     `authorized` UInt64,
     `captured` UInt64,
@@ -911,36 +950,39 @@ CREATE VIEW report_settlement_by_day
     `transactions_with_provisional_rate` UInt64,
     `complete_until` DateTime64(3, 'UTC')
 )
-AS SELECT
+AS WITH
+    (
+        SELECT any(complete_until)
+        FROM report_freshness
+        WHERE report = 'report_settlement_by_day'
+    ) AS reached,
+    arrayFilter(p -> ((p.currency = (pair.1)) AND (p.reporting_currency = (pair.2))), payments) AS own
+SELECT
     day,
     merchant_id,
-    max(r.merchant_name) AS merchant_name,
-    currency,
-    reporting_currency,
-    sum(r.transactions) AS transactions,
-    sumIf(r.transactions, status = 'authorized') AS authorized,
-    sumIf(r.transactions, status = 'captured') AS captured,
-    sumIf(r.transactions, status = 'settled') AS settled,
-    sumIf(r.transactions, status = 'refunded') AS refunded,
-    sumIf(r.transactions, status = 'charged_back') AS charged_back,
-    sumIf(r.transactions, status = 'failed') AS failed,
-    sumIf(r.amount, status = 'authorized') AS authorized_amount,
-    sumIf(r.amount, (status IN ('captured', 'settled', 'refunded', 'charged_back'))) AS gross,
-    sumIf(r.amount, status = 'refunded') AS refunds,
-    sumIf(r.amount, status = 'charged_back') AS charge_backs,
+    merchant_name,
+    pair.1 AS currency,
+    pair.2 AS reporting_currency,
+    arraySum(own.transactions) AS transactions,
+    arraySum(p -> if(p.status = 'authorized', p.transactions, 0), own) AS authorized,
+    arraySum(p -> if(p.status = 'captured', p.transactions, 0), own) AS captured,
+    arraySum(p -> if(p.status = 'settled', p.transactions, 0), own) AS settled,
+    arraySum(p -> if(p.status = 'refunded', p.transactions, 0), own) AS refunded,
+    arraySum(p -> if(p.status = 'charged_back', p.transactions, 0), own) AS charged_back,
+    arraySum(p -> if(p.status = 'failed', p.transactions, 0), own) AS failed,
+    arraySum(p -> if(p.status = 'authorized', p.amount, 0), own) AS authorized_amount,
+    arraySum(p -> if((p.status IN ('captured', 'settled', 'refunded', 'charged_back')), p.amount, 0), own) AS gross,
+    arraySum(p -> if(p.status = 'refunded', p.amount, 0), own) AS refunds,
+    arraySum(p -> if(p.status = 'charged_back', p.amount, 0), own) AS charge_backs,
     (gross - refunds) - charge_backs AS net,
-    if(reporting_currency = '', NULL, sumIf(ifNull(r.amount_reporting, 0), (status IN ('captured', 'settled', 'refunded', 'charged_back')))) AS gross_reporting,
-    if(reporting_currency = '', NULL, sumIf(ifNull(r.amount_reporting, 0), status = 'refunded')) AS refunds_reporting,
-    if(reporting_currency = '', NULL, sumIf(ifNull(r.amount_reporting, 0), status = 'charged_back')) AS charge_backs_reporting,
+    if(reporting_currency = '', NULL, arraySum(p -> if((p.status IN ('captured', 'settled', 'refunded', 'charged_back')), p.amount_reporting, 0), own)) AS gross_reporting,
+    if(reporting_currency = '', NULL, arraySum(p -> if(p.status = 'refunded', p.amount_reporting, 0), own)) AS refunds_reporting,
+    if(reporting_currency = '', NULL, arraySum(p -> if(p.status = 'charged_back', p.amount_reporting, 0), own)) AS charge_backs_reporting,
     (gross_reporting - refunds_reporting) - charge_backs_reporting AS net_reporting,
-    sum(r.transactions_with_provisional_rate) AS transactions_with_provisional_rate,
-    any(r.complete_until) AS complete_until
-FROM report_merchant_by_day AS r
-GROUP BY
-    day,
-    merchant_id,
-    currency,
-    reporting_currency
+    arraySum(own.provisional) AS transactions_with_provisional_rate,
+    assumeNotNull(reached) AS complete_until
+FROM merchant_days_current
+ARRAY JOIN arrayDistinct(arrayMap(p -> (p.currency, p.reporting_currency), payments)) AS pair
 ;
 
 -- object: report_volume_by_hour; words of its file: d8f4b0b27dd87caaa916ea0bc3c43bc2f88fb55cc6d4fb282b0aff0fc24d4ff0
@@ -1019,7 +1061,7 @@ WHERE (view, began_at) NOT IN (
 )
 ;
 
--- object: rollup_state; words of its file: 926f1308078742cd2a0e88e44b41ceadaa3a75a4678a701928c83a0265de4650
+-- object: rollup_state; words of its file: f7db83ff0aea6a9e81b59dae01031e1d8aa85ec46f54111af8fed70163561ea7
 CREATE VIEW rollup_state
 (
     `view` String,
@@ -1075,7 +1117,7 @@ FROM
         least(toDateTime64(slots_began, 3, 'UTC') - toIntervalSecond(5), ifNull((
             SELECT minOrNull(complete_until)
             FROM merchant_slots
-            WHERE refreshed_at >= slots_began
+            WHERE (refreshed_at >= slots_began) AND (complete_until > toDateTime64(0, 3, 'UTC'))
         ), toDateTime64(slots_began, 3, 'UTC')))
     UNION ALL
     SELECT
@@ -1084,7 +1126,7 @@ FROM
         ifNull((
             SELECT minOrNull(complete_until)
             FROM merchant_days
-            WHERE refreshed_at >= days_began
+            WHERE (refreshed_at >= days_began) AND (complete_until > toDateTime64(0, 3, 'UTC'))
         ), toDateTime64(0, 3, 'UTC'))
     UNION ALL
     SELECT
@@ -1093,7 +1135,7 @@ FROM
         ifNull((
             SELECT minOrNull(complete_until)
             FROM volume_hours
-            WHERE refreshed_at >= hours_began
+            WHERE (refreshed_at >= hours_began) AND (complete_until > toDateTime64(0, 3, 'UTC'))
         ), toDateTime64(0, 3, 'UTC'))
     UNION ALL
     SELECT
@@ -1378,7 +1420,7 @@ TTL toDateTime(refreshed_at) + toIntervalDay(1) WHERE hour < toDateTime('1971-01
 SETTINGS index_granularity = 8
 ;
 
--- object: volume_hours_mv; words of its file: b6e00752a8851c615b37b25bfdbf39dc8d41feb8c3d2c8b60950555b847e526e
+-- object: volume_hours_mv; words of its file: 89fb86b0b7a9ad365a19264e19f7f650afd07068705af3fc9c20e1463d217cad
 CREATE MATERIALIZED VIEW volume_hours_mv
 REFRESH EVERY 40 SECOND DEPENDS ON merchant_slots_mv APPEND TO volume_hours
 (
@@ -1407,11 +1449,24 @@ AS WITH
         FROM rollup_state
         WHERE view = 'merchant_slots_mv'
     ) AS until,
-    changed AS
+    changed_hours AS
     (
         SELECT DISTINCT toStartOfHour(slot) AS changed_hour
         FROM merchant_slots
         WHERE complete_until > since
+    ),
+    changed AS
+    (
+        SELECT *
+        FROM merchant_slots
+        FINAL
+        WHERE (toDate(slot) IN (
+            SELECT toDate(changed_hour)
+            FROM changed_hours
+        )) AND (toStartOfHour(slot) IN (
+            SELECT changed_hour
+            FROM changed_hours
+        ))
     )
 SELECT
     hour,
@@ -1431,16 +1486,8 @@ FROM
         sum(p.transactions) AS transactions_sum,
         sum(p.amount) AS amount_sum,
         sum(p.amount_reporting) AS amount_reporting_sum
-    FROM merchant_slots
-    FINAL
+    FROM changed
     ARRAY JOIN payments AS p
-    WHERE (toDate(slot) IN (
-        SELECT toDate(changed_hour)
-        FROM changed
-    )) AND (toStartOfHour(slot) IN (
-        SELECT changed_hour
-        FROM changed
-    ))
     GROUP BY
         hour,
         currency,

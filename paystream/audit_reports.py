@@ -18,6 +18,11 @@ SHOWN = 20
 
 _KEY = "merchant_id, currency, status, reporting_currency, enrichment_status, country, category_code"
 _OF_PAYMENTS = ", ".join(f"p.{name} AS {name}" for name in _KEY.split(", ")[1:])
+# Days say no more than this of a payment.
+_OF_DAYS = (
+    "p.currency AS currency, p.status AS status, p.reporting_currency AS reporting_currency, "
+    "'' AS enrichment_status, '' AS country, '' AS category_code"
+)
 _SUMS = "toInt64(sum(p.transactions)) AS n, sum(p.amount) AS a, sum(p.amount_reporting) AS r"
 _NEGATIVE = "-toInt64(p.transactions), -p.amount, -p.amount_reporting"
 _SLOT = "toStartOfInterval(created_at, INTERVAL 30 MINUTE)"
@@ -76,13 +81,15 @@ _LEVELS = {
     },
     "merchant_days": {
         "truth": f"""
-            SELECT toStartOfDay(slot) AS bucket, merchant_id, {_OF_PAYMENTS}, {_SUMS}
+            SELECT
+                toStartOfDay(slot) AS bucket, merchant_id, {_OF_DAYS},
+                {_SUMS}
             FROM merchant_slots FINAL ARRAY JOIN payments AS p
             WHERE toDate(slot) IN {_DAYS} AND toDate(slot) < {{first_open_day:Date}}
             GROUP BY ALL
         """,
         "rollup": f"""
-            SELECT toDateTime(day, 'UTC'), merchant_id, {_OF_PAYMENTS}, {_NEGATIVE}
+            SELECT toDateTime(day, 'UTC'), merchant_id, {_OF_DAYS}, {_NEGATIVE}
             FROM merchant_days FINAL ARRAY JOIN payments AS p
             WHERE day IN {_DAYS} AND day < {{first_open_day:Date}}
         """,

@@ -40,6 +40,7 @@ _COMMANDS = {
     "dims": "loader.commands:app",
     "loadtest": "loadtest.commands:app",
     "report": "paystream.report_command:report",
+    "rollup": "paystream.rollup_command:app",
     "audit": "paystream.audit_command:audit",
     "quarantine": "paystream.quarantine_commands:app",
     "status": "paystream.status_command:status",

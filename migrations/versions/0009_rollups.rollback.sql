@@ -30,6 +30,7 @@ GROUP BY
     reporting_currency;
 DROP VIEW IF EXISTS report_latency_by_minute SYNC;
 DROP VIEW IF EXISTS report_freshness SYNC;
+DROP VIEW IF EXISTS merchant_days_current SYNC;
 DROP VIEW IF EXISTS rollup_state SYNC;
 DROP TABLE IF EXISTS volume_hours SYNC;
 ALTER TABLE transactions CLEAR INDEX IF EXISTS changed;

@@ -18,9 +18,9 @@ ENGINE = ReplacingMergeTree(refreshed_at)
 PARTITION BY toYYYYMM(minute)
 ORDER BY (minute, kafka_topic);
 
--- One row: one merchant's payments of one day (UTC, by created_at) that is over, once deduplicated (FINAL); `payments` as in
--- merchant_slots.
--- Written by: merchant_days_mv. Read by: report_merchant_by_day.
+-- One row: one merchant's payments of one day (UTC, by created_at) that is over, once deduplicated (FINAL): an element of
+-- `payments` for each currency, status and reporting currency; `provisional` counts those at a rate that will be replaced.
+-- Written by: merchant_days_mv. Read by: merchant_days_current.
 -- Guarantee: a row is the sum of its half hours and replaces the one before it as a whole. Rows of 1970 without payments only say
 -- that a refresh was complete, since most have nothing to write.
 CREATE TABLE merchant_days
@@ -33,10 +33,8 @@ CREATE TABLE merchant_days
         currency           LowCardinality(String),
         status             LowCardinality(String),
         reporting_currency LowCardinality(String),
-        enrichment_status  LowCardinality(String),
-        country            LowCardinality(String),
-        category_code      LowCardinality(String),
         transactions       UInt64,
+        provisional        UInt64,
         amount             Decimal(38, 4),
         amount_reporting   Decimal(38, 4))),
     refreshed_at         DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1)),
@@ -132,6 +130,7 @@ SETTINGS index_granularity = 8;
 -- One row: one roll-up: up to which time of reading (ingested_at, or enriched_at of what was repaired) it is complete.
 -- Written by: nobody (a view). Read by: the refreshes, for what has changed since; the reports, which say it to their readers.
 -- Guarantee: never later than the truth. What the engine says of its refreshes is gone at a restart; rollup_progress is not.
+-- Rows that say they are complete until 1970 are `paystream rollup rebuild`'s and tell nothing of a refresh.
 CREATE VIEW rollup_state AS
 WITH
     refreshes AS
@@ -159,24 +158,63 @@ FROM
     SELECT
         'merchant_slots_mv',
         slots_began,
-        least(toDateTime64(slots_began, 3, 'UTC') - INTERVAL 5 SECOND, ifNull((SELECT minOrNull(complete_until) FROM merchant_slots WHERE refreshed_at >= slots_began), toDateTime64(slots_began, 3, 'UTC')))
+        least(toDateTime64(slots_began, 3, 'UTC') - INTERVAL 5 SECOND, ifNull((SELECT minOrNull(complete_until) FROM merchant_slots WHERE refreshed_at >= slots_began AND complete_until > toDateTime64(0, 3, 'UTC')), toDateTime64(slots_began, 3, 'UTC')))
     UNION ALL
     -- These add up what merchant_slots held when they began, and their rows say up to when that was complete. Later rows are of
     -- a refresh that is not done yet.
     SELECT
         'merchant_days_mv',
         days_began,
-        ifNull((SELECT minOrNull(complete_until) FROM merchant_days WHERE refreshed_at >= days_began), toDateTime64(0, 3, 'UTC'))
+        ifNull((SELECT minOrNull(complete_until) FROM merchant_days WHERE refreshed_at >= days_began AND complete_until > toDateTime64(0, 3, 'UTC')), toDateTime64(0, 3, 'UTC'))
     UNION ALL
     SELECT
         'volume_hours_mv',
         hours_began,
-        ifNull((SELECT minOrNull(complete_until) FROM volume_hours WHERE refreshed_at >= hours_began), toDateTime64(0, 3, 'UTC'))
+        ifNull((SELECT minOrNull(complete_until) FROM volume_hours WHERE refreshed_at >= hours_began AND complete_until > toDateTime64(0, 3, 'UTC')), toDateTime64(0, 3, 'UTC'))
     UNION ALL
     SELECT 'latency_minutes_mv', minutes_began, toDateTime64(minutes_began, 3, 'UTC') - INTERVAL 5 SECOND
 )
 WHERE began > toDateTime(0, 'UTC')
 GROUP BY view;
+
+-- One row: one merchant's payments of one day (UTC, by created_at), as in merchant_days.
+-- Written by: nobody (a view). Read by: report_merchant_by_day, report_settlement_by_day, report_merchant_ranking.
+-- Guarantee: each bucket once: days that are over come from merchant_days as they stand there, the others from their half hours.
+CREATE VIEW merchant_days_current AS
+WITH (SELECT toDate(max(began_at)) FROM rollup_state WHERE view = 'merchant_days_mv') AS first_open_day
+SELECT day, merchant_id, merchant_name, payments
+FROM merchant_days FINAL
+WHERE day < first_open_day
+UNION ALL
+SELECT
+    day,
+    merchant_id,
+    argMax(name, snapshot_id) AS merchant_name,
+    CAST(
+        groupArray((currency, status, reporting_currency, transactions_sum, provisional_sum, amount_sum, amount_reporting_sum)),
+        'Array(Tuple(currency LowCardinality(String), status LowCardinality(String), reporting_currency LowCardinality(String), transactions UInt64, provisional UInt64, amount Decimal(38, 4), amount_reporting Decimal(38, 4)))'
+    ) AS payments
+FROM
+(
+    SELECT
+        toDate(slot) AS day,
+        merchant_id,
+        p.currency AS currency,
+        p.status AS status,
+        p.reporting_currency AS reporting_currency,
+        argMax(merchant_name, merchant_snapshot_id) AS name,
+        max(merchant_snapshot_id) AS snapshot_id,
+        sum(p.transactions) AS transactions_sum,
+        sumIf(p.transactions, p.enrichment_status = 'fx_provisional') AS provisional_sum,
+        sum(p.amount) AS amount_sum,
+        sum(p.amount_reporting) AS amount_reporting_sum
+    FROM merchant_slots FINAL
+    ARRAY JOIN payments AS p
+    WHERE toDate(slot) >= first_open_day
+    GROUP BY day, merchant_id, currency, status, reporting_currency
+)
+GROUP BY day, merchant_id
+SETTINGS do_not_merge_across_partitions_select_final = 1;
 
 -- One row: one report: up to which time of reading it is complete. What was read later is in it soon, usually within a minute.
 -- Written by: nobody (a view). Read by: whoever reads reports; `paystream report` and `paystream status`.
@@ -237,39 +275,25 @@ SETTINGS do_not_merge_across_partitions_select_final = 1;
 -- One row: one merchant, one day (UTC, by created_at), one currency, one status and one reporting currency ('' where no
 -- rate is known yet): the nightly batch's successor.
 -- Written by: nobody (a view). Read by: finance and analytics; filter by day, and by merchant_id to read little.
--- Guarantee: each transaction counts once, in its newest state; equal to a recomputation of everything read until
--- complete_until. Days that are over come from merchant_days, the others from their half hours.
+-- Guarantee: each transaction counts once, in its newest state; equal to a recomputation of everything read until complete_until.
 CREATE OR REPLACE VIEW report_merchant_by_day AS
-WITH
-    (SELECT toDate(max(began_at)) FROM rollup_state WHERE view = 'merchant_days_mv') AS first_open_day,
-    (SELECT any(complete_until) FROM report_freshness WHERE report = 'report_merchant_by_day') AS reached
+WITH (SELECT any(complete_until) FROM report_freshness WHERE report = 'report_merchant_by_day') AS reached
 SELECT
     day,
     merchant_id,
-    argMax(merchant_name, merchant_snapshot_id) AS merchant_name,
+    merchant_name,
     p.currency AS currency,
     p.status AS status,
     p.reporting_currency AS reporting_currency,
-    sum(p.transactions) AS transactions,
-    sum(p.amount) AS amount,
+    p.transactions AS transactions,
+    p.amount AS amount,
     -- Amounts whose rate is not known yet are left out of the sum and counted here.
-    if(reporting_currency = '', NULL, sum(p.amount_reporting)) AS amount_reporting,
-    sumIf(p.transactions, p.reporting_currency = '') AS transactions_without_rate,
-    sumIf(p.transactions, p.enrichment_status = 'fx_provisional') AS transactions_with_provisional_rate,
+    if(reporting_currency = '', NULL, p.amount_reporting) AS amount_reporting,
+    if(reporting_currency = '', p.transactions, 0) AS transactions_without_rate,
+    p.provisional AS transactions_with_provisional_rate,
     assumeNotNull(reached) AS complete_until
-FROM
-(
-    SELECT day, merchant_id, merchant_name, merchant_snapshot_id, payments
-    FROM merchant_days FINAL
-    WHERE day < first_open_day
-    UNION ALL
-    SELECT toDate(slot), merchant_id, merchant_name, merchant_snapshot_id, payments
-    FROM merchant_slots FINAL
-    WHERE toDate(slot) >= first_open_day
-)
-ARRAY JOIN payments AS p
-GROUP BY day, merchant_id, currency, status, reporting_currency
-SETTINGS do_not_merge_across_partitions_select_final = 1;
+FROM merchant_days_current
+ARRAY JOIN payments AS p;
 
 -- One row: one day (UTC, by created_at), one thing that is waited for (merchant_pending, fx_pending, fx_provisional), one
 -- currency and one reporting currency ('' where no rate is known yet).
@@ -299,36 +323,39 @@ SETTINGS do_not_merge_across_partitions_select_final = 1;
 -- captured, settled, refunded and charged back; `net` is what is left: gross - refunds - charge_backs. Authorized payments
 -- are not taken yet, failed ones never. `…_reporting`: in the reporting currency, NULL without a rate.
 CREATE VIEW report_settlement_by_day AS
+WITH
+    (SELECT any(complete_until) FROM report_freshness WHERE report = 'report_settlement_by_day') AS reached,
+    arrayFilter(p -> p.currency = pair.1 AND p.reporting_currency = pair.2, payments) AS own
 SELECT
     day,
     merchant_id,
-    max(r.merchant_name) AS merchant_name,
-    currency,
-    reporting_currency,
+    merchant_name,
+    pair.1 AS currency,
+    pair.2 AS reporting_currency,
 
-    sum(r.transactions) AS transactions,
-    sumIf(r.transactions, status = 'authorized') AS authorized,
-    sumIf(r.transactions, status = 'captured') AS captured,
-    sumIf(r.transactions, status = 'settled') AS settled,
-    sumIf(r.transactions, status = 'refunded') AS refunded,
-    sumIf(r.transactions, status = 'charged_back') AS charged_back,
-    sumIf(r.transactions, status = 'failed') AS failed,
+    arraySum(own.transactions) AS transactions,
+    arraySum(p -> if(p.status = 'authorized', p.transactions, 0), own) AS authorized,
+    arraySum(p -> if(p.status = 'captured', p.transactions, 0), own) AS captured,
+    arraySum(p -> if(p.status = 'settled', p.transactions, 0), own) AS settled,
+    arraySum(p -> if(p.status = 'refunded', p.transactions, 0), own) AS refunded,
+    arraySum(p -> if(p.status = 'charged_back', p.transactions, 0), own) AS charged_back,
+    arraySum(p -> if(p.status = 'failed', p.transactions, 0), own) AS failed,
 
-    sumIf(r.amount, status = 'authorized') AS authorized_amount,
-    sumIf(r.amount, status IN ('captured', 'settled', 'refunded', 'charged_back')) AS gross,
-    sumIf(r.amount, status = 'refunded') AS refunds,
-    sumIf(r.amount, status = 'charged_back') AS charge_backs,
+    arraySum(p -> if(p.status = 'authorized', p.amount, 0), own) AS authorized_amount,
+    arraySum(p -> if(p.status IN ('captured', 'settled', 'refunded', 'charged_back'), p.amount, 0), own) AS gross,
+    arraySum(p -> if(p.status = 'refunded', p.amount, 0), own) AS refunds,
+    arraySum(p -> if(p.status = 'charged_back', p.amount, 0), own) AS charge_backs,
     gross - refunds - charge_backs AS net,
 
-    if(reporting_currency = '', NULL, sumIf(ifNull(r.amount_reporting, 0), status IN ('captured', 'settled', 'refunded', 'charged_back'))) AS gross_reporting,
-    if(reporting_currency = '', NULL, sumIf(ifNull(r.amount_reporting, 0), status = 'refunded')) AS refunds_reporting,
-    if(reporting_currency = '', NULL, sumIf(ifNull(r.amount_reporting, 0), status = 'charged_back')) AS charge_backs_reporting,
+    if(reporting_currency = '', NULL, arraySum(p -> if(p.status IN ('captured', 'settled', 'refunded', 'charged_back'), p.amount_reporting, 0), own)) AS gross_reporting,
+    if(reporting_currency = '', NULL, arraySum(p -> if(p.status = 'refunded', p.amount_reporting, 0), own)) AS refunds_reporting,
+    if(reporting_currency = '', NULL, arraySum(p -> if(p.status = 'charged_back', p.amount_reporting, 0), own)) AS charge_backs_reporting,
     gross_reporting - refunds_reporting - charge_backs_reporting AS net_reporting,
 
-    sum(r.transactions_with_provisional_rate) AS transactions_with_provisional_rate,
-    any(r.complete_until) AS complete_until
-FROM report_merchant_by_day AS r
-GROUP BY day, merchant_id, currency, reporting_currency;
+    arraySum(own.provisional) AS transactions_with_provisional_rate,
+    assumeNotNull(reached) AS complete_until
+FROM merchant_days_current
+ARRAY JOIN arrayDistinct(arrayMap(p -> (p.currency, p.reporting_currency), payments)) AS pair;
 
 -- One row: one hour (UTC, by created_at), one country and category of merchants ('' while the merchant is not known), one
 -- reporting currency ('' where no rate is known yet).
@@ -404,13 +431,25 @@ WITH
     (SELECT max(complete_until) FROM rollup_state WHERE view = 'merchant_days_mv') AS since,
     -- The days before it are in merchant_days already; after midnight a whole one is added.
     (SELECT toDate(max(began_at)) FROM rollup_state WHERE view = 'merchant_days_mv') AS first_open_day,
-    (SELECT max(complete_until) FROM rollup_state WHERE view = 'merchant_slots_mv') AS until
+    (SELECT max(complete_until) FROM rollup_state WHERE view = 'merchant_slots_mv') AS until,
+    changed AS
+    (
+        SELECT *
+        FROM merchant_slots FINAL
+        WHERE toDate(slot) < toDate(now('UTC'))
+            AND (toDate(slot), merchant_id) IN
+            (
+                SELECT toDate(slot), merchant_id
+                FROM merchant_slots
+                WHERE toDate(slot) < toDate(now('UTC')) AND (complete_until > since OR toDate(slot) >= first_open_day)
+            )
+    )
 SELECT
     day,
     merchant_id,
     argMax(name, snapshot_id) AS merchant_name,
     max(snapshot_id) AS merchant_snapshot_id,
-    groupArrayIf((currency, status, reporting_currency, enrichment_status, country, category_code, transactions_sum, amount_sum, amount_reporting_sum), transactions_sum > 0) AS payments,
+    groupArrayIf((currency, status, reporting_currency, transactions_sum, provisional_sum, amount_sum, amount_reporting_sum), transactions_sum > 0) AS payments,
     now64(3) AS refreshed_at,
     assumeNotNull(until) AS complete_until
 FROM
@@ -421,27 +460,18 @@ FROM
         p.currency AS currency,
         p.status AS status,
         p.reporting_currency AS reporting_currency,
-        p.enrichment_status AS enrichment_status,
-        p.country AS country,
-        p.category_code AS category_code,
         argMax(merchant_name, merchant_snapshot_id) AS name,
         max(merchant_snapshot_id) AS snapshot_id,
         sum(p.transactions) AS transactions_sum,
+        sumIf(p.transactions, p.enrichment_status = 'fx_provisional') AS provisional_sum,
         sum(p.amount) AS amount_sum,
         sum(p.amount_reporting) AS amount_reporting_sum
-    FROM merchant_slots FINAL
+    FROM changed
     ARRAY JOIN payments AS p
-    WHERE toDate(slot) < toDate(now('UTC'))
-        AND (toDate(slot), merchant_id) IN
-        (
-            SELECT toDate(slot), merchant_id
-            FROM merchant_slots
-            WHERE toDate(slot) < toDate(now('UTC')) AND (complete_until > since OR toDate(slot) >= first_open_day)
-        )
-    GROUP BY day, merchant_id, currency, status, reporting_currency, enrichment_status, country, category_code
+    GROUP BY day, merchant_id, currency, status, reporting_currency
     UNION ALL
     -- Says that this refresh was complete, also when there was nothing to do.
-    SELECT toDate(0), toUInt32(now()), '', '', '', '', '', '', '', 0, 0, 0, 0
+    SELECT toDate(0), toUInt32(now()), '', '', '', '', 0, 0, 0, 0, 0
 )
 GROUP BY day, merchant_id
 SETTINGS do_not_merge_across_partitions_select_final = 1, max_threads = 1;
@@ -472,6 +502,18 @@ WITH
         SELECT toDate(created_at), merchant_id, toStartOfInterval(created_at, INTERVAL 30 MINUTE)
         FROM transactions
         WHERE enriched_at > since AND enriched_at <= until AND created_at < current_from
+    ),
+    changed AS
+    (
+        SELECT *
+        FROM transactions FINAL
+        WHERE created_at >= current_from AND toDate(created_at) >= toDate(current_from)
+            AND toStartOfInterval(created_at, INTERVAL 30 MINUTE) IN (current_slots)
+        UNION ALL
+        SELECT *
+        FROM transactions FINAL
+        WHERE created_at < current_from
+            AND (toDate(created_at), merchant_id, toStartOfInterval(created_at, INTERVAL 30 MINUTE)) IN (older_slots)
     )
 SELECT
     slot,
@@ -497,18 +539,7 @@ FROM
         count() AS transactions,
         sum(amount) AS amount_sum,
         sum(ifNull(amount_reporting, 0)) AS amount_reporting_sum
-    FROM
-    (
-        SELECT *
-        FROM transactions FINAL
-        WHERE created_at >= current_from AND toDate(created_at) >= toDate(current_from)
-            AND toStartOfInterval(created_at, INTERVAL 30 MINUTE) IN (current_slots)
-        UNION ALL
-        SELECT *
-        FROM transactions FINAL
-        WHERE created_at < current_from
-            AND (toDate(created_at), merchant_id, toStartOfInterval(created_at, INTERVAL 30 MINUTE)) IN (older_slots)
-    )
+    FROM changed
     GROUP BY slot, merchant_id, currency, status, reporting_currency, enrichment_status, merchant_country, merchant_category_code
 )
 GROUP BY slot, merchant_id
@@ -534,7 +565,14 @@ REFRESH EVERY 40 SECOND DEPENDS ON merchant_slots_mv APPEND TO volume_hours AS
 WITH
     (SELECT max(complete_until) FROM rollup_state WHERE view = 'volume_hours_mv') AS since,
     (SELECT max(complete_until) FROM rollup_state WHERE view = 'merchant_slots_mv') AS until,
-    changed AS (SELECT DISTINCT toStartOfHour(slot) AS changed_hour FROM merchant_slots WHERE complete_until > since)
+    changed_hours AS (SELECT DISTINCT toStartOfHour(slot) AS changed_hour FROM merchant_slots WHERE complete_until > since),
+    changed AS
+    (
+        SELECT *
+        FROM merchant_slots FINAL
+        WHERE toDate(slot) IN (SELECT toDate(changed_hour) FROM changed_hours)
+            AND toStartOfHour(slot) IN (SELECT changed_hour FROM changed_hours)
+    )
 SELECT
     hour,
     groupArrayIf((currency, status, reporting_currency, enrichment_status, country, category_code, transactions_sum, amount_sum, amount_reporting_sum), transactions_sum > 0) AS payments,
@@ -553,9 +591,8 @@ FROM
         sum(p.transactions) AS transactions_sum,
         sum(p.amount) AS amount_sum,
         sum(p.amount_reporting) AS amount_reporting_sum
-    FROM merchant_slots FINAL
+    FROM changed
     ARRAY JOIN payments AS p
-    WHERE toDate(slot) IN (SELECT toDate(changed_hour) FROM changed) AND toStartOfHour(slot) IN (SELECT changed_hour FROM changed)
     GROUP BY hour, currency, status, reporting_currency, enrichment_status, country, category_code
     UNION ALL
     -- Says that this refresh was complete, also when there was nothing to do.
@@ -569,7 +606,7 @@ SETTINGS
 
 -- One row: one merchant and reporting currency, over the days (UTC) from first_day to last_day.
 -- Written by: nobody (a view). Read by: analytics. Parameters: first_day and last_day, both included.
--- Guarantee: as report_merchant_by_day, of which it is the sum; merchants of equal net share a place. Payments without a
+-- Guarantee: as report_merchant_by_day; merchants of equal net share a place. Payments without a
 -- rate are in no place: report_pending_by_day has them.
 CREATE VIEW report_merchant_ranking AS
 SELECT
@@ -579,18 +616,19 @@ SELECT
     reporting_currency,
     transactions,
     net_reporting,
-    complete_until
+    assumeNotNull(complete_until) AS complete_until
 FROM
 (
     SELECT
         merchant_id,
-        argMax(r.merchant_name, r.day) AS merchant_name,
-        reporting_currency,
-        sum(r.transactions) AS transactions,
-        sumIf(ifNull(r.amount_reporting, 0), status IN ('captured', 'settled')) AS net_reporting,
-        any(r.complete_until) AS complete_until
-    FROM report_merchant_by_day AS r
-    WHERE day BETWEEN {first_day:Date} AND {last_day:Date} AND reporting_currency != ''
+        argMax(merchant_name, day) AS merchant_name,
+        p.reporting_currency AS reporting_currency,
+        sum(p.transactions) AS transactions,
+        sumIf(p.amount_reporting, p.status IN ('captured', 'settled')) AS net_reporting,
+        (SELECT any(complete_until) FROM report_freshness WHERE report = 'report_merchant_ranking') AS complete_until
+    FROM merchant_days_current
+    ARRAY JOIN payments AS p
+    WHERE day BETWEEN {first_day:Date} AND {last_day:Date} AND p.reporting_currency != ''
     GROUP BY merchant_id, reporting_currency
 )
 ORDER BY reporting_currency, place, merchant_id;

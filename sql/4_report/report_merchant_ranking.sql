@@ -1,6 +1,6 @@
 -- One row: one merchant and reporting currency, over the days (UTC) from first_day to last_day.
 -- Written by: nobody (a view). Read by: analytics. Parameters: first_day and last_day, both included.
--- Guarantee: as report_merchant_by_day, of which it is the sum; merchants of equal net share a place. Payments without a
+-- Guarantee: as report_merchant_by_day; merchants of equal net share a place. Payments without a
 -- rate are in no place: report_pending_by_day has them.
 CREATE VIEW report_merchant_ranking AS
 SELECT
@@ -10,18 +10,19 @@ SELECT
     reporting_currency,
     transactions,
     net_reporting,
-    complete_until
+    assumeNotNull(complete_until) AS complete_until
 FROM
 (
     SELECT
         merchant_id,
-        argMax(r.merchant_name, r.day) AS merchant_name,
-        reporting_currency,
-        sum(r.transactions) AS transactions,
-        sumIf(ifNull(r.amount_reporting, 0), status IN ('captured', 'settled')) AS net_reporting,
-        any(r.complete_until) AS complete_until
-    FROM report_merchant_by_day AS r
-    WHERE day BETWEEN {first_day:Date} AND {last_day:Date} AND reporting_currency != ''
+        argMax(merchant_name, day) AS merchant_name,
+        p.reporting_currency AS reporting_currency,
+        sum(p.transactions) AS transactions,
+        sumIf(p.amount_reporting, p.status IN ('captured', 'settled')) AS net_reporting,
+        (SELECT any(complete_until) FROM report_freshness WHERE report = 'report_merchant_ranking') AS complete_until
+    FROM merchant_days_current
+    ARRAY JOIN payments AS p
+    WHERE day BETWEEN {first_day:Date} AND {last_day:Date} AND p.reporting_currency != ''
     GROUP BY merchant_id, reporting_currency
 )
 ORDER BY reporting_currency, place, merchant_id

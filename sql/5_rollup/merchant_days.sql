@@ -1,6 +1,6 @@
--- One row: one merchant's payments of one day (UTC, by created_at) that is over, once deduplicated (FINAL); `payments` as in
--- merchant_slots.
--- Written by: merchant_days_mv. Read by: report_merchant_by_day.
+-- One row: one merchant's payments of one day (UTC, by created_at) that is over, once deduplicated (FINAL): an element of
+-- `payments` for each currency, status and reporting currency; `provisional` counts those at a rate that will be replaced.
+-- Written by: merchant_days_mv. Read by: merchant_days_current.
 -- Guarantee: a row is the sum of its half hours and replaces the one before it as a whole. Rows of 1970 without payments only say
 -- that a refresh was complete, since most have nothing to write.
 CREATE TABLE merchant_days
@@ -13,10 +13,8 @@ CREATE TABLE merchant_days
         currency           LowCardinality(String),
         status             LowCardinality(String),
         reporting_currency LowCardinality(String),
-        enrichment_status  LowCardinality(String),
-        country            LowCardinality(String),
-        category_code      LowCardinality(String),
         transactions       UInt64,
+        provisional        UInt64,
         amount             Decimal(38, 4),
         amount_reporting   Decimal(38, 4))),
     refreshed_at         DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1)),

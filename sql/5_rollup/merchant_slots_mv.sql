@@ -24,6 +24,18 @@ WITH
         SELECT toDate(created_at), merchant_id, toStartOfInterval(created_at, INTERVAL 30 MINUTE)
         FROM transactions
         WHERE enriched_at > since AND enriched_at <= until AND created_at < current_from
+    ),
+    changed AS
+    (
+        SELECT *
+        FROM transactions FINAL
+        WHERE created_at >= current_from AND toDate(created_at) >= toDate(current_from)
+            AND toStartOfInterval(created_at, INTERVAL 30 MINUTE) IN (current_slots)
+        UNION ALL
+        SELECT *
+        FROM transactions FINAL
+        WHERE created_at < current_from
+            AND (toDate(created_at), merchant_id, toStartOfInterval(created_at, INTERVAL 30 MINUTE)) IN (older_slots)
     )
 SELECT
     slot,
@@ -49,18 +61,7 @@ FROM
         count() AS transactions,
         sum(amount) AS amount_sum,
         sum(ifNull(amount_reporting, 0)) AS amount_reporting_sum
-    FROM
-    (
-        SELECT *
-        FROM transactions FINAL
-        WHERE created_at >= current_from AND toDate(created_at) >= toDate(current_from)
-            AND toStartOfInterval(created_at, INTERVAL 30 MINUTE) IN (current_slots)
-        UNION ALL
-        SELECT *
-        FROM transactions FINAL
-        WHERE created_at < current_from
-            AND (toDate(created_at), merchant_id, toStartOfInterval(created_at, INTERVAL 30 MINUTE)) IN (older_slots)
-    )
+    FROM changed
     GROUP BY slot, merchant_id, currency, status, reporting_currency, enrichment_status, merchant_country, merchant_category_code
 )
 GROUP BY slot, merchant_id

@@ -1,6 +1,7 @@
 -- One row: one roll-up: up to which time of reading (ingested_at, or enriched_at of what was repaired) it is complete.
 -- Written by: nobody (a view). Read by: the refreshes, for what has changed since; the reports, which say it to their readers.
 -- Guarantee: never later than the truth. What the engine says of its refreshes is gone at a restart; rollup_progress is not.
+-- Rows that say they are complete until 1970 are `paystream rollup rebuild`'s and tell nothing of a refresh.
 CREATE VIEW rollup_state AS
 WITH
     refreshes AS
@@ -28,19 +29,19 @@ FROM
     SELECT
         'merchant_slots_mv',
         slots_began,
-        least(toDateTime64(slots_began, 3, 'UTC') - INTERVAL 5 SECOND, ifNull((SELECT minOrNull(complete_until) FROM merchant_slots WHERE refreshed_at >= slots_began), toDateTime64(slots_began, 3, 'UTC')))
+        least(toDateTime64(slots_began, 3, 'UTC') - INTERVAL 5 SECOND, ifNull((SELECT minOrNull(complete_until) FROM merchant_slots WHERE refreshed_at >= slots_began AND complete_until > toDateTime64(0, 3, 'UTC')), toDateTime64(slots_began, 3, 'UTC')))
     UNION ALL
     -- These add up what merchant_slots held when they began, and their rows say up to when that was complete. Later rows are of
     -- a refresh that is not done yet.
     SELECT
         'merchant_days_mv',
         days_began,
-        ifNull((SELECT minOrNull(complete_until) FROM merchant_days WHERE refreshed_at >= days_began), toDateTime64(0, 3, 'UTC'))
+        ifNull((SELECT minOrNull(complete_until) FROM merchant_days WHERE refreshed_at >= days_began AND complete_until > toDateTime64(0, 3, 'UTC')), toDateTime64(0, 3, 'UTC'))
     UNION ALL
     SELECT
         'volume_hours_mv',
         hours_began,
-        ifNull((SELECT minOrNull(complete_until) FROM volume_hours WHERE refreshed_at >= hours_began), toDateTime64(0, 3, 'UTC'))
+        ifNull((SELECT minOrNull(complete_until) FROM volume_hours WHERE refreshed_at >= hours_began AND complete_until > toDateTime64(0, 3, 'UTC')), toDateTime64(0, 3, 'UTC'))
     UNION ALL
     SELECT 'latency_minutes_mv', minutes_began, toDateTime64(minutes_began, 3, 'UTC') - INTERVAL 5 SECOND
 )

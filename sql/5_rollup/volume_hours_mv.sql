@@ -6,7 +6,14 @@ REFRESH EVERY 40 SECOND DEPENDS ON merchant_slots_mv APPEND TO volume_hours AS
 WITH
     (SELECT max(complete_until) FROM rollup_state WHERE view = 'volume_hours_mv') AS since,
     (SELECT max(complete_until) FROM rollup_state WHERE view = 'merchant_slots_mv') AS until,
-    changed AS (SELECT DISTINCT toStartOfHour(slot) AS changed_hour FROM merchant_slots WHERE complete_until > since)
+    changed_hours AS (SELECT DISTINCT toStartOfHour(slot) AS changed_hour FROM merchant_slots WHERE complete_until > since),
+    changed AS
+    (
+        SELECT *
+        FROM merchant_slots FINAL
+        WHERE toDate(slot) IN (SELECT toDate(changed_hour) FROM changed_hours)
+            AND toStartOfHour(slot) IN (SELECT changed_hour FROM changed_hours)
+    )
 SELECT
     hour,
     groupArrayIf((currency, status, reporting_currency, enrichment_status, country, category_code, transactions_sum, amount_sum, amount_reporting_sum), transactions_sum > 0) AS payments,
@@ -25,9 +32,8 @@ FROM
         sum(p.transactions) AS transactions_sum,
         sum(p.amount) AS amount_sum,
         sum(p.amount_reporting) AS amount_reporting_sum
-    FROM merchant_slots FINAL
+    FROM changed
     ARRAY JOIN payments AS p
-    WHERE toDate(slot) IN (SELECT toDate(changed_hour) FROM changed) AND toStartOfHour(slot) IN (SELECT changed_hour FROM changed)
     GROUP BY hour, currency, status, reporting_currency, enrichment_status, country, category_code
     UNION ALL
     -- Says that this refresh was complete, also when there was nothing to do.

@@ -1,0 +1,123 @@
+"""Roll-ups in bulk: what the refreshable views of ``sql/5_rollup`` would take hours for, a day at a time."""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from clickhouse_connect.driver.client import Client
+
+from paystream.reports import open_reports
+from paystream.settings import REPOSITORY, Settings
+
+BATCH_ROWS = 1_000_000
+"""About so many stored rows are read at a time: what bounds the memory, and what a killed rebuild loses."""
+
+_SETTINGS = {"max_threads": 1}
+"""One thread, so that ingest keeps the others."""
+
+_SOURCES = {
+    "merchant_slots": "SELECT * FROM transactions FINAL WHERE toDate(created_at) = {day:Date}"
+    " AND merchant_id BETWEEN {first:UInt32} AND {last:UInt32}",
+    "merchant_days": "SELECT * FROM merchant_slots FINAL WHERE toDate(slot) = {day:Date}"
+    " AND merchant_id BETWEEN {first:UInt32} AND {last:UInt32}",
+    "volume_hours": "SELECT * FROM merchant_slots FINAL WHERE toDate(slot) = {day:Date}",
+}
+"""What each is computed from, in place of what has changed since the last refresh."""
+
+# What a rebuild has written, the next steps' refreshes need not look at: the rebuild takes these steps itself.
+_UNTIL = "toDateTime64(0, 3, 'UTC')"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a rebuild is."""
+
+    day: date
+    days_done: int
+    days: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """What a rebuild read: days, stored rows, and the seconds it took."""
+
+    days: int
+    rows: int
+    seconds: float
+
+
+def rebuild(
+    settings: Settings,
+    first: date | None = None,
+    last: date | None = None,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> Rebuilt:
+    """Compute the roll-ups of the days from ``first`` to ``last`` anew, or of all days; ingest and refreshes go on.
+
+    After all days the refreshes go on from here, and need not look at what was stored before. Killed at any moment it
+    leaves each bucket as it was or as it should be; run again, it does the rest.
+
+    Raises:
+        UsageError: the schema is older, or does not exist.
+        ServiceUnavailable: ClickHouse cannot be reached, or was lost on the way.
+    """
+    began = time.monotonic()
+    with open_reports(settings) as client:
+        [[began_at]] = client.query("SELECT now64(3, 'UTC')", tz_mode="aware").result_rows
+        [[today]] = client.query("SELECT toDate(now('UTC'))").result_rows
+        days = [day for day in _days(client) if (first is None or day >= first) and (last is None or day <= last)]
+        rows = 0
+        # The newest first: it is what people look at.
+        for done, day in enumerate(reversed(days)):
+            for low, high, count in _batches(client, day):
+                report(Progress(day, done, len(days), rows))
+                ranges = {"day": day, "first": low, "last": high}
+                _insert(client, "merchant_slots", ranges)
+                if day < today:
+                    _insert(client, "merchant_days", ranges)
+                rows += count
+            _insert(client, "volume_hours", {"day": day})
+        if first is None and last is None:
+            _note(client, began_at)
+    return Rebuilt(len(days), rows, time.monotonic() - began)
+
+
+def _days(client: Client) -> list[date]:
+    return sorted(day for (day,) in client.query("SELECT DISTINCT toDate(created_at) FROM transactions").result_rows)
+
+
+def _batches(client: Client, day: date) -> Iterator[tuple[int, int, int]]:
+    # Merchants that are neighbours lie together: each batch reads its own part of the day.
+    query = """
+        SELECT min(merchant_id), max(merchant_id), sum(n)
+        FROM
+        (
+            SELECT merchant_id, count() AS n, sum(n) OVER (ORDER BY merchant_id) AS before
+            FROM transactions WHERE toDate(created_at) = {day:Date} GROUP BY merchant_id
+        )
+        GROUP BY intDiv(before, {rows:UInt64}) AS batch
+        ORDER BY batch
+    """
+    yield from client.query(query, parameters={"day": day, "rows": BATCH_ROWS}).result_rows
+
+
+def _insert(client: Client, rollup: str, ranges: dict[str, object]) -> None:
+    text = (REPOSITORY / "sql" / "5_rollup" / f"{rollup}_mv.sql").read_text()
+    # The view's own SELECT, without its WITH, which says what has changed: that is to be everything here.
+    select = text[text.index("\nSELECT\n") :]
+    select = select.replace("FROM changed\n", f"FROM ({_SOURCES[rollup]})\n").replace("assumeNotNull(until)", _UNTIL)
+    # Nor does it say that a refresh was complete.
+    select = re.sub(r"    UNION ALL\n    -- Says.*\n    SELECT .*\n", "", select)
+    client.command(f"INSERT INTO {rollup} {select}", parameters=ranges, settings=_SETTINGS)
+
+
+def _note(client: Client, began_at: datetime) -> None:
+    client.command(
+        "INSERT INTO rollup_progress"
+        " SELECT arrayJoin(['merchant_slots_mv', 'merchant_days_mv', 'volume_hours_mv']) AS view,"
+        " toDateTime({at:DateTime64(3, 'UTC')}) AS began_at, {at:DateTime64(3, 'UTC')} - INTERVAL 5 SECOND",
+        parameters={"at": began_at},
+    )
