@@ -1,7 +1,7 @@
 """`python -m devstack.bench_reports [millions …]`: what reports take, and keeping them up, as more is stored.
 
-By default 10 and 100 million payments (half an hour and 12 GB), over 30 days, straight into the table. The current half
-hour is as full as 5,000 a second have made it by now. A stack of its own, deleted afterwards. Prints lines of key=value.
+By default 10 and 100 million payments (half an hour, 12 GB), over 30 days, straight into the table. The current half
+hour is as full as 5,000 a second have made it by now. A stack of its own, deleted afterwards. Prints key=value.
 """
 
 import json

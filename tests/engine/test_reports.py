@@ -1,18 +1,22 @@
 """Every report against the nightly batch in plain Python (tests/batch.py), after each thing that befalls payments."""
 
+import json
 import random
+import re
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import batch
+import pyarrow.parquet
 import pytest
 from ingest import Ingest, Warehouse, warehouse_of
 from payments import message, rfc3339
 
 from loader.repair import repair
 from paystream.latency import quantile_s
+from paystream.settings import REPOSITORY
 
 
 @pytest.fixture
@@ -155,3 +159,94 @@ def test_before_any_payment_reports_are_empty_and_say_up_to_when(ingest: Ingest)
     for report in batch.REPORTS:
         assert ingest.rows(f"SELECT * FROM {report}") == []
     assert ingest.value("SELECT now() - min(complete_until) FROM report_freshness") < 60
+
+
+@pytest.fixture
+def some(warehouse: Warehouse) -> Warehouse:
+    """Thirty payments of now, all reports complete."""
+    load(warehouse.ingest, [1, 2], {"EUR": {datetime.now(UTC).date(): Decimal("1.25")}}, 1)
+    warehouse.ingest.deliver(
+        *(message(merchant_id=1 + n % 2, amount="4.00", currency="EUR", status="captured") for n in range(30))
+    )
+    warehouse.ingest.complete_reports()
+    return warehouse
+
+
+def test_the_commands(some: Warehouse, paystream_here, tmp_path) -> None:
+    settings, ingest = some
+    code, out, err = paystream_here(settings, "report")
+    assert (code, err, len(out.splitlines())) == (0, [], 7)
+    code, out, err = paystream_here(settings, "report", "settlement-by-day", "--format", "json")
+    rows = json.loads(out)
+    assert [(row["merchant_id"], row["transactions"], row["net"], row["net_reporting"]) for row in rows] == [
+        (1, 15, "60.0000", "75.0000"),
+        (2, 15, "60.0000", "75.0000"),
+    ]
+    file = tmp_path / "ranking.parquet"
+    code, out, err = paystream_here(settings, "report", "merchant_ranking", "--out", str(file), "--day", "today")
+    assert (code, err) == (0, [])
+    assert pyarrow.parquet.read_table(file).to_pydict()["net_reporting"] == [Decimal(75), Decimal(75)]
+    assert [one.name for one in tmp_path.iterdir() if "ranking" in one.name] == ["ranking.parquet"]
+    code, out, err = paystream_here(settings, "report", "merchant_by_day", "--merchant", "2", "--format", "csv")
+    assert (code, err, len(out.splitlines())) == (0, [], 2)
+    # A merchant without payments has an empty report; one that nobody knows is a mistake, as is a day to come.
+    ingest.load_merchants((1, "Bakery", "DE", "5462"), (9, "Empty", "DE", "5462"))
+    code, out, err = paystream_here(settings, "report", "merchant_by_day", "--merchant", "9", "--format", "csv")
+    assert (code, err, len(out.splitlines())) == (0, [], 1)
+    for arguments, complaint in [
+        (("merchant_by_day", "--merchant", "77"), "Merchant '77': it is not among the merchants"),
+        (("volume_by_hour", "--merchant", "1"), "Report 'volume_by_hour': it has no merchants"),
+        (("volume_by_hour", "--day", "2999-01-01"), "Day '2999-01-01': it has not begun"),
+        (("volume_by_hour", "--day", "2026-02-30"), "Day '2026-02-30': it is none"),
+        (("volume_by_hour", "--month", "November"), "Month 'November': it is none"),
+        (("volume_by_hour", "--from", "2026-02-03", "--to", "2026-02-01"), "the first is after the last"),
+        (("volume_by_hour", "--day", "today", "--month", "2026-11"), "one of them"),
+        (("volumes_by_hour",), "Did you mean 'volume_by_hour'?"),
+        (("volume_by_hour", "--out", str(tmp_path / "volume.xml")), "its name does not say what to write"),
+        (("volume_by_hour", "--out", str(tmp_path / "no" / "volume.csv")), "there is no folder"),
+        (("volume_by_hour", "--format", "parquet"), "Name a file with --out"),
+    ]:
+        code, out, err = paystream_here(settings, "report", *arguments)
+        assert (code, out) == (2, ""), arguments
+        assert complaint in " ".join(err), arguments
+
+
+def test_drift_is_found_and_mended(warehouse: Warehouse, paystream_here) -> None:
+    settings, ingest = warehouse
+    # Of an hour ago, as in a table that was filled before it had roll-ups. What was written within the last minute is
+    # computed again anyway, and not compared.
+    ingest.client.command(
+        "INSERT INTO transactions (transaction_id, created_at, merchant_id, amount, currency, status, updated_at,"
+        " enrichment_status, ingested_at) SELECT generateUUIDv4(), now() - 3600, 1 + number % 2, 4, 'EUR', 'captured',"
+        " now() - 3600, 'merchant_pending', now() - 3600 FROM numbers(30)"
+    )
+    assert paystream_here(settings, "rollup", "rebuild")[0] == 0
+    ingest.complete_reports()
+    assert paystream_here(settings, "audit", "--reports")[0] == 0
+    assert ingest.rows("SELECT sum(transactions), sum(amount) FROM report_merchant_by_day") == [(30, Decimal(120))]
+    ingest.client.command(
+        "INSERT INTO merchant_slots SELECT * REPLACE ("
+        " arrayMap(p -> tuple(p.1, p.2, p.3, p.4, p.5, p.6, p.7 + 1, p.8, p.9), payments) AS payments,"
+        " refreshed_at + 1 AS refreshed_at) FROM merchant_slots FINAL WHERE merchant_id = 2"
+    )
+    code, out, err = paystream_here(settings, "audit", "--reports", "--json")
+    document = json.loads(out)
+    assert (code, document["verdict"]) == (1, "drift")
+    found = {(one["rollup"], one["merchant_id"], one["transactions"]) for one in document["examples"]}
+    # Just after midnight the hour before is of a day that is over.
+    assert found - {("merchant_days", 2, 1)} == {("merchant_slots", 2, -1), ("volume_hours", 0, 1)}
+    assert "See 'Reports differ' in docs/runbook.md" in " ".join(err)
+    code, out, err = paystream_here(settings, "rollup", "rebuild")
+    assert (code, out.split()[1:3]) == (0, ["days=1", "rows=30"])
+    assert paystream_here(settings, "audit", "--reports")[0] == 0
+
+
+def test_the_roles_of_a_server_name_what_exists(ingest: Ingest) -> None:
+    text = re.sub(r"--.*", "", (REPOSITORY / "access" / "roles.sql").read_text())
+    statements = [one.strip() for one in text.split(";") if one.strip()]
+    assert len(statements) > 30
+    names = {name for (name,) in ingest.rows("SELECT name FROM system.tables WHERE database = currentDatabase()")}
+    for statement in statements:
+        assert ingest.value("SELECT formatQuerySingleLine({text:String})", text=statement)
+        for name in re.findall(r"ON paystream\.(\w+)(?![\w*])", statement):
+            assert name in names, statement
