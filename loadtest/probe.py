@@ -44,8 +44,8 @@ WHERE toDate(created_at) IN {days:Array(Date)}
   AND created_at BETWEEN {earliest:DateTime64(6, 'UTC')} AND {latest:DateTime64(6, 'UTC')}
 SETTINGS
     do_not_merge_across_partitions_select_final = 1,
-    optimize_move_to_prewhere_if_final = 1,  -- of conditions on what a transaction never changes, so no older state shows
-    max_threads = 1                          -- some rows of some parts: a second thread would only take a core from ingest
+    optimize_move_to_prewhere_if_final = 1,  -- of conditions on what a transaction never changes: no older state shows
+    max_threads = 1                          -- some rows of some parts: a second thread would only take ingest a core
 """
 
 

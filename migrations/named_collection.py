@@ -26,7 +26,8 @@ DICTIONARIES = "paystream_dictionaries"
 # that has a named collection.
 _CLIENT = {
     # The broker answers a fetch after this long even with little data; the default, 500, would be all latency.
-    "kafka.fetch_wait_max_ms": "20", "kafka.fetch_min_bytes": "200000",
+    "kafka.fetch_wait_max_ms": "20",
+    "kafka.fetch_min_bytes": "200000",
     # After a crash the next consumer gets the partitions only when the session ends; the default is 45 s.
     "kafka.session_timeout_ms": "6000",
     # Several heartbeats must fit into a session, so that a lost one does not cost it; the default is 3 s.

@@ -1,4 +1,4 @@
-"""The nightly batch, in plain Python: every report recomputed from the messages themselves, however they were delivered.
+"""The nightly batch, in plain Python: every report recomputed from the messages themselves, however delivered.
 
 It shares nothing with the pipeline but the meaning of the message. Money is exact; days and hours are UTC.
 """
@@ -195,8 +195,8 @@ REPORTS = {
     "report_settlement_by_day": (
         report_settlement_by_day,
         "day, merchant_id, currency, reporting_currency",
-        "transactions, authorized, captured, settled, refunded, charged_back, failed, authorized_amount, gross, refunds, "
-        "charge_backs, net, gross_reporting, refunds_reporting, charge_backs_reporting, net_reporting",
+        "transactions, authorized, captured, settled, refunded, charged_back, failed, authorized_amount, gross, "
+        "refunds, charge_backs, net, gross_reporting, refunds_reporting, charge_backs_reporting, net_reporting",
     ),
     "report_volume_by_hour": (
         report_volume_by_hour,

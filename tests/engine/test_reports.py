@@ -1,4 +1,4 @@
-"""Every report against the nightly batch in plain Python (tests/batch.py), after each of the things that happen to payments."""
+"""Every report against the nightly batch in plain Python (tests/batch.py), after all that happens to payments."""
 
 import random
 import uuid
@@ -8,11 +8,12 @@ from decimal import Decimal
 
 import batch
 import pytest
-from ingest import Ingest, Warehouse, warehouse_of
+from ingest import ROLLUPS, Ingest, Warehouse, warehouse_of
 from payments import message, rfc3339
 
 from loader.repair import repair
 from paystream.latency import quantile_s
+
 
 @pytest.fixture
 def warehouse(clickhouse_server, tmp_path) -> Iterator[Warehouse]:
@@ -123,10 +124,10 @@ def test_reports_equal_the_batch_after_duplicates_late_states_restated_rates_and
 def compare_after_everything_is_computed_again(ingest: Ingest, found: list[batch.Payment]) -> None:
     before = ingest.value("SELECT count() FROM merchant_slots FINAL")
     ingest.client.command("TRUNCATE TABLE rollup_progress")
-    for view in ("merchant_slots_mv", "merchant_days_mv", "volume_hours_mv", "latency_minutes_mv", "rollup_progress_mv"):
+    for view in (*ROLLUPS, "rollup_progress_mv"):
         ingest.client.command(f"DETACH TABLE {view} SYNC")
     assert ingest.value("SELECT count() FROM rollup_state") == 0
-    for view in ("merchant_slots_mv", "merchant_days_mv", "volume_hours_mv", "latency_minutes_mv", "rollup_progress_mv"):
+    for view in (*ROLLUPS, "rollup_progress_mv"):
         ingest.client.command(f"ATTACH TABLE {view}")
     ingest.complete_reports()
     assert ingest.value("SELECT count() FROM merchant_slots FINAL") == before
