@@ -22,7 +22,8 @@ from paystream.clickhouse import answering, connect
 from paystream.errors import PaystreamError, ServiceUnavailable, UsageError
 from paystream.settings import Settings
 
-LOCK_TIMEOUT_S = 10
+# All versions take a few seconds, on a busy machine more than ten.
+LOCK_TIMEOUT_S = 30
 
 OLDEST_SERVER = (24, 8)
 """Older ones do not know a setting of the schema (lightweight_mutation_projection_mode)."""
