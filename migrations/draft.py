@@ -334,11 +334,12 @@ def _change_table(steps: _Steps, name: str, old_create: str, new_create: str) ->
         steps.unwritten(_TABLES, f"{name}: columns that were there before stand in another order.")
     for (kind, item), text in old.others.items():
         if (kind, item) not in now.others or now.others[kind, item] != text:
-            before = f"{alter} ADD {kind} IF NOT EXISTS {item} {text}"
+            before = f"{alter} ADD {kind} IF NOT EXISTS {item} {text}{_place_of_other(old, kind, item, now)}"
             steps.add(_DROPS, f"{alter} DROP {kind} IF EXISTS {item}", before)
             if (kind, item) in now.others:
                 drop = f"{alter} DROP {kind} IF EXISTS {item}"
-                steps.add(_DROPS, f"{alter} ADD {kind} {item} {now.others[kind, item]}", drop)
+                place = _place_of_other(now, kind, item, now)
+                steps.add(_DROPS, f"{alter} ADD {kind} {item} {now.others[kind, item]}{place}", drop)
                 _materialize(steps, _DROPS, alter, kind, item)
     stores = "\nENGINE = `Null`" not in old_create
     for column in taken:
@@ -424,7 +425,10 @@ def _additions(now: Table, added: list[str], taken: list[str], old: Table) -> li
         is_last = place == f" AFTER {last}" and not taken
         texts.append(f"ADD COLUMN {column} {now.columns[column]}{'' if is_last else place}")
         last = column if is_last else last
-    return texts + [f"ADD {kind} {item} {now.others[kind, item]}" for kind, item in _new_others(now, old)]
+    return texts + [
+        f"ADD {kind} {item} {now.others[kind, item]}{_place_of_other(now, kind, item, now)}"
+        for kind, item in _new_others(now, old)
+    ]
 
 
 def _removal(kind: str, item: str) -> str:
@@ -434,6 +438,15 @@ def _removal(kind: str, item: str) -> str:
 def _place(names: list[str], column: str) -> str:
     position = names.index(column)
     return f" AFTER {names[position - 1]}" if position else " FIRST"
+
+
+def _place_of_other(table: Table, kind: str, item: str, there: Table) -> str:
+    """Return where an index belongs, after one that is there by then; ``""`` at the end."""
+    names = [name for one, name in table.others if one == kind]
+    if kind != "INDEX" or item == names[-1]:
+        return ""
+    before = [name for name in names[: names.index(item)] if (kind, name) in there.others]
+    return f" AFTER {before[-1]}" if before else " FIRST"
 
 
 def _type(definition: str) -> str:

@@ -52,8 +52,8 @@ class Lineage:
         for name, one in self.graph.objects.items():
             # An ingest view is no place that holds anything: what it makes stands in its table.
             if one.target in (None, name):
-                for column in self.graph.columns_of(name):
-                    self._add(Leaf(name, column), found)
+                for leaf in self.graph.leaves_of(name):
+                    self._add(leaf, found)
         return found
 
     def _add(self, leaf: Leaf, found: dict[str, list[Step]]) -> None:
@@ -101,12 +101,15 @@ class Lineage:
     def columns_named(self, text: str) -> list[str]:
         """Return the columns that are meant by ``table.column`` or by a column's name alone; ``topic`` is a table too.
 
+        The name of a table, or of a tuple whose elements are columns of their own, means all of them.
+
         Raises:
             UsageError: there is none; the error has names that are near.
         """
         wanted = text.strip().strip("`")
         found = [column for column in self.steps if column == wanted]
-        found = found or [column for column in self.steps if column.split(".", 1)[-1] == wanted]
+        found = found or [column for column in self.steps if column.endswith(f".{wanted}")]
+        found = found or [column for column in self.steps if f".{wanted}." in f".{column}"]
         if found:
             return found
         bare = {column.split(".", 1)[-1] for column in self.steps}
@@ -140,13 +143,13 @@ class Lineage:
         """Return the columns of the objects that are made of others and that no object reads."""
         read = {name for one in self.graph.objects for name in self.graph.reads(one)}
         return [
-            f"{name}.{column}"
+            str(leaf)
             for name, one in self.graph.objects.items()
             if name not in read
             and one.target in (None, name)
             and one.kind != "dictionary"
             and _is_made(self.graph, one)
-            for column in self.graph.columns_of(name)
+            for leaf in self.graph.leaves_of(name)
         ]
 
     def summary(self, column: str) -> Summary:
@@ -172,7 +175,9 @@ class Lineage:
         return found.kind if found else ""
 
     def _is_written_outside(self, leaf: Leaf) -> bool:
-        return self._kind(leaf) == "table" and not self.graph.makings(leaf.object, leaf.column)
+        # Also what the engine itself keeps, in tables that are in no file.
+        is_table = self._kind(leaf) in ("table", "") and leaf.object not in ("", "?", TOPIC)
+        return is_table and not self.graph.makings(leaf.object, leaf.column)
 
 
 def _parts(step: Step) -> list[str]:
@@ -184,31 +189,45 @@ def _is_made(graph: Graph, found: SchemaObject) -> bool:
 
 
 def picture(graph: Graph) -> str:
-    """Draw the objects that payments and dimensions pass through as a Mermaid flowchart; ends without a newline."""
-    edges: list[str] = []
+    """Draw the objects that payments and dimensions pass through as a Mermaid flowchart; ends without a newline.
+
+    What only says how far roll-ups have come is none of them. Views at the end that are made of the same share a box.
+    """
     shown: dict[str, str] = {}
-
-    def show(name: str) -> str:
-        shown.setdefault(name, _shape(graph.objects[name]) if name in graph.objects else f'{name}["{name}"]')
-        return name
-
+    edges: list[tuple[str, str, str]] = []
     for name in _in_order(graph):
         found = graph.objects[name]
         if found.is_kafka:
-            shown.setdefault(TOPIC, f'{TOPIC}[/"Kafka topic"/]')
-            edges.append(f"{TOPIC} --> {show(name)}")
-        asked = _dictionaries_of(graph, name)
-        for source in graph.reads(name):
+            shown[TOPIC] = f'{TOPIC}[/"Kafka topic"/]'
+            edges.append((TOPIC, "-->", name))
+        for source in graph.rows_of(name):
             if writer := _command_writing(graph, source):
                 command = writer.replace(" ", "_")
-                shown.setdefault(command, f'{command}(["{writer}"])')
-                edges.append(f"{command} --> {show(source)}")
-            edges.append(f"{show(source)} --> {show(name)}")
-        edges += [f"{show(one)} -. dictGet .-> {show(name)}" for one in asked]
+                shown[command] = f'{command}(["{writer}"])'
+                edges.append((command, "-->", source))
+            edges.append((source, "-->", name))
+        edges += [(one, "-. dictGet .->", name) for one in _dictionaries_of(graph, name)]
         if found.target and found.target != name:
-            edges.append(f"{show(name)} --> {show(found.target)}")
-    lines = [*shown.values(), *dict.fromkeys(edges)]
-    return "\n".join(["flowchart LR", *(f"    {line}" for line in lines)])
+            edges.append((name, "-->", found.target))
+    # From what nothing here feeds: bookkeeping that feeds itself alone is not reached.
+    edges = list(dict.fromkeys(edges))
+    fed = {right for _, _, right in edges}
+    reached = list(dict.fromkeys(left for left, _, _ in edges if left not in fed))
+    for name in reached:
+        reached += dict.fromkeys(right for left, _, right in edges if left == name and right not in reached)
+    edges = [edge for edge in edges if edge[0] in reached]
+
+    alike: dict[frozenset[tuple[str, str]], list[str]] = {}
+    for name in reached:
+        if name in graph.objects and graph.objects[name].kind == "view" and not any(edge[0] == name for edge in edges):
+            alike.setdefault(frozenset(edge[:2] for edge in edges if edge[2] == name), []).append(name)
+    boxes = {name: names for names in alike.values() for name in names}
+    edges = [edge for edge in edges if boxes.get(edge[2], [edge[2]])[0] == edge[2]]
+    for name in (one for left, _, right in edges for one in (left, right)):
+        if name not in shown:
+            found = graph.objects.get(name)
+            shown[name] = _shape(found, boxes.get(name, [name])) if found else f'{name}["{name}"]'
+    return "\n".join(["flowchart TB", *(f"    {line}" for line in (*shown.values(), *map(" ".join, edges)))])
 
 
 def _command_writing(graph: Graph, name: str) -> str | None:
@@ -228,7 +247,7 @@ def _in_order(graph: Graph) -> list[str]:
         if name in found or name not in graph.objects:
             return
         found[name] = None
-        before = [*graph.reads(name), *_dictionaries_of(graph, name), *graph.writers_of(name)]
+        before = [*graph.rows_of(name), *_dictionaries_of(graph, name), *graph.writers_of(name)]
         for one in before:
             add(one)
         del found[name]
@@ -252,13 +271,14 @@ def _dictionaries_of(graph: Graph, name: str) -> list[str]:
     return list(dict.fromkeys(leaf.object for leaf in leaves))
 
 
-def _shape(found: SchemaObject) -> str:
+def _shape(found: SchemaObject, names: list[str]) -> str:
     if found.kind == "dictionary":
         return f'{found.name}{{{{"{found.name}<br/>dictionary"}}}}'
     if found.kind == "materialized view":
-        return f'{found.name}>"{found.name}"]'
+        how = "<br/>refreshed" if found.is_refreshed else ""
+        return f'{found.name}>"{found.name}{how}"]'
     if found.kind == "view":
-        return f'{found.name}("{found.name}<br/>view")'
+        return f'{found.name}("{"<br/>".join(names)}<br/>view{"s" if len(names) > 1 else ""}")'
     if found.is_kafka or found.engine == "Null":
         return f'{found.name}["{found.name}<br/>{found.engine}"]'
     return f'{found.name}[("{found.name}<br/>{found.engine}")]'

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 def lineage(
     column: Annotated[
-        str | None, typer.Argument(metavar="[COLUMN]", help="table.column, or a name for all columns that have it.")
+        str | None,
+        typer.Argument(metavar="[COLUMN]", help="table.column, or a name that columns have: a table's, or theirs."),
     ] = None,
     style: Annotated[
         str, typer.Option("--format", metavar="|".join(FORMATS), help="Text, or a Mermaid diagram.")
@@ -33,7 +34,8 @@ def lineage(
 ) -> None:
     """Print what a column is made of, from the topic's fields on, dictionaries included, and what it goes into.
 
-    Without a column: what each column that nothing else is made of comes from. A field of the message is topic.FIELD.
+    Without a column: what each column that nothing else is made of comes from. A field of the message is topic.FIELD,
+    an element of a tuple table.column.ELEMENT.
     Filters and groupings are not followed. Reads the files alone, no server.
 
     Example: paystream migrate lineage report_merchant_by_day.amount_reporting

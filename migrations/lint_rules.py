@@ -240,8 +240,9 @@ def _unstable_column(
         if by.kind == "dictionary" or (making.by, leaf.column) in seen:
             continue
         seen.add((making.by, leaf.column))
-        # A row that is written once and merged with no other may say when that was.
-        harmless = by.kind == "table" and not _MERGES_ROWS.fullmatch(keyed.engine)
+        # A row that is written once and merged with no other may say when that was; and to a view that is refreshed no
+        # message comes again.
+        harmless = by.is_refreshed or (by.kind == "table" and not _MERGES_ROWS.fullmatch(keyed.engine))
         for one in making.leaves:
             if one.role == "function" and not harmless:
                 yield Broken(

@@ -26,7 +26,8 @@ from paystream.clickhouse import answering, cause_of, connect
 from paystream.errors import PaystreamError, ServiceUnavailable, UsageError
 from paystream.settings import Settings
 
-LOCK_TIMEOUT_S = 10
+# All versions take a few seconds, on a busy machine more than ten.
+LOCK_TIMEOUT_S = 30
 
 _CLUSTER = "cluster"
 """The operation in the migrations' log whose comment is the cluster that the versions are applied to."""

@@ -1,7 +1,8 @@
 """The schema's files as a graph: what each object reads and writes, and what each column is made of.
 
 Reads ``sql/`` and ``dictionaries/`` alone, no server. ClickHouse's own names are resolved as the engine does: an alias
-of the SELECT or of its WITH before a column of the source, except within the alias's own definition.
+of the SELECT or of its WITH before a column of the source, except within the alias's own definition, and last an alias
+of a SELECT around. A tuple's elements are followed each by itself: that of table ``t`` and column ``c`` is ``t.c.x``.
 """
 
 import re
@@ -37,6 +38,7 @@ UNSTABLE = frozenset(f"{_CLOCKS} {_RANDOMS}".lower().split())
 
 _DICTIONARY_FUNCTION = re.compile(r"dict(Get|Has|IsIn)", re.IGNORECASE)
 _TYPED_JSON = re.compile(r"(JSONExtract|JSON_VALUE|JSONType|JSONHas|JSONLength|simpleJSON|visitParam)", re.IGNORECASE)
+_GATHERS = re.compile(r"(groupArray|groupUniqArray)(If)?|arrayJoin", re.IGNORECASE)
 _WITHOUT_FIELD = re.compile(r"JSONExtractKeys$", re.IGNORECASE)
 
 RAW_FORMATS = frozenset({"rawblob", "lineasstring", "jsonasstring", "jsonasobject"})
@@ -128,6 +130,18 @@ class SchemaObject:
     def types(self) -> dict[str, str]:
         """The declared columns' types, ``""`` where the file leaves a type to the engine."""
         return {name: type_text(one.kind) for name, one in self.definitions.items()}
+
+    @cached_property
+    def elements(self) -> dict[str, list[str]]:
+        """The names within each declared column that is a tuple or an array of tuples."""
+        found: dict[str, list[str]] = {}
+        for name, one in self.definitions.items():
+            kind = one.kind
+            while kind is not None and kind.is_type("array"):
+                kind = kind.expressions[0]
+            if kind is not None and kind.is_type("struct"):
+                found[name] = [part.name for part in kind.expressions if isinstance(part, exp.ColumnDef)]
+        return found
 
     @cached_property
     def defaults(self) -> dict[str, exp.Expression]:
@@ -263,8 +277,18 @@ class Scope:
 
     @cached_property
     def aliases(self) -> dict[str, exp.Expression]:
+        """Expressions by their alias: of this SELECT, and of those around where no source here has such a column."""
+        found = dict(self._own_aliases)
+        known = {name for of in self.sources.values() for name in self.graph.columns_of(of, virtual=True)}
+        for name, node in self.outer.aliases.items() if self.outer else ():
+            if name not in known:
+                found.setdefault(name, node)
+        return found
+
+    @cached_property
+    def _own_aliases(self) -> dict[str, exp.Expression]:
         """Expressions by the name that the WITH or the SELECT's list gives them."""
-        found = dict(self.outer.aliases) if self.outer else {}
+        found: dict[str, exp.Expression] = {}
         with_ = self.select.args.get("with_")
         for one in with_.expressions if with_ else []:
             if one.args.get("scalar"):
@@ -312,24 +336,31 @@ class Scope:
         return [Scope(self.graph, select, self) for select in selects_of(query)]
 
     @cached_property
-    def outputs(self) -> dict[str, exp.Expression]:
+    def columns(self) -> list[tuple[str, exp.Expression]]:
         """The SELECT's columns in order, with ``*`` written out."""
-        found: dict[str, exp.Expression] = {}
+        found: list[tuple[str, exp.Expression]] = []
         for node in self.select.expressions:
             star = node.this if isinstance(node, exp.Column) else node
             if isinstance(star, exp.Star):
                 excluded = {one.name for one in star.args.get("except_") or star.args.get("except") or []}
+                excluded |= {name for name, _ in found}
                 wanted = node.table if isinstance(node, exp.Column) else ""
                 for source, of in self.sources.items():
                     if not wanted or source == wanted:
-                        for name in self.graph.columns_of(of):
-                            if name not in excluded:
-                                found.setdefault(name, exp.column(name, source if isinstance(of, str) else None))
+                        found += [
+                            (name, exp.column(name, source if isinstance(of, str) else None))
+                            for name in self.graph.columns_of(of)
+                            if name not in excluded
+                        ]
             else:
-                found[node.alias_or_name or node.sql(dialect="clickhouse")] = (
-                    node.this if isinstance(node, exp.Alias) else node
-                )
+                name = node.alias_or_name or node.sql(dialect="clickhouse")
+                found.append((name, node.this if isinstance(node, exp.Alias) else node))
         return found
+
+    @cached_property
+    def outputs(self) -> dict[str, exp.Expression]:
+        """The SELECT's columns by their names."""
+        return dict(self.columns)
 
     def source_of(self, column: str, qualifier: str = "") -> "tuple[str, str | list[Scope]] | None":
         """Return the source that a column comes from, None if no source has it."""
@@ -343,15 +374,19 @@ class Scope:
                 return name, of
         return None
 
-    def trace(self, node: exp.Expression, active: frozenset[str] = frozenset(), role: Role = "value") -> Iterator[Leaf]:
-        """Yield what an expression is made of, one step back: columns, topic fields, attributes, clocks."""
+    def trace(self, node: exp.Expression, active: frozenset[int] = frozenset(), role: Role = "value") -> Iterator[Leaf]:
+        """Yield what an expression is made of, one step back: columns, topic fields, attributes, clocks.
+
+        ``active`` are the ids of the expressions that are being followed, by whose names no alias is meant.
+        """
+        active |= {id(node)}
         if isinstance(node, exp.Column):
             yield from self._trace_column(node, active, role)
             return
         if isinstance(node, (exp.Subquery, exp.Query)):
             for scope in self._scopes(node.unnest() if isinstance(node, exp.Subquery) else node):
-                for expression in scope.outputs.values():
-                    yield from scope.trace(expression, role=role)
+                for _, expression in scope.columns:
+                    yield from scope.trace(expression, active, role)
             return
         name = function_name(node)
         if name.lower() in UNSTABLE:
@@ -369,21 +404,35 @@ class Scope:
         if name == "tupleElement":
             given = arguments(node)
             if len(given) > 1 and isinstance(given[1], exp.Literal):
-                yield from self._trace_element(given[0], given[1].name, active, role)
+                yield from self.trace_element(given[0], given[1].name, active, role)
                 return
         for child in node.iter_expressions():
             yield from self.trace(child, active, role)
 
-    def _trace_column(self, node: exp.Column, active: frozenset[str], role: Role) -> Iterator[Leaf]:
+    def _alias(self, name: str, active: frozenset[int]) -> "tuple[Scope, exp.Expression] | None":
+        """Return what an alias stands for and the scope whose it is; None within its own definition."""
+        if name not in self.aliases or id(self.aliases[name]) in active:
+            return None
+        scope = self
+        while name not in scope._own_aliases:
+            scope = scope.outer
+        return scope, scope.aliases[name]
+
+    def _trace_column(self, node: exp.Column, active: frozenset[int], role: Role) -> Iterator[Leaf]:
         qualifier, name = node.table, node.name
         if qualifier and qualifier not in self.sources:
-            if qualifier in self.aliases and qualifier not in active:
-                yield from self._trace_element(self.aliases[qualifier], name, active | {qualifier}, role)
+            if alias := self._alias(qualifier, active):
+                scope, whole = alias
+                yield from scope.trace_element(whole, name, active, role)
                 return
             dotted = f"{qualifier}.{name}"
-            name, qualifier = (dotted if self.source_of(dotted) else qualifier), ""
-        if not qualifier and name in self.aliases and name not in active:
-            yield from self.trace(self.aliases[name], active | {name}, role)
+            if not self.source_of(dotted):
+                yield from self.trace_element(exp.column(qualifier), name, active, role)
+                return
+            name, qualifier = dotted, ""
+        if not qualifier and (alias := self._alias(name, active)):
+            scope, whole = alias
+            yield from scope.trace(whole, active, role)
             return
         found = self.source_of(name, qualifier)
         if found is None:
@@ -391,19 +440,17 @@ class Scope:
         elif isinstance(found[1], str):
             yield Leaf(found[1], name, role)
         else:
-            for scope in found[1]:
-                if name in scope.outputs:
-                    yield from scope.trace(scope.outputs[name], frozenset({name}), role)
+            for scope, expression in outputs_named(found[1], name):
+                yield from scope.trace(expression, active, role)
 
-    def _trace_element(self, whole: exp.Expression, element: str, active: frozenset[str], role: Role) -> Iterator[Leaf]:
-        """One element of a tuple: of a dictionary's attributes or of a message's fields it is that one alone."""
-        if (
-            isinstance(whole, exp.Column)
-            and not whole.table
-            and whole.name in self.aliases
-            and whole.name not in active
-        ):
-            yield from self._trace_element(self.aliases[whole.name], element, active | {whole.name}, role)
+    def trace_element(
+        self, whole: exp.Expression, element: str, active: frozenset[int] = frozenset(), role: Role = "value"
+    ) -> Iterator[Leaf]:
+        """Yield what one element of a tuple, or of each tuple of an array, is made of; all where it is unknown."""
+        active |= {id(whole)}
+        if isinstance(whole, exp.Column) and not whole.table and (alias := self._alias(whole.name, active)):
+            scope, expression = alias
+            yield from scope.trace_element(expression, element, active, role)
             return
         if called := dictionary_call(whole):
             dictionary, attributes, key = called
@@ -413,10 +460,20 @@ class Scope:
                     yield from self.trace(part, active, "key")
                 return
         if function_name(whole).lower().startswith("jsonextract") and self._reads_message(arguments(whole)[0]):
-            names = _tuple_names(arguments(whole)[-1].name)
-            if element.isdigit() and int(element) <= len(names):
-                element = names[int(element) - 1]
-            yield Leaf(TOPIC, element, role)
+            yield Leaf(TOPIC, _element_name(_tuple_names(arguments(whole)[-1].name), element), role)
+            return
+        if parts := elements_of(whole, element):
+            for part in parts:
+                yield from self.trace(part, active, role)
+            return
+        found = self.source_of(whole.name, whole.table) if isinstance(whole, exp.Column) else None
+        if found and isinstance(found[1], list):
+            for scope, expression in outputs_named(found[1], whole.name):
+                yield from scope.trace_element(expression, element, active, role)
+            return
+        names = self.graph.element_names(found[1], whole.name) if found else []
+        if (name := _element_name(names, element)) in names:
+            yield Leaf(found[1], f"{whole.name}.{name}", role)
             return
         yield from self.trace(whole, active, role)
 
@@ -434,6 +491,33 @@ class Scope:
     def _reads_message(self, node: exp.Expression) -> bool:
         leaves = list(self.trace(node)) if isinstance(node, exp.Column) else []
         return len(leaves) == 1 and self.graph.is_message(leaves[0])
+
+
+def outputs_named(scopes: list[Scope], name: str) -> Iterator[tuple[Scope, exp.Expression]]:
+    """Yield what each SELECT of a UNION has for a column: they go by place, under the names of the first one."""
+    names = [one for one, _ in scopes[0].columns] if scopes else []
+    if name in names:
+        place = names.index(name)
+        for scope in scopes:
+            if place < len(scope.columns):
+                yield scope, scope.columns[place][1]
+
+
+def elements_of(whole: exp.Expression, element: str) -> list[exp.Expression]:
+    """Return one element, by name or number, of the tuples that an expression spells out; nothing for any other."""
+    if isinstance(whole, exp.Tuple):
+        parts = enumerate(whole.expressions, start=1)
+        return [part.unalias() for number, part in parts if element in (str(number), part.alias)]
+    if isinstance(whole, exp.Array):
+        return [part for one in whole.expressions for part in elements_of(one, element)]
+    if isinstance(whole, (exp.Explode, exp.Paren)) or _GATHERS.fullmatch(function_name(whole)):
+        return elements_of(next(whole.iter_expressions()), element)
+    return []
+
+
+def _element_name(names: list[str], element: str) -> str:
+    """Return the name of a tuple's element that may be said by its number."""
+    return names[int(element) - 1] if element.isdigit() and 0 < int(element) <= len(names) else element
 
 
 def _tuple_names(type_text: str) -> list[str]:
@@ -496,6 +580,18 @@ class Graph:
             return list(self.scopes(source)[0].outputs)
         return [*found.types, *(KAFKA_COLUMNS if virtual and found.is_kafka else ())]
 
+    def element_names(self, name: str, column: str) -> list[str]:
+        """Return the names within an object's column that is declared as a tuple or an array of tuples."""
+        return self.objects[name].elements.get(column, []) if name in self.objects else []
+
+    def leaves_of(self, name: str) -> list[Leaf]:
+        """Return the columns of an object, those of tuples element by element."""
+        return [
+            Leaf(name, part)
+            for column in self.columns_of(name)
+            for part in [f"{column}.{one}" for one in self.element_names(name, column)] or [column]
+        ]
+
     def type_of(self, leaf: Leaf) -> str:
         """Return the declared type of a table's or dictionary's column, ``""`` where no file declares it."""
         found = self.objects.get(leaf.object)
@@ -515,6 +611,20 @@ class Graph:
         named = {cte.alias for cte in found.query.find_all(exp.CTE)}
         tables = [node.name for node in found.query.find_all(exp.Table) if node.name and node.name not in named]
         return list(dict.fromkeys(tables))
+
+    def rows_of(self, name: str) -> list[str]:
+        """Return the objects whose rows a view or dictionary takes; those asked in a filter or for a value are none."""
+        if self.objects[name].kind == "dictionary":
+            return self.reads(name)
+        found: dict[str, None] = {}
+        waiting = list(self.scopes(name))
+        while waiting:
+            for source in waiting.pop(0).sources.values():
+                if isinstance(source, str):
+                    found[source] = None
+                else:
+                    waiting += source
+        return list(found)
 
     def trigger_of(self, name: str) -> str | None:
         """Return the table whose blocks a materialized view runs with: the leftmost one of its FROM."""
@@ -583,13 +693,15 @@ class Graph:
         if found.kind == "dictionary":
             source = found.dictionary_source
             return [Making(name, "", (Leaf(source, column),))] if source else []
+        views = [name] if found.query is not None and not found.definitions else self.writers_of(name)
+        whole, _, element = column.rpartition(".")
+        names = self.element_names(name, whole)
         makings = [
-            Making(
-                view, _plain(scope.outputs[column]), _unique(scope.trace(scope.outputs[column], frozenset({column})))
-            )
-            for view in ([name] if found.query is not None and not found.definitions else self.writers_of(name))
-            for scope in self.scopes(view)
-            if column in scope.outputs
+            _element_making(view, scope, expression, names, element)
+            if element in names
+            else Making(view, _plain(expression), _unique(scope.trace(expression)))
+            for view in views
+            for scope, expression in outputs_named(self.scopes(view), whole if element in names else column)
         ]
         if not makings and column in found.defaults:
             default = found.defaults[column]
@@ -629,6 +741,13 @@ class _Spelling(ClickHouse):
             exp.If: lambda self, one: self.func("if", one.this, one.args.get("true"), one.args.get("false")),
             exp.NEQ: lambda self, one: self.binary(one, "!="),
         }
+
+
+def _element_making(view: str, scope: Scope, whole: exp.Expression, names: list[str], element: str) -> Making:
+    # What a view writes goes into a tuple by place, whatever it calls the parts.
+    number = str(names.index(element) + 1)
+    spelled = [_plain(part) for part in elements_of(whole, number)] or [f"{_plain(whole)}.{element}"]
+    return Making(view, ", ".join(spelled), _unique(scope.trace_element(whole, number)))
 
 
 def _plain(node: exp.Expression) -> str:

@@ -41,7 +41,7 @@ class Checkout:
         self.path(name).write_text(text)
 
     def add_channel(self) -> None:
-        """Add a field of the message as a column, through every object on its way to the report."""
+        """Add a field of the message as a column, through every object on its way to a report of its own."""
         status = "    status          LowCardinality(String),\n"
         self.edit("transactions_parsed", (status, f"{status}    channel         LowCardinality(String),\n"))
         self.edit(
@@ -56,10 +56,22 @@ class Checkout:
             "transactions_to_repair",
             ("    t.status AS status,\n", "    t.status AS status,\n    t.channel AS channel,\n"),
         )
+        snapshot = "    merchant_snapshot_id UInt32,\n"
+        self.edit("merchant_slots", (snapshot, f"{snapshot}    channels Array(LowCardinality(String)),\n"))
+        payments = "    groupArray((currency"
         self.edit(
-            "report_merchant_by_day",
-            ("    status,\n", "    status,\n    channel,\n"),
-            ("status, rep", "status, channel, rep"),
+            "merchant_slots_mv",
+            (payments, f"    groupUniqArrayArray(used) AS channels,\n{payments}"),
+            (
+                "        count() AS transactions,\n",
+                "        groupUniqArray(channel) AS used,\n        count() AS transactions,\n",
+            ),
+        )
+        (self.root / "sql/4_report/report_channels_by_day.sql").write_text(
+            "CREATE VIEW report_channels_by_day AS\n"
+            "SELECT toDate(slot) AS day, arrayJoin(channels) AS channel, uniqExact(merchant_id) AS merchants\n"
+            "FROM merchant_slots FINAL\n"
+            "GROUP BY day, channel\n"
         )
 
     def new(self, name: str, engine: Settings | None = None) -> draft.Draft:

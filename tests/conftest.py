@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, chdir, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from devstack import kafka_broker, stack
@@ -18,6 +19,9 @@ from paystream import cli
 from paystream.settings import Settings
 
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true")
+# How long one example takes says nothing where three files share two cores.
+hypothesis.settings.register_profile("paystream", deadline=None)
+hypothesis.settings.load_profile("paystream")
 missing_kafka = functools.cache(kafka_broker.missing)
 
 

@@ -46,7 +46,7 @@ def ledgers(draw):
 
 
 @given(ledgers(), st.integers(0, 60), st.integers(0, 200), st.integers(1, 13))
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_union_of_blocks_is_what_counting_offsets_one_by_one_gives(ingest, blocks, start, end, at_once):
     start_again(ingest)
     if blocks:
@@ -74,7 +74,7 @@ def test_the_union_of_blocks_is_what_counting_offsets_one_by_one_gives(ingest, b
 
 
 @given(ledgers(), st.integers(0, 130))
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_how_far_the_blocks_before_an_offset_reach(ingest, blocks, first):
     start_again(ingest)
     write(ingest, [*blocks, (200, 299, 100)])
@@ -154,7 +154,7 @@ def test_the_block_that_was_read_first_of_those_that_touch_a_range(ingest):
 
 
 @given(st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_every_missing_offset_is_classified_once(data):
     """A log is made up offset by offset, some of it stored and some of it expired; the truth is known for each."""
     count = data.draw(st.integers(1, 30))

@@ -1,6 +1,7 @@
 """Lineage by experiment: a message is changed in one field, and what changes in the rows is what lineage says."""
 
 import json
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,9 +23,10 @@ MESSAGE = {
     "created_at": "2024-05-01T12:00:00Z",
     "updated_at": "2024-05-01T12:00:00Z",
 }
+OTHER_MERCHANT = 99
 OTHERWISE = {
     "transaction_id": "22222222-2222-4222-8222-222222222222",
-    "merchant_id": 2,
+    "merchant_id": OTHER_MERCHANT,
     "amount": "20.00",
     "currency": "GBP",
     "status": "settled",
@@ -33,10 +35,15 @@ OTHERWISE = {
 }
 
 
+MERCHANTS = {field: number for number, field in enumerate(MESSAGE, start=1)}
+"""One for each field that is changed, all alike, so that every change is seen in a row of its own."""
+
+
 @pytest.fixture(scope="module")
 def ingest(clickhouse_server: Settings) -> Iterator[Ingest]:
     with ingest_schema(clickhouse_server) as ingest:
-        ingest.load_merchants((1, "A", "DE", "5411"), (2, "B", "FR", "5412"))
+        alike = [(number, "A", "DE", "5411") for number in MERCHANTS.values()]
+        ingest.load_merchants(*alike, (OTHER_MERCHANT, "B", "FR", "5412"))
         ingest.load_rates(
             *(("EUR", f"2024-05-0{day}", f"1.{day}") for day in range(1, 8)),
             *(("GBP", f"2024-05-0{day}", f"2.{day}") for day in range(1, 8)),
@@ -44,27 +51,42 @@ def ingest(clickhouse_server: Settings) -> Iterator[Ingest]:
         yield ingest
 
 
-def stored(ingest: Ingest, table: str, message: dict[str, Any]) -> dict[str, Any]:
-    [offset] = ingest.deliver(json.dumps(message))
-    where = "" if table == "report_merchant_by_day" else f" WHERE kafka_offset = {offset}"
-    columns = ", ".join(f"`{name}`" for name in LINEAGE.graph.columns_of(table))
-    result = ingest.client.query(f"SELECT {columns} FROM {table}{where}")
-    [row] = result.result_rows
-    ingest.client.command("TRUNCATE TABLE transactions")
-    return dict(zip(result.column_names, row, strict=True))
+def stored(ingest: Ingest, table: str, messages: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """Deliver messages, one a merchant, and return the row of each merchant."""
+    for name in ("transactions", "merchant_slots", "merchant_days"):
+        ingest.client.command(f"TRUNCATE TABLE {name}")
+    ingest.deliver(*map(json.dumps, messages))
+    if table != "transactions":
+        ingest.complete_reports()
+    columns = LINEAGE.graph.columns_of(table)
+    found = ingest.rows(f"SELECT merchant_id, {', '.join(f'`{name}`' for name in columns)} FROM {table}")
+    assert len(found) == len(messages)
+    return {merchant: dict(zip(columns, row, strict=True)) for merchant, *row in found}
 
 
 @pytest.mark.parametrize("table", ["transactions", "report_merchant_by_day"])
 def test_what_changes_with_a_field_is_what_is_made_of_it(ingest: Ingest, table: str) -> None:
-    before = stored(ingest, table, MESSAGE)
-    for field, other in OTHERWISE.items():
-        after = stored(ingest, table, MESSAGE | {field: other})
-        changed = {f"{table}.{name}" for name in before if before[name] != after[name]}
-        made = {one for one in LINEAGE.after([f"topic.{field}"]) if one.startswith(f"{table}.")}
-        always = {one for one in made | changed if LINEAGE.summary(one).clocks or "kafka_" in one}
-        assert changed - always <= made, field
-        # What need not change with it: these say whether there is a rate and of when it is, and there is one each time.
-        constant = {"enrichment_status", "reporting_currency", "merchant_snapshot_id", "fx_snapshot_id", "fx_rate_date"}
-        constant |= {"transactions_without_rate", "transactions_with_provisional_rate"}
-        assert made - changed - always <= {f"{table}.{name}" for name in constant}, field
-        assert changed - always or table != "transactions", field
+    messages = {
+        field: MESSAGE | {"transaction_id": str(uuid.UUID(int=number)), "merchant_id": number}
+        for field, number in MERCHANTS.items()
+    }
+    before = stored(ingest, table, list(messages.values()))
+    again = stored(ingest, table, list(messages.values()))
+    after = stored(ingest, table, [message | {field: OTHERWISE[field]} for field, message in messages.items()])
+    # What differs although the message is the same says when and where it was read.
+    always = {name for number, row in before.items() for name in row if row[name] != again[number][name]}
+    assert always
+    for name in always:
+        assert LINEAGE.summary(f"{table}.{name}").clocks or "kafka_" in name
+    # What need not change with a field: these say whether there is a rate and of when it is; there is one each time.
+    constant = {"enrichment_status", "reporting_currency", "merchant_snapshot_id", "fx_snapshot_id", "fx_rate_date"}
+    constant |= {"transactions_without_rate", "transactions_with_provisional_rate"}
+    for field, number in MERCHANTS.items():
+        row, other = before[number], after[OTHER_MERCHANT if field == "merchant_id" else number]
+        changed = {name for name in row if row[name] != other[name]} - always
+        made = {
+            one.removeprefix(f"{table}.") for one in LINEAGE.after([f"topic.{field}"]) if one.startswith(f"{table}.")
+        }
+        assert changed <= made, field
+        assert made - changed - always <= constant, field
+        assert changed or table != "transactions", field

@@ -73,24 +73,26 @@ def test_files_that_say_the_same_give_no_version(checkout: Checkout, engine: Set
 def test_a_column_on_its_way_from_the_topic_to_the_report(checkout: Checkout, engine: Settings) -> None:
     checkout.add_channel()
     found = {one.name: one for one in check_files(checkout.versions, checkout.root, engine)}
-    changed = ["report_merchant_by_day", "transactions", "transactions_current", "transactions_mv"]
-    changed += ["transactions_parsed", "transactions_parsed_mv", "transactions_to_repair"]
+    changed = ["merchant_slots", "merchant_slots_mv", "report_channels_by_day", "transactions", "transactions_current"]
+    changed += ["transactions_mv", "transactions_parsed", "transactions_parsed_mv", "transactions_to_repair"]
     assert sorted(found) == changed
     assert found["transactions"].diff == ("+     `channel` LowCardinality(String),",)
 
     draft = checkout.new("add_channel", engine)
-    assert (draft.version, draft.unwritten) == ("0009_add_channel", 0)
+    assert (draft.version, draft.unwritten) == ("0010_add_channel", 0)
     assert beginnings(draft.statements) == [
         "CREATE OR REPLACE VIEW transactions_current AS",
+        "ALTER TABLE merchant_slots",
         "ALTER TABLE transactions",
         "ALTER TABLE transactions_parsed",
+        "CREATE VIEW report_channels_by_day AS",
         "CREATE OR REPLACE VIEW transactions_current AS",
         "CREATE OR REPLACE VIEW transactions_to_repair AS",
-        "CREATE OR REPLACE VIEW report_merchant_by_day AS",
+        "ALTER TABLE merchant_slots_mv MODIFY QUERY",
         "ALTER TABLE transactions_mv MODIFY QUERY",
         "ALTER TABLE transactions_parsed_mv MODIFY QUERY",
     ]
-    assert "ADD COLUMN channel LowCardinality(String) AFTER status" in draft.statements[1]
+    assert "ADD COLUMN channel LowCardinality(String) AFTER status" in draft.statements[2]
     assert check_files(checkout.versions, checkout.root) == []
     assert read_history(checkout.versions)[-1].irreversible() == []
 
@@ -194,7 +196,7 @@ def test_each_kind_of_change_has_its_statement(checkout: Checkout, engine: Setti
     checkout.edit(
         "fx_rates_history", ("    snapshot_id        UInt32", "    snapshot_id UInt64,\n    INDEX r rate TYPE minmax")
     )
-    checkout.edit("transactions", ("TYPE set(4)", "TYPE set(8)"))
+    checkout.edit("transactions", ("TYPE set(4)", "TYPE set(8)"))  # the first of two
     checkout.edit("merchants", ("    merchant_name String,", "    merchant_name LowCardinality(String),"))
     checkout.edit("merchants_dict", ("HASHED()", "HASHED_ARRAY()"))
     checkout.edit("dimension_snapshots", ("    source      String,\n", ""))
@@ -220,7 +222,7 @@ def test_each_kind_of_change_has_its_statement(checkout: Checkout, engine: Setti
         "SYSTEM RELOAD DICTIONARY merchants_dict;",
         "ALTER TABLE dimension_snapshots DROP COLUMN IF EXISTS source;",
         "ALTER TABLE transactions DROP INDEX IF EXISTS pending;",
-        "ALTER TABLE transactions ADD INDEX pending enrichment_status TYPE set(8) GRANULARITY 1;",
+        "ALTER TABLE transactions ADD INDEX pending enrichment_status TYPE set(8) GRANULARITY 1 FIRST;",
         "ALTER TABLE transactions MATERIALIZE INDEX pending;",
         "DROP TABLE IF EXISTS audits SYNC;",
         "CREATE TABLE transactions_queue",
@@ -228,14 +230,14 @@ def test_each_kind_of_change_has_its_statement(checkout: Checkout, engine: Setti
     # No ALTER changes the type of what a table is partitioned by: that is left to a person, and nothing is locked.
     assert draft.unwritten == 1
     assert "snapshot_id is UInt32 and becomes UInt64: a key is made of it" in draft.statements[3]
-    with pytest.raises(UsageError, match=r"'0009_much' is not in the lock file"):
+    with pytest.raises(UsageError, match=r"'0010_much' is not in the lock file"):
         read_history(checkout.versions)
     assert {one.name for one in check_files(checkout.versions, checkout.root, engine)} >= {
-        "0009_much",
+        "0010_much",
         "audits",
         "notes",
     }
-    with pytest.raises(UsageError, match=r"'0009_much' is not finished: step 4 has the mark"):
+    with pytest.raises(UsageError, match=r"'0010_much' is not finished: step 4 has the mark"):
         freeze(None, checkout.versions, checkout.root, engine)
 
     # Somebody decides otherwise and takes the step out: then it can be frozen.
@@ -244,10 +246,10 @@ def test_each_kind_of_change_has_its_statement(checkout: Checkout, engine: Setti
         (".sql", "SELECT throwIf(1, 'WRITE THIS STEP');"),
         (".rollback.sql", "SELECT 'WRITE THIS STEP: what takes it back';"),
     ):
-        path = checkout.versions / f"0009_much{suffix}"
+        path = checkout.versions / f"0010_much{suffix}"
         assert mark in path.read_text()
         path.write_text(path.read_text().replace(mark, "SELECT 'nothing';"))
-    assert freeze(None, checkout.versions, checkout.root, engine).locked == ("0009_much",)
+    assert freeze(None, checkout.versions, checkout.root, engine).locked == ("0010_much",)
     assert check_files(checkout.versions, checkout.root) == []
     version = read_history(checkout.versions)[-1]
     assert version.irreversible() == [
@@ -283,12 +285,12 @@ def test_a_kafka_table_and_its_view_that_change_together(checkout: Checkout, eng
 
 
 def test_a_file_that_the_engine_refuses_is_named(checkout: Checkout, engine: Settings) -> None:
-    checkout.edit("report_merchant_by_day", ("sum(t.amount)", "sum(t.amuont)"))
+    checkout.edit("report_merchant_by_day", ("sum(p.amount)", "sum(p.amuont)"))
     with pytest.raises(
         UsageError, match=r"SQL file 'sql/4_report/report_merchant_by_day\.sql' cannot be used: .*amuont"
     ):
         checkout.new("typo", engine)
-    assert len(list(checkout.versions.glob("0009*"))) == 0
+    assert len(list(checkout.versions.glob("0010*"))) == 0
 
 
 def test_drift_of_a_database_is_found_and_named(
@@ -378,15 +380,15 @@ def test_a_plan_is_what_up_runs(
         (2, "replaces the view quarantine_mv; ingest goes on, a block under way is written as before"),
         (3, "dimension_snapshots: drops column source: values of 3 rows gone for good; irreversible"),
     ]
-    with pytest.raises(UsageError, match=r"'0009_drop_source' would lose data in step 3: .*--allow-destructive"):
+    with pytest.raises(UsageError, match=r"'0010_drop_source' would lose data in step 3: .*--allow-destructive"):
         runner.up(database, checkout.versions)
     assert check_database(database) == []
     runner.up(database, checkout.versions, allow_destructive=True)
     assert check_database(database, checkout.versions) == []
     assert runner.plan(database, checkout.versions) == []
-    with pytest.raises(UsageError, match=r"'0009_drop_source' cannot be taken back as it was: the values of dimension"):
+    with pytest.raises(UsageError, match=r"'0010_drop_source' cannot be taken back as it was: the values of dimension"):
         runner.down(database, checkout.versions)
-    with pytest.raises(UsageError, match=r"Version '0009_drop_source' is applied, but not among the files"):
+    with pytest.raises(UsageError, match=r"Version '0010_drop_source' is applied, but not among the files"):
         runner.up(database)
     runner.down(database, checkout.versions, allow_destructive=True)
     assert check_database(database) == []

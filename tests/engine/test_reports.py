@@ -111,22 +111,10 @@ def test_reports_equal_the_batch_after_duplicates_late_states_restated_rates_and
 def compare_after_everything_is_computed_again(ingest: Ingest, found: list[batch.Payment]) -> None:
     before = ingest.value("SELECT count() FROM merchant_slots FINAL")
     ingest.client.command("TRUNCATE TABLE rollup_progress")
-    for view in (
-        "merchant_slots_mv",
-        "merchant_days_mv",
-        "volume_hours_mv",
-        "latency_minutes_mv",
-        "rollup_progress_mv",
-    ):
+    for view in (*batch.ROLLUPS, "rollup_progress_mv"):
         ingest.client.command(f"DETACH TABLE {view} SYNC")
     assert ingest.value("SELECT count() FROM rollup_state") == 0
-    for view in (
-        "merchant_slots_mv",
-        "merchant_days_mv",
-        "volume_hours_mv",
-        "latency_minutes_mv",
-        "rollup_progress_mv",
-    ):
+    for view in (*batch.ROLLUPS, "rollup_progress_mv"):
         ingest.client.command(f"ATTACH TABLE {view}")
     ingest.complete_reports()
     assert ingest.value("SELECT count() FROM merchant_slots FINAL") == before

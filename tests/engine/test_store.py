@@ -3,9 +3,7 @@
 import itertools
 import random
 import uuid
-from collections import Counter
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 
 import pytest
 from ingest import ingest_schema
@@ -98,67 +96,3 @@ def test_a_block_with_every_month_of_eight_years_is_taken(ingest):
         "SELECT count() FROM transactions_current WHERE transaction_id IN {ids:Array(UUID)}", ids=transaction_ids
     )
     assert found == len(months)
-
-
-def test_report_merchant_by_day_equals_a_recomputation_over_the_messages(ingest):
-    ingest.load_merchants((1, "Bakery", "DE", "5462"), (2, "Garage", "FR", "7538"), snapshot_id=4)
-    ingest.load_rates(("EUR", "2025-05-05", "1.123456789012"), ("USD", "2025-05-05", "1"), snapshot_id=9)
-    rates = {"EUR": Decimal("1.123456789012"), "USD": Decimal(1), "JPY": None}
-    dice = random.Random(5)
-    midnight = datetime(2025, 5, 6, tzinfo=UTC)
-    newest: dict[str, tuple] = {}
-    sent = []
-    for _ in range(300):
-        transaction_id = str(uuid.UUID(int=dice.getrandbits(128)))
-        merchant_id, currency = dice.choice([1, 2]), dice.choice(list(rates))
-        created = midnight + timedelta(microseconds=dice.randrange(-3_000_000, 3_000_000))
-        amount = Decimal(dice.randrange(1, 10**7)).scaleb(-4)
-        for step in range(dice.randrange(1, 4)):
-            status = ["authorized", "captured", "charged_back"][step]
-            sent.append(
-                message(
-                    transaction_id=transaction_id,
-                    merchant_id=merchant_id,
-                    amount=str(amount),
-                    currency=currency,
-                    status=status,
-                    created_at=rfc3339(created),
-                    updated_at=rfc3339(created + timedelta(seconds=step)),
-                )
-            )
-            newest[transaction_id] = (created.date(), merchant_id, currency, status, amount)
-    sent += dice.sample(sent, 100)
-    dice.shuffle(sent)
-    for start in range(0, len(sent), 97):
-        ingest.deliver(*sent[start : start + 97])
-
-    counts, amounts, reporting = Counter(), Counter(), {}
-    for day, merchant_id, currency, status, amount in newest.values():
-        key = (day, merchant_id, currency, status)
-        counts[key] += 1
-        amounts[key] += amount
-        rate = rates[currency]
-        if rate is not None:
-            cents = (amount * rate).quantize(Decimal("0.0001"), rounding="ROUND_HALF_UP")
-            reporting[key] = reporting.get(key, 0) + cents
-    expected = {
-        (*key, "" if key[2] == "JPY" else "USD"): (
-            {1: "Bakery", 2: "Garage"}[key[1]],
-            counts[key],
-            amounts[key],
-            reporting.get(key),
-            0 if key[2] != "JPY" else counts[key],
-            counts[key] if key[2] == "EUR" and key[0].day == 6 else 0,
-        )
-        for key in counts
-    }
-    found = {
-        row[:5]: row[5:]
-        for row in ingest.rows(
-            "SELECT day, merchant_id, currency, status, reporting_currency, merchant_name, transactions,"
-            " amount, amount_reporting,"
-            " transactions_without_rate, transactions_with_provisional_rate FROM report_merchant_by_day"
-            " WHERE day BETWEEN '2025-05-05' AND '2025-05-06'"
-        )
-    }
-    assert found == expected

@@ -211,7 +211,7 @@ def test_amounts_are_stored_to_the_last_decimal(ingest, text, quote, space):
     minutes=st.integers(-14 * 60, 14 * 60),
     quoted=st.booleans(),
 )
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_is_valid_is_stored_as_it_was_sent(ingest, whole, fraction, micros, minutes, quoted):
     text = f"{whole}{fraction}"
     if Decimal(text) == 0:
@@ -273,7 +273,7 @@ LIKELY_VALUES = st.one_of(
         max_size=30,
     )
 )
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_comes_nothing_stops_and_nothing_is_stored_as_something_it_was_not(ingest, messages):
     messages = [m for m in messages if m] or [b"x"]  # the Kafka engine hands over no row for an empty message
     for raw, reason in zip(messages, verdicts(ingest, *messages), strict=True):

@@ -42,7 +42,8 @@ def test_from_the_topic_s_field_to_the_report_s_column(ours):
         "topic.amount",
         "transactions_parsed.amount",
         "transactions.amount_reporting",
-        "transactions_current.amount_reporting",
+        "merchant_slots.payments.amount_reporting",
+        "merchant_days.payments.amount_reporting",
         "report_merchant_by_day.amount_reporting",
     ]
     assert [column for column in columns if column in way] == way
@@ -52,13 +53,22 @@ def test_from_the_topic_s_field_to_the_report_s_column(ours):
     assert made.by == "transactions_mv" and "round(amount * fx.1, 4)" in made.expression
     assert made.of == ("transactions_parsed.amount", "fx_rates_dict.rate")
     assert made.found_by == ("transactions_parsed.currency", "transactions_parsed.created_at")
+    assert {"topic.currency", "topic.created_at"} < set(columns)
+    # Each element of `payments` goes its own way, and how far the refreshes are is another column's matter.
+    parts = {column.rpartition(".")[2] for column in columns if ".payments" in column}
+    assert parts == {"amount_reporting", "reporting_currency"}
+    assert not [column for column in columns if column.startswith("rollup_") or "complete_until" in column]
 
 
 def test_every_step_comes_after_those_it_is_made_of(ours):
     seen = set()
+    in_circles = set()
     for step in ours.before(ours.steps):
-        assert {*step.of, *step.found_by} <= seen | {step.column}, step
+        for part in {*step.of, *step.found_by} - seen - {step.column}:
+            assert step.column in {one.column for one in ours.before([part])}, f"{part} comes after {step}"
+            in_circles.add(step.column.rpartition(".")[2])
         seen.add(step.column)
+    assert in_circles <= {"began_at", "complete_until", "view"}
     assert not [step for step in ours.before(ours.steps) if "?" in step.column], "a name that no source has"
 
 
@@ -73,7 +83,14 @@ def test_every_field_of_the_contract_reaches_the_report_or_the_table(ours):
     ("column", "fields", "dictionaries", "found_by"),
     [
         ("report_merchant_by_day.day", ["created_at"], [], []),
-        ("report_merchant_by_day.merchant_name", [], ["merchants_dict.merchant_name"], ["merchant_id"]),
+        ("report_merchant_by_day.amount", ["(whole message)", "amount"], [], []),
+        ("report_volume_by_hour.category_code", [], ["merchants_dict.category_code"], ["merchant_id"]),
+        (
+            "report_merchant_by_day.merchant_name",
+            [],
+            ["merchants_dict.merchant_name", "merchants_dict.snapshot_id"],  # the newest of a day is taken
+            ["merchant_id"],
+        ),
         ("transactions.fx_rate", [], ["fx_rates_dict.rate"], ["created_at", "currency"]),
         ("quarantine.raw_message", ["(whole message)"], [], []),
         ("quarantine.kafka_offset", ["(offset)"], [], []),
@@ -90,7 +107,13 @@ def test_what_a_column_comes_from(ours, column, fields, dictionaries, found_by):
 def test_clocks_and_tables_are_named(ours):
     assert ours.summary("transactions.ingested_at").clocks == ("now64()",)
     assert ours.summary("transactions.enriched_at").clocks == ("now64()",)
-    assert ours.summary("report_merchant_by_day.merchant_name").tables == ("merchants.merchant_name",)
+    assert set(ours.summary("report_merchant_by_day.merchant_name").tables) == {
+        "merchants.merchant_name",
+        "merchants.snapshot_id",
+    }
+    # How far it is: by the engine's own word of its refreshes, and by the clock.
+    far = ours.summary("report_merchant_by_day.complete_until")
+    assert (far.fields, far.tables, far.clocks) == ((), ("view_refreshes.last_success_time",), ("now64()",))
 
 
 def test_the_ways_of_clickhouse_to_name_things(lineage_of):
@@ -111,10 +134,14 @@ def test_the_ways_of_clickhouse_to_name_things(lineage_of):
     assert made_of("stored.a") == {"queue.a"}  # the WITH's b, not the column
     assert made_of("stored.b") == {"queue.b"}  # the column, since it is qualified
     assert made_of("stored.d") == {"queue.a"}  # an alias of the same SELECT
-    assert made_of("stored.e") == {"queue.t"}
+    assert made_of("stored.e") == {"queue.t.x"}
     assert made_of("stored.f") == {"queue.b"}
-    assert made_of("queue.t") == {"topic.t"}
-    assert made_of("both.a") == {"stored.a"}  # columns of a UNION go by the first one's names
+    assert made_of("queue.t.x") == {"topic.t.x"}
+    assert made_of("both.a") == {
+        "stored.a",
+        "stored.c",
+    }  # columns of a UNION go by place and have the first one's names
+    assert not [column for column in found.steps if column in ("both.c", "both.d")]
     assert list(column for column in found.steps if column.startswith("starred.")) == [
         *(f"starred.{name}" for name in "bcdef"),
         "starred.twice",
@@ -122,8 +149,66 @@ def test_the_ways_of_clickhouse_to_name_things(lineage_of):
     assert made_of("starred.twice") == {"stored.a"}
 
 
+def test_elements_of_tuples_are_followed_each_by_itself(lineage_of):
+    found = lineage_of(
+        source="CREATE TABLE source (a UInt8, b UInt8, c UInt8) ENGINE = Null",
+        pairs="CREATE TABLE pairs (k UInt8, p Array(Tuple(first UInt8, second UInt8)), one Tuple(UInt8, UInt8))"
+        " ENGINE = MergeTree ORDER BY k",
+        pairs_mv="CREATE MATERIALIZED VIEW pairs_mv TO pairs AS"
+        " SELECT c AS k, groupArrayIf((a + 1, sum_b), c > 0) AS p, (a, b) AS one"
+        " FROM (SELECT a, c, sum(b) AS sum_b, b FROM source GROUP BY a, b, c)",
+        copied="CREATE TABLE copied (p Array(Tuple(x UInt8, y UInt8)), q Array(Tuple(x UInt8, y UInt8))) ENGINE = Null",
+        copied_mv="CREATE MATERIALIZED VIEW copied_mv TO copied AS SELECT p, arraySort(p) AS q FROM pairs",
+        joined="CREATE VIEW joined AS SELECT e.second AS named, e.1 AS numbered, p.first AS inner, one.1 AS unnamed,"
+        " said.2 AS unfolded FROM (SELECT *, arrayJoin([(1, k), (2, 3)]) AS said FROM pairs) ARRAY JOIN p AS e",
+    )
+
+    def made_of(column: str) -> set[str]:
+        return {part for step in found.steps[column] for part in step.of}
+
+    assert made_of("pairs.p.first") == {"source.a"}
+    assert made_of("pairs.p.second") == {"source.b"}
+    assert [step.expression for step in found.steps["pairs.p.first"]] == ["a + 1"]
+    assert made_of("pairs.one") == {"source.a", "source.b"}
+    assert made_of("copied.p.y") == {"pairs.p.second"}  # by place, as the engine writes it
+    assert made_of("copied.q.y") == {"pairs.p"}  # what a function makes of it is not known
+    assert made_of("pairs.p") == {"source.a", "source.b", "source.c"}
+    assert made_of("joined.named") == {"pairs.p.second"}
+    assert made_of("joined.numbered") == made_of("joined.inner") == {"pairs.p.first"}
+    assert made_of("joined.unnamed") == {"pairs.one"}
+    assert made_of("joined.unfolded") == {"pairs.k"}
+    assert found.columns_named("pairs.p") == ["pairs.p"]
+    assert found.columns_named("copied.p") == ["copied.p.x", "copied.p.y"]
+
+
+def test_a_column_that_is_made_of_itself_is_said_once(lineage_of):
+    found = lineage_of(
+        source="CREATE TABLE source (a UInt8, at DateTime) ENGINE = Null",
+        state="CREATE VIEW state AS WITH (SELECT max(at) FROM system.asynchronous_loader) AS at"
+        " SELECT greatest(max(until), at) AS until FROM summed",
+        summed="CREATE TABLE summed (a UInt8, until DateTime) ENGINE = MergeTree ORDER BY a",
+        summed_mv="CREATE MATERIALIZED VIEW summed_mv REFRESH EVERY 1 MINUTE APPEND TO summed AS"
+        " WITH (SELECT max(until) FROM state) AS since, (SELECT max(at) FROM source WHERE at > since) AS until"
+        " SELECT sum(a) AS a, greatest(since, until) AS until FROM source WHERE at > since AND at <= until",
+    )
+    steps = found.before(["summed.until"])
+    made = {step.column: step.of for step in steps}
+    assert len(steps) == len(made)
+    assert made == {
+        "asynchronous_loader.at": (),
+        "source.at": (),
+        "state.until": ("summed.until", "asynchronous_loader.at"),
+        "summed.until": ("state.until", "source.at"),
+    }
+    assert found.after(["summed.until"]) == ["state.until"]
+    assert set(found.summary("summed.until").tables) == {"source.at", "asynchronous_loader.at"}
+    assert [step.column for step in found.before(["summed.a"])] == ["source.a", "summed.a"]
+
+
 def test_a_bare_name_means_every_column_that_has_it(ours):
-    assert ours.columns_named("amount") == [column for column in ours.steps if column.split(".", 1)[1] == "amount"]
+    assert ours.columns_named("amount") == [column for column in ours.steps if column.rsplit(".", 1)[1] == "amount"]
+    assert "merchant_slots.payments.amount" in ours.columns_named("amount")
+    assert "merchant_slots.payments.amount" in ours.columns_named("merchant_slots.payments")
     assert ours.columns_named("transactions.amount") == ["transactions.amount"]
 
 
@@ -138,8 +223,9 @@ def test_a_bare_name_means_every_column_that_has_it(ours):
     ],
 )
 def test_a_column_that_is_not_there(ours, name, near):
-    if name == "transactions":  # a column of the report
-        assert ours.columns_named(name) == ["report_merchant_by_day.transactions"]
+    if name == "transactions":  # a column of reports, not the table
+        assert "report_merchant_by_day.transactions" in ours.columns_named(name)
+        assert all(column.endswith(".transactions") for column in ours.columns_named(name))
         return
     with pytest.raises(UsageError) as caught:
         ours.columns_named(name)
@@ -157,7 +243,7 @@ def test_the_picture_of_the_readme_is_the_command_s(tmp_path, paystream_here):
 def test_pictures_declare_what_they_connect(ours):
     for drawn in (picture(ours.graph), picture_of(ours, ["report_merchant_by_day.amount_reporting"])):
         lines = [line.strip() for line in drawn.splitlines()]
-        assert lines[0] == "flowchart LR"
+        assert lines[0] in ("flowchart TB", "flowchart LR")
         edges = [re.fullmatch(r"(\w+) (?:-->|-\. \w+ \.->) (\w+)", line) for line in lines[1:]]
         declared = {re.match(r"\w+", line)[0] for line, edge in zip(lines[1:], edges, strict=True) if not edge}
         assert any(edges)
@@ -165,6 +251,10 @@ def test_pictures_declare_what_they_connect(ours):
             assert {edge[1], edge[2]} <= declared, edge[0]
     for name in ours.graph.ingest_views:
         assert f"--> {name}" in picture(ours.graph)
+    # Every report is in a box, and none of what only says how far the roll-ups have come.
+    reports = [name for name in ours.graph.objects if name.startswith("report_") and name != "report_freshness"]
+    assert [name for name in reports if not re.search(rf'["<>/]{name}<br/>', picture(ours.graph))] == []
+    assert not re.search(r"rollup_|freshness|view_refreshes", picture(ours.graph))
 
 
 def test_the_command(tmp_path, paystream_here):
@@ -173,9 +263,11 @@ def test_the_command(tmp_path, paystream_here):
     code, out, err = paystream_here(settings, "migrate", "lineage", "report_merchant_by_day.day")
     assert (code, err) == (0, [])
     assert out.splitlines()[0].startswith("migrate_lineage_step column=topic.created_at ")
-    assert out.splitlines()[-1] == (
-        "migrate_lineage_step column=report_merchant_by_day.day by=report_merchant_by_day expression=toDate(created_at)"
-        " of=transactions_current.created_at found_by=none clocks=none"
+    assert out.splitlines()[-1] == "migrate_lineage_use column=report_settlement_by_day.day"
+    [made] = [line for line in out.splitlines() if " column=report_merchant_by_day.day " in line]
+    assert made == (
+        "migrate_lineage_step column=report_merchant_by_day.day by=report_merchant_by_day expression=day"
+        " of=merchant_days.day,merchant_slots.slot found_by=none clocks=none"
     )
 
     code, out, err = paystream_here(settings, "migrate", "lineage", "topic.status", "--json")
@@ -185,7 +277,7 @@ def test_the_command(tmp_path, paystream_here):
 
     code, out, err = paystream_here(settings, "migrate", "lineage")
     assert (code, err) == (0, [])
-    assert "migrate_lineage column=report_merchant_by_day.day fields=topic.created_at dictionaries=none" in out
+    assert "migrate_lineage column=report_settlement_by_day.day fields=topic.created_at dictionaries=none" in out
 
     for arguments, message in [
         (["nothing_such"], "error: Column 'nothing_such' is in no file"),

@@ -167,7 +167,13 @@ BREAKS = {
             "payments": PAYMENTS.replace("ORDER BY id", "PARTITION BY toYYYYMM(at) ORDER BY id"),
             "payments_mv": view("WITH now64(3) AS stored " + selecting(at="stored")),
         },
-        {"payments": PAYMENTS, "payments_mv": view(selecting(at="now64(3)"))},
+        {
+            "payments": PAYMENTS,
+            "payments_mv": view(selecting(at="now64(3)")),
+            "totals": "CREATE TABLE totals (at DateTime, n UInt64) ENGINE = ReplacingMergeTree ORDER BY at",
+            "totals_mv": "CREATE MATERIALIZED VIEW totals_mv REFRESH EVERY 1 HOUR APPEND TO totals AS"
+            " SELECT now() AS at, count() AS n FROM payments",
+        },
     ),
     "a clock by default": (
         "unstable-key",
