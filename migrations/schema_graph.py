@@ -510,7 +510,8 @@ def elements_of(whole: exp.Expression, element: str) -> list[exp.Expression]:
         return [part.unalias() for number, part in parts if element in (str(number), part.alias)]
     if isinstance(whole, exp.Array):
         return [part for one in whole.expressions for part in elements_of(one, element)]
-    if isinstance(whole, (exp.Explode, exp.Paren)) or _GATHERS.fullmatch(function_name(whole)):
+    wrapped = isinstance(whole, exp.Explode | exp.Paren | exp.Cast | exp.CastToStrType)
+    if wrapped or _GATHERS.fullmatch(function_name(whole)):
         return elements_of(next(whole.iter_expressions()), element)
     return []
 
@@ -581,8 +582,15 @@ class Graph:
         return [*found.types, *(KAFKA_COLUMNS if virtual and found.is_kafka else ())]
 
     def element_names(self, name: str, column: str) -> list[str]:
-        """Return the names within an object's column that is declared as a tuple or an array of tuples."""
-        return self.objects[name].elements.get(column, []) if name in self.objects else []
+        """Return the names within a column of tuples, or arrays of them: declared, or as a view takes it over."""
+        found = self.objects.get(name)
+        if found is None or found.query is None or found.definitions:
+            return found.elements.get(column, []) if found else []
+        for scope, expression in outputs_named(self.scopes(name), column):
+            source = scope.source_of(expression.name, expression.table) if isinstance(expression, exp.Column) else None
+            if source and isinstance(source[1], str) and (names := self.element_names(source[1], expression.name)):
+                return names
+        return []
 
     def leaves_of(self, name: str) -> list[Leaf]:
         """Return the columns of an object, those of tuples element by element."""

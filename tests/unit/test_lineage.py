@@ -260,15 +260,16 @@ def test_pictures_declare_what_they_connect(ours):
 def test_the_command(tmp_path, paystream_here):
     settings = Settings(_env_file=None, home=tmp_path / "home")
 
-    code, out, err = paystream_here(settings, "migrate", "lineage", "report_merchant_by_day.day")
+    code, out, err = paystream_here(settings, "migrate", "lineage", "merchant_days_current.day")
     assert (code, err) == (0, [])
     assert out.splitlines()[0].startswith("migrate_lineage_step column=topic.created_at ")
     assert out.splitlines()[-1] == "migrate_lineage_use column=report_settlement_by_day.day"
-    [made] = [line for line in out.splitlines() if " column=report_merchant_by_day.day " in line]
-    assert made == (
-        "migrate_lineage_step column=report_merchant_by_day.day by=report_merchant_by_day expression=day"
-        " of=merchant_days.day,merchant_slots.slot found_by=none clocks=none"
-    )
+    made = [line for line in out.splitlines() if " column=merchant_days_current.day " in line]
+    assert made == [
+        "migrate_lineage_step column=merchant_days_current.day by=merchant_days_current expression=day"
+        f" of={source} found_by=none clocks=none"
+        for source in ("merchant_days.day", "merchant_slots.slot")
+    ]
 
     code, out, err = paystream_here(settings, "migrate", "lineage", "topic.status", "--json")
     document = json.loads(out)
