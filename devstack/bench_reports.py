@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
+from clickhouse_connect.driver.client import Client
 
 from devstack import stack
 from loadtest.fault_run import prepare
@@ -29,6 +30,7 @@ RATE = 5_000
 WINDOW_S = 60
 DAYS = 30
 TRIES = 3
+FILL_ROWS = 10_000_000
 VIEWS = ("merchant_slots_mv", "merchant_days_mv", "volume_hours_mv", "latency_minutes_mv", "rollup_progress_mv")
 
 FILL = """
@@ -91,11 +93,16 @@ def _measure(settings: Settings, stored: int, rows: int) -> None:
     _upkeep(settings, rows)
 
 
-def _fill(client, rows: int, until: datetime, span: timedelta, seed: int) -> None:
-    if rows <= 0:
-        return
-    parameters = {"rows": rows, "until": until, "span_ms": int(span.total_seconds() * 1000), "seed": seed % 2**32}
-    client.command(FILL, parameters=parameters, settings={"max_insert_threads": 1, "max_threads": 1})
+def _fill(client: Client, rows: int, until: datetime, span: timedelta, seed: int) -> None:
+    # A part at a time, each within a request's time limit and all over the same span.
+    for done in range(0, rows, FILL_ROWS):
+        parameters = {
+            "rows": min(FILL_ROWS, rows - done),
+            "until": until,
+            "span_ms": int(span.total_seconds() * 1000),
+            "seed": (seed + done) % 2**32,
+        }
+        client.command(FILL, parameters=parameters, settings={"max_insert_threads": 1, "max_threads": 1})
 
 
 def _ask(settings: Settings, rows: int) -> None:

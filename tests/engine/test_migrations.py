@@ -40,6 +40,7 @@ ROLLUPS = {
     "latency_minutes",
     "latency_minutes_mv",
     "merchant_days",
+    "merchant_days_current",
     "merchant_days_mv",
     "merchant_slots",
     "merchant_slots_mv",
