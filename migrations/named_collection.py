@@ -26,7 +26,7 @@ DICTIONARIES = "paystream_dictionaries"
 # that has a named collection.
 _CLIENT = {
     # The broker gathers what comes in for so long, or until there is so much. Answering each few messages, as with the
-    # default of one byte, takes a third more of its processor and no time off the latency, which the block's interval is.
+    # default of one byte, takes a third more of its processor and no time off the latency.
     "kafka.fetch_wait_max_ms": "20",
     "kafka.fetch_min_bytes": "200000",
     # After a crash the next consumer gets the partitions only when the session ends; the default is 45 s.
