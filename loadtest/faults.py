@@ -156,8 +156,8 @@ class Scene:
         self._looked_at = now
 
     def is_reading(self) -> bool:
-        """Return whether a block was stored within the last second."""
-        [[reading]] = self.rows("SELECT max(read_at) > now64(3) - INTERVAL 1 SECOND FROM ingest_ledger")
+        """Return whether a block was stored within three seconds: half of what a group waits for a killed member."""
+        [[reading]] = self.rows("SELECT max(read_at) > now64(3) - INTERVAL 3 SECOND FROM ingest_ledger")
         return bool(reading)
 
     def wait_stored(self, longest_s: float) -> None:
