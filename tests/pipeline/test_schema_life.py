@@ -92,7 +92,7 @@ def engine() -> Iterator[Settings]:
         yield settings
 
 
-@pytest.mark.timeout(300)  # it waits for a refresh by its schedule
+@pytest.mark.timeout(600)  # it waits for a refresh by its schedule, and tries six versions out in an engine
 def test_the_life_of_a_schema(stack: Settings, engine: Settings, tmp_path: Path) -> None:
     checkout = Checkout.copied(tmp_path / "checkout")
     folder = checkout.versions
