@@ -23,7 +23,7 @@ from devstack import stack
 from loadtest.messages import Plan
 from loadtest.probe import Probe
 from migrations import runner
-from paystream.clickhouse import CORRUPTED_DATA, connect, is_code
+from paystream.clickhouse import CANNOT_READ_ALL_DATA, CORRUPTED_DATA, connect, is_code
 from paystream.errors import CheckFailed
 from paystream.kafka import client_config, existing_partitions
 from paystream.settings import Settings
@@ -409,23 +409,31 @@ POISONED_S = 10
 # The disk
 
 
+# Each reads whole what a merge wrote, the ledger's skip index by its condition.
+_READ_ALL = {
+    "transactions": "SELECT count() FROM transactions WHERE NOT ignore(*)",
+    "ingest_ledger": "SELECT count() FROM ingest_ledger WHERE read_at > toDateTime64(0, 3) AND NOT ignore(*)",
+}
+
+
 def reload_if_unreadable(client: Client) -> bool:
-    """Load `transactions` anew where a merge cut short by a full disk left a part that nobody can read.
+    """Load a table anew where a merge cut short by a full disk left a part, or its index, that nobody can read.
 
     The engine then sets that part aside and takes the ones that it was made of, which it keeps for eight minutes.
     Return whether that was so.
     """
-    everything = "SELECT count() FROM transactions WHERE NOT ignore(*)"
-    try:
-        client.query(everything)
-    except ClickHouseError as error:
-        if not is_code(error, CORRUPTED_DATA):
-            raise
-        client.command("DETACH TABLE transactions SYNC")
-        client.command("ATTACH TABLE transactions")
-        client.query(everything)
-        return True
-    return False
+    reloaded = False
+    for table, everything in _READ_ALL.items():
+        try:
+            client.query(everything)
+        except ClickHouseError as error:
+            if not is_code(error, CORRUPTED_DATA) and not is_code(error, CANNOT_READ_ALL_DATA):
+                raise
+            client.command(f"DETACH TABLE {table} SYNC")
+            client.command(f"ATTACH TABLE {table}")
+            client.query(everything)
+            reloaded = True
+    return reloaded
 
 
 def disk_full(scene: Scene) -> str:

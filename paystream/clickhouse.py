@@ -17,6 +17,7 @@ logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())
 logging.getLogger("urllib3").addHandler(logging.NullHandler())
 
 ACCESS_DENIED = 497
+CANNOT_READ_ALL_DATA = 33
 CORRUPTED_DATA = 246
 UNKNOWN_IDENTIFIER = 47
 UNKNOWN_DATABASE = 81

@@ -5,6 +5,7 @@ It shares nothing with the pipeline but the meaning of the message. Money is exa
 
 import json
 import time
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -63,11 +64,14 @@ def payments(
         if known is None or _moment(state["updated_at"]) > _moment(known["updated_at"]):
             newest[state["transaction_id"]] = state
     found = []
+    quoted = {currency: sorted(days) for currency, days in quotes.items()}
     for state in newest.values():
         created_at, amount = _moment(state["created_at"]), Decimal(state["amount"])
         merchant = merchants.get(state["merchant_id"])
         days = quotes.get(state["currency"], {})
-        quoted_on = max((day for day in days if day <= created_at.date()), default=None)
+        up_to = quoted.get(state["currency"], [])
+        place = bisect_right(up_to, created_at.date())
+        quoted_on = up_to[place - 1] if place else None
         reporting = None
         if quoted_on is not None:
             reporting = (amount * days[quoted_on]).quantize(Decimal("0.0001"), rounding=ROUND_HALF_UP)
@@ -75,7 +79,7 @@ def payments(
             enrichment = "merchant_pending"
         elif quoted_on is None:
             enrichment = "fx_pending"
-        elif quoted_on < created_at.date() and quoted_on == max(days):
+        elif quoted_on < created_at.date() and quoted_on == up_to[-1]:
             enrichment = "fx_provisional"
         else:
             enrichment = "ok"

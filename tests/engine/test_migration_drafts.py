@@ -335,7 +335,7 @@ def test_a_database_named_by_a_word_of_sql_has_not_drifted(database: Settings) -
     try:
         assert check_database(settings) == []
     finally:
-        runner.down(settings, everything=True)
+        runner.down(settings, everything=True, allow_destructive=True)
 
 
 def test_a_scratch_engine_ends_with_a_process_that_is_killed(tmp_path: Path) -> None:
