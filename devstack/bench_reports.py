@@ -77,20 +77,22 @@ def main(millions: list[int]) -> None:
 
 def _measure(settings: Settings, stored: int, rows: int) -> None:
     with connect(settings) as client:
-        now = datetime.now(UTC)
-        slot = now.replace(minute=now.minute // 30 * 30, second=0, microsecond=0)
         for view in VIEWS:
             client.command(f"SYSTEM STOP VIEW {view}")
-        _fill(client, rows - stored, slot, timedelta(days=DAYS), rows)
+        _fill(client, rows - stored, _slot(datetime.now(UTC)), timedelta(days=DAYS), rows)
         done = rebuild(settings)
         print_fields("rebuild", {"rows": rows, "read": done.rows, "seconds": f"{done.seconds:.0f}"})
         now = datetime.now(UTC)
-        slot = now.replace(minute=now.minute // 30 * 30, second=0, microsecond=0)
+        slot = _slot(now)
         _fill(client, int((now - slot).total_seconds() * RATE), now, now - slot, rows + 1)
         for view in VIEWS:
             client.command(f"SYSTEM START VIEW {view}")
     _ask(settings, rows)
     _upkeep(settings, rows)
+
+
+def _slot(moment: datetime) -> datetime:
+    return moment.replace(minute=moment.minute // 30 * 30, second=0, microsecond=0)
 
 
 def _fill(client: Client, rows: int, until: datetime, span: timedelta, seed: int) -> None:

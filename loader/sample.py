@@ -2,9 +2,7 @@
 
 import csv
 import io
-import os
 import random
-from contextlib import suppress
 from importlib.resources import files
 from itertools import accumulate
 from pathlib import Path
@@ -13,6 +11,7 @@ import iso18245
 
 from loader.merchants import COLUMNS, COUNTRIES
 from paystream.errors import UsageError
+from paystream.files import whole_file
 
 # How often a country occurs among 1,000 merchants or so, and what its companies' names end in; the others share a rest.
 _COUNTRIES = {
@@ -172,13 +171,10 @@ def _name(chance: random.Random, trade: str, suffix: str) -> str:
 
 
 def _write(path: Path, data: bytes) -> int:
-    partial = path.parent / f".{path.name}.{os.getpid()}"
     try:
-        partial.write_bytes(data)
-        partial.replace(path)
+        with whole_file(path) as file:
+            file.write(data)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
         cause = (error.strerror or str(error)).lower()
         raise UsageError(f"Sample file '{path}': {cause}. Name a file that can be written with --to.") from None
     return len(data)

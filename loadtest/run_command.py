@@ -1,7 +1,6 @@
 """``paystream loadtest run``."""
 
 import math
-import os
 import sys
 import tempfile
 import time
@@ -25,6 +24,7 @@ from loadtest.run import Progress, Result
 from loadtest.run import run as run_workload
 from loadtest.workload import Workload, load
 from paystream.errors import PaystreamError, UsageError
+from paystream.files import whole_file
 from paystream.output import console, errors, is_terminal, print_fields
 from paystream.settings import load_settings
 
@@ -184,12 +184,8 @@ def _put(path: Path, content: bytes) -> None:
     if path.exists() and not path.is_file():
         path.write_bytes(content)
         return
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_bytes(content)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        file.write(content)
 
 
 def _keep(content: bytes) -> str:

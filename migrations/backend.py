@@ -262,9 +262,8 @@ class ClickHouseBackend(DatabaseBackend):
         try:
             yield
         finally:
-            with suppress(
-                OperationalError
-            ):  # a server that is lost keeps the lock; the error that is under way says so
+            # A server that is lost keeps the lock; the error that is under way says so.
+            with suppress(OperationalError):
                 if self._lock_identity() == mine:  # somebody may have broken it, and somebody else taken it since
                     self.break_lock()
 

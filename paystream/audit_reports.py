@@ -4,11 +4,10 @@ import random
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any
 
 from clickhouse_connect.driver.client import Client
 
-from paystream.reports import open_reports
+from paystream.reports import open_reports, stored_days
 from paystream.settings import Settings
 
 RECENT = 4
@@ -50,7 +49,6 @@ LIMIT {SHOWN}
 SETTINGS do_not_merge_across_partitions_select_final = 1
 """
 
-_SINCE = "(SELECT ifNull(max(settled_until), toDateTime64(0, 3)) FROM rollup_state WHERE view = '{view}')"
 _CHANGED_SLOTS = """
     SELECT {bucket}, {merchant} FROM merchant_slots
     WHERE toDate(slot) IN {days}
@@ -76,7 +74,9 @@ _LEVELS = {
         "unsettled": f"""
             SELECT {_SLOT}, merchant_id FROM transactions
             WHERE toDate(created_at) IN {_DAYS} AND {_SLOT} IN {_BUCKETS}
-                AND enriched_at > {_SINCE.format(view="merchant_slots_mv")}
+                AND enriched_at > (
+                    SELECT ifNull(max(settled_until), toDateTime64(0, 3)) FROM rollup_state
+                    WHERE view = 'merchant_slots_mv')
         """,
     },
     "merchant_days": {
@@ -159,7 +159,7 @@ class ReportAudit:
         return "drift" if self.differences else "equal"
 
 
-def audit_reports(settings: Settings, older: int, seed: int | None = None) -> ReportAudit:
+def audit_reports(settings: Settings, older: int) -> ReportAudit:
     """Compare the newest half hours, and ``older`` ones that chance chooses, with the payments; and sums with parts.
 
     Each half hour costs a look at its day's transactions.
@@ -168,9 +168,8 @@ def audit_reports(settings: Settings, older: int, seed: int | None = None) -> Re
         UsageError: the schema is older, or does not exist.
         ServiceUnavailable: ClickHouse cannot be reached, or was lost on the way.
     """
-    chance = random.Random(seed)
     with open_reports(settings) as client:
-        slots = _choose(client, older, chance)
+        slots = _choose(client, older)
         days = sorted({slot.date() for slot in slots})
         state = dict(client.query("SELECT view, complete_until FROM rollup_state", tz_mode="aware").result_rows)
         [[first_open_day]] = client.query(
@@ -185,15 +184,14 @@ def audit_reports(settings: Settings, older: int, seed: int | None = None) -> Re
     return ReportAudit(slots, days, total, examples[:SHOWN], state.get("merchant_slots_mv"))
 
 
-def _choose(client: Client, older: int, chance: random.Random) -> list[datetime]:
+def _choose(client: Client, older: int) -> list[datetime]:
     # Those of transactions, so that a bucket that the roll-up lacks altogether is found too.
-    days = [day for (day,) in client.query("SELECT DISTINCT toDate(created_at) AS day FROM transactions").result_rows]
+    days = stored_days(client)
     if not days:
         return []
-    newest = _slots(client, sorted(days)[-2:])[-RECENT:]
-    chosen: set[Any] = set(newest)
-    for day in chance.choices(days, k=older):
-        chosen.add(chance.choice(_slots(client, [day])))
+    chosen = set(_slots(client, days[-2:])[-RECENT:])
+    for day in random.choices(days, k=older):
+        chosen.add(random.choice(_slots(client, [day])))
     return sorted(chosen)
 
 

@@ -1,7 +1,6 @@
 """The reports of ``sql/4_report``, asked for a time and written as rows, CSV or Parquet."""
 
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from clickhouse_connect.driver.client import Client
 
 from loader.schema import connected
 from paystream.errors import CheckFailed, PaystreamError, UsageError
+from paystream.files import whole_file
 from paystream.settings import Settings
 
 WAIT_LIMIT_S = 180
@@ -185,8 +185,7 @@ def check(client: Client, asked: Asked) -> None:
         UsageError: a day that has not begun, or a merchant that neither the dimension nor a payment knows.
     """
     today = datetime.now(UTC).date()
-    if asked.first > asked.last:
-        raise UsageError(f"Days '{asked.first}' to '{asked.last}': the first is after the last. Exchange them.")
+    refuse_disorder(asked.first, asked.last)
     if asked.first > today:
         raise UsageError(
             f"Day '{asked.first}': it has not begun; days are UTC, and today is {today}. Ask for an earlier one."
@@ -240,28 +239,28 @@ def export(client: Client, asked: Asked, kind: str, path: Path, limit: int | Non
     Raises:
         PaystreamError: the file cannot be written, as on a full disk; an older one is as it was.
     """
-    scratch = None
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            scratch = Path(file.name)
+        with whole_file(path) as file:
             written = write(client, asked, kind, file, limit)
             file.flush()
             os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        scratch.chmod(0o666 & ~mask)
-        scratch.replace(path)
     except OSError as error:
-        if scratch:
-            scratch.unlink(missing_ok=True)
         raise PaystreamError(
             f"File '{path}': it cannot be written: {error.strerror or error}. Make room, or name another with --out."
         ) from error
-    except BaseException:
-        if scratch:
-            scratch.unlink(missing_ok=True)
-        raise
     return written
+
+
+def stored_days(client: Client) -> list[date]:
+    """Return the days (UTC) that there are payments of, in order."""
+    query = "SELECT DISTINCT toDate(created_at) AS day FROM transactions ORDER BY day"
+    return [day for (day,) in client.query(query).result_rows]
+
+
+def refuse_disorder(first: date, last: date) -> None:
+    """Raise a UsageError where the first day is after the last."""
+    if first > last:
+        raise UsageError(f"Days '{first}' to '{last}': the first is after the last. Exchange them.")
 
 
 def month_of(text: str) -> tuple[date, date]:

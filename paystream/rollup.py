@@ -5,10 +5,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import cache
 
 from clickhouse_connect.driver.client import Client
 
-from paystream.reports import open_reports
+from paystream.reports import open_reports, stored_days
 from paystream.settings import REPOSITORY, Settings
 
 BATCH_ROWS = 1_000_000
@@ -68,7 +69,7 @@ def rebuild(
     with open_reports(settings) as client:
         [[began_at]] = client.query("SELECT now64(3, 'UTC')", tz_mode="aware").result_rows
         [[today]] = client.query("SELECT toDate(now('UTC'))").result_rows
-        days = [day for day in _days(client) if (first is None or day >= first) and (last is None or day <= last)]
+        days = [day for day in stored_days(client) if (first is None or day >= first) and (last is None or day <= last)]
         rows = 0
         # The newest first: it is what people look at.
         for done, day in enumerate(reversed(days)):
@@ -83,10 +84,6 @@ def rebuild(
         if first is None and last is None:
             _note(client, began_at)
     return Rebuilt(len(days), rows, time.monotonic() - began)
-
-
-def _days(client: Client) -> list[date]:
-    return sorted(day for (day,) in client.query("SELECT DISTINCT toDate(created_at) FROM transactions").result_rows)
 
 
 def _batches(client: Client, day: date) -> Iterator[tuple[int, int, int]]:
@@ -105,13 +102,17 @@ def _batches(client: Client, day: date) -> Iterator[tuple[int, int, int]]:
 
 
 def _insert(client: Client, rollup: str, ranges: dict[str, object]) -> None:
+    client.command(f"INSERT INTO {rollup} {_select(rollup)}", parameters=ranges, settings=_SETTINGS)
+
+
+@cache
+def _select(rollup: str) -> str:
     text = (REPOSITORY / "sql" / "5_rollup" / f"{rollup}_mv.sql").read_text()
     # The view's own SELECT, without its WITH, which says what has changed: that is to be everything here.
     select = text[text.index("\nSELECT\n") :]
     select = select.replace("FROM changed\n", f"FROM ({_SOURCES[rollup]})\n").replace("assumeNotNull(until)", _UNTIL)
     # Nor does it say that a refresh was complete.
-    select = re.sub(r"    UNION ALL\n    -- Says.*\n    SELECT .*\n", "", select)
-    client.command(f"INSERT INTO {rollup} {select}", parameters=ranges, settings=_SETTINGS)
+    return re.sub(r"    UNION ALL\n    -- Says.*\n    SELECT .*\n", "", select)
 
 
 def _note(client: Client, began_at: datetime) -> None:

@@ -5,9 +5,8 @@ from typing import Annotated
 
 import typer
 
-from paystream.errors import UsageError
 from paystream.output import errors, print_fields, print_json
-from paystream.reports import day_of
+from paystream.reports import day_of, refuse_disorder
 from paystream.rollup import Progress
 from paystream.rollup import rebuild as run_rebuild
 from paystream.settings import load_settings
@@ -35,8 +34,8 @@ def rebuild(
     Example: paystream rollup rebuild --from 2026-11-01 --to 2026-11-24
     """
     days = day_of(first) if first else None, day_of(last) if last else None
-    if days[0] and days[1] and days[0] > days[1]:
-        raise UsageError(f"Days '{days[0]}' to '{days[1]}': the first is after the last. Exchange them.")
+    if days[0] and days[1]:
+        refuse_disorder(*days)
     settings = load_settings()
     with errors.status("Computing reports anew") as status:
 
