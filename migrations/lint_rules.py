@@ -289,6 +289,22 @@ def view_columns(graph: Graph) -> Iterator[Broken]:
                 yield Broken(view, _line(view), cause, "Select them, or give them a DEFAULT")
 
 
+def repair_columns(graph: Graph) -> Iterator[Broken]:
+    for view in graph.objects.values():
+        target = graph.objects.get(view.name.removesuffix("_to_repair"))
+        if view.query is None or target is None or target is view or graph.unread & set(graph.reads(view.name)):
+            continue
+        missing = [
+            name
+            for name in target.types
+            if name not in graph.columns_of(view.name)
+            and not target.definitions[name].find(exp.ComputedColumnConstraint)
+        ]
+        if missing:
+            cause = f"it leaves out {', '.join(missing)} of {target.name}: blank in every row that a repair writes"
+            yield Broken(view, _line(view), cause, "Select them from the stored row")
+
+
 def view_types(graph: Graph) -> Iterator[Broken]:
     for view, target in _targets(graph):
         for scope in graph.scopes(view.name) if target else []:
@@ -405,6 +421,11 @@ RULES = (
         "view-columns",
         "Columns go from view to table by name: one that is misspelled is dropped, and a default stands in its place.",
         view_columns,
+    ),
+    Rule(
+        "repair-columns",
+        "A repair writes whole rows in place of the stored ones: what its view leaves out is lost.",
+        repair_columns,
     ),
     Rule(
         "view-types",

@@ -141,8 +141,21 @@ def meaning(statement: str, live: Live) -> tuple[str, bool]:
         return _loses(sum(live.rows.get(one, 0) for one in _named(statement, r"DELETE\s+FROM")), "deletes rows")
     if beginning.startswith("UPDATE"):
         return _loses(sum(live.rows.get(one, 0) for one in _named(statement, "UPDATE")), "overwrites", "values")
-    return "is not known to this tool: read it", False
+    if beginning.startswith("OPTIMIZE"):
+        [name] = _named(statement, r"OPTIMIZE\s+TABLE") or [name]
+        if "DEDUPLICATE" in bare(statement).upper():
+            return _loses(live.rows.get(name, 0), f"leaves one of equal rows in {name}", "all but one of equal rows")
+        return f"merges parts of {name} in the background", False
+    if beginning.startswith("EXCHANGE"):
+        return "swaps two objects at once; their rows go with them", False
+    if beginning.startswith("RENAME"):
+        return "renames; rows stay", False
+    if beginning.startswith("SYSTEM"):
+        return "tells the server something; rows stay", False
+    return _UNKNOWN
 
+
+_UNKNOWN = ("is not known to this tool, which takes it for one that loses rows: read it", True)
 
 _REFRESH = re.compile(
     r"\bREFRESH\s+(?P<schedule>(?:EVERY|AFTER)(?:\s+\d+\s+[A-Z]+)+)\s"
@@ -195,7 +208,7 @@ def _alter(name: str, statement: str, live: Live) -> tuple[str, bool]:
     told: list[tuple[str, bool]] = []
     text = bare(statement)
     for action in re.finditer(
-        r"\b(ADD|DROP|MODIFY|MATERIALIZE|CLEAR|RENAME|RESET|REPLACE|COMMENT|ALTER|DETACH|ATTACH|FETCH|FREEZE)\s+"
+        r"\b(ADD|DROP|MODIFY|MATERIALIZE|CLEAR|RENAME|RESET|REPLACE|COMMENT|ALTER|DETACH|ATTACH|FETCH|FREEZE|MOVE)\s+"
         r"(COLUMN|INDEX|PROJECTION|QUERY|REFRESH|SETTING|TTL|ORDER\s+BY|COMMENT|CONSTRAINT|STATISTICS|PARTITION|PART)\b"
         r"(?:\s+IF\s+(?:NOT\s+)?EXISTS)?\s*(\w+)?(?=([^\n]*))|\b(UPDATE|DELETE)\b",
         text,
@@ -217,6 +230,10 @@ def _alter(name: str, statement: str, live: Live) -> tuple[str, bool]:
             told.append(_loses(rows, f"drops column {column}", "values"))
         elif kind in ("DROP PARTITION", "DROP PART", "REPLACE PARTITION"):
             told.append(_loses(rows, f"{kind.split()[0].lower()}s a partition"))
+        elif kind in ("DETACH PARTITION", "DETACH PART"):
+            told.append(("sets a partition aside: not read until it is attached again", False))
+        elif kind in ("MOVE PARTITION", "MOVE PART"):
+            told.append(("moves a partition to another table or disk", False))
         elif kind == "MODIFY COLUMN" and re.search(r"(?<!REMOVE )\bTTL\b", rest, re.IGNORECASE):
             told.append(_loses(rows, f"changes how long values of {column} are kept", "values that are too old then"))
         elif kind == "MODIFY COLUMN" and (type_change := _type_change(live.types.get((name, column)), rest)):
@@ -232,7 +249,7 @@ def _alter(name: str, statement: str, live: Live) -> tuple[str, bool]:
         else:
             told.append((f"{_PLAIN.get(verb.upper(), verb.lower())} {what.lower()} {column}".rstrip(), False))
     if not told:
-        return f"changes {name} in a way that is not known to this tool: read it", False
+        return f"{name}: {_UNKNOWN[0]}", True
     heavy = any("rewrites" in means or "rows in the background" in means or lost for means, lost in told)
     ending = "" if heavy else "; rewrites no rows"
     return f"{name}: {', '.join(means for means, _ in told)}{ending}", any(lost for _, lost in told)

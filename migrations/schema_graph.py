@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
-from typing import ClassVar, Literal
+from typing import Literal
 
 import sqlglot
 from sqlglot import exp
-from sqlglot.dialects.clickhouse import ClickHouse
 from sqlglot.errors import SqlglotError
 
 from paystream.settings import REPOSITORY
@@ -740,17 +739,6 @@ class Graph:
         return found
 
 
-class _Spelling(ClickHouse):
-    """ClickHouse's dialect, for people to read: what sqlglot writes otherwise than it is written here, as here."""
-
-    class Generator(ClickHouse.Generator):
-        TRANSFORMS: ClassVar = {
-            **ClickHouse.Generator.TRANSFORMS,
-            exp.If: lambda self, one: self.func("if", one.this, one.args.get("true"), one.args.get("false")),
-            exp.NEQ: lambda self, one: self.binary(one, "!="),
-        }
-
-
 def _element_making(view: str, scope: Scope, whole: exp.Expression, names: list[str], element: str) -> Making:
     # What a view writes goes into a tuple by place, whatever it calls the parts.
     number = str(names.index(element) + 1)
@@ -759,7 +747,18 @@ def _element_making(view: str, scope: Scope, whole: exp.Expression, names: list[
 
 
 def _plain(node: exp.Expression) -> str:
-    return " ".join(node.sql(dialect=_Spelling, comments=False).split())
+    """Return an expression for people to read: what sqlglot writes otherwise than it is written here, as here."""
+    spelled = node.copy()
+    # Those within others first. A Var is written as it is, without quotes.
+    for one in reversed(list(spelled.find_all(exp.If, exp.NEQ))):
+        parts = [one.left, one.right] if isinstance(one, exp.NEQ) else [one.this, *map(one.args.get, ("true", "false"))]
+        texts = [part.sql(dialect="clickhouse", comments=False) for part in parts if part is not None]
+        text = " != ".join(texts) if isinstance(one, exp.NEQ) else f"if({', '.join(texts)})"
+        if one is spelled:
+            spelled = exp.Var(this=text)
+        else:
+            one.replace(exp.Var(this=text))
+    return " ".join(spelled.sql(dialect="clickhouse", comments=False).split())
 
 
 def _unique(leaves: Iterator[Leaf]) -> tuple[Leaf, ...]:

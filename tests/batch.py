@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
@@ -18,6 +18,9 @@ from clickhouse_connect.driver.client import Client
 TAKEN = {"captured", "settled", "refunded", "charged_back"}
 """Money was taken, whether or not it went back later."""
 KEPT = {"captured", "settled"}
+REPORTING_CURRENCY = "USD"
+QUOTE_HOLDS = timedelta(days=10)
+"""After its own day, where no newer quote follows."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Payment:
 
     @property
     def reporting_currency(self) -> str:
-        return "" if self.amount_reporting is None else "USD"
+        return "" if self.amount_reporting is None else REPORTING_CURRENCY
 
 
 def payments(
@@ -54,8 +57,9 @@ def payments(
     Args:
         messages: valid ones, in any order, any number of times.
         merchants: name, country and category code by id; those missing are not known yet.
-        quotes: to USD, by currency and day. A payment takes the last one up to its day; where that is of an earlier day
-            and the newest of all, it is provisional.
+        quotes: to USD, by currency and day. A payment takes the last one up to its day, if that is at most 10 days old.
+            A currency's last one holds longer while the currency is still quoted, that is while the newest quote of
+            all is at most 10 days younger; on later days it is provisional, but for USD itself.
     """
     newest: dict[str, dict[str, Any]] = {}
     for text in messages:
@@ -65,6 +69,7 @@ def payments(
             newest[state["transaction_id"]] = state
     found = []
     quoted = {currency: sorted(days) for currency, days in quotes.items()}
+    newest_quote = max((days[-1] for days in quoted.values() if days), default=date.min)
     for state in newest.values():
         created_at, amount = _moment(state["created_at"]), Decimal(state["amount"])
         merchant = merchants.get(state["merchant_id"])
@@ -72,6 +77,9 @@ def payments(
         up_to = quoted.get(state["currency"], [])
         place = bisect_right(up_to, created_at.date())
         quoted_on = up_to[place - 1] if place else None
+        still_quoted = quoted_on is not None and quoted_on == up_to[-1] and quoted_on + QUOTE_HOLDS >= newest_quote
+        if quoted_on is not None and not still_quoted and quoted_on + QUOTE_HOLDS < created_at.date():
+            quoted_on = None
         reporting = None
         if quoted_on is not None:
             reporting = (amount * days[quoted_on]).quantize(Decimal("0.0001"), rounding=ROUND_HALF_UP)
@@ -79,7 +87,7 @@ def payments(
             enrichment = "merchant_pending"
         elif quoted_on is None:
             enrichment = "fx_pending"
-        elif quoted_on < created_at.date() and quoted_on == up_to[-1]:
+        elif still_quoted and quoted_on < created_at.date() and state["currency"] != REPORTING_CURRENCY:
             enrichment = "fx_provisional"
         else:
             enrichment = "ok"

@@ -1,15 +1,27 @@
 """Every fault of ``paystream loadtest faults``, at a size that CI can bear: nothing lost, nothing counted twice."""
 
 import dataclasses
+import json
+import random
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
+import batch
 import pytest
-from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, ConsumerGroupTopicPartitions, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
+from payments import message, rfc3339
 
 from devstack import stack as local_stack
 from loadtest.fault_run import prepare, prepared_stack, run_fault
 from loadtest.faults import FAULTS, DidNotBite, Fault, Scene
+from loadtest.topic import open_topic
+from paystream.audit_reports import audit_reports
+from paystream.broker import open_broker
+from paystream.clickhouse import connect
 from paystream.kafka import client_config, existing_partitions
+from paystream.lag import partition_lags
 from paystream.settings import Settings
 
 KILLS = 3
@@ -45,6 +57,71 @@ def test_a_fault_loses_nothing_and_nothing_is_counted_twice(pipeline: Settings, 
 def test_a_full_disk_loses_nothing(tmp_path, fault: Fault) -> None:
     with prepared_stack(tmp_path / "home", fault.disk_mib) as settings:
         holds(settings, fault)
+
+
+def test_after_all_the_faults_every_report_equals_the_batch_over_what_is_in_the_topic(pipeline: Settings) -> None:
+    """What was sent while processes were killed; and now late payments, refunds of what was sent, and duplicates."""
+    local_stack.start(pipeline, "kafka")
+    with connect(pipeline) as client:
+        refused = set(client.query("SELECT kafka_partition, kafka_offset FROM quarantine").result_rows)
+        merchants = {
+            row[0]: row[1:]
+            for row in client.query(
+                "SELECT merchant_id, merchant_name, country, category_code FROM merchants"
+            ).result_rows
+        }
+        quotes: dict[str, dict] = {}
+        for currency, day, rate in client.query("SELECT currency, rate_date, rate FROM fx_rates").result_rows:
+            quotes.setdefault(currency, {})[day] = rate
+    sent = [message for place, message in messages(pipeline) if place not in refused]
+    assert len(sent) > 10_000
+
+    dice, now = random.Random(3), datetime.now(UTC)
+    chosen = [json.loads(message) for message in dice.sample(sent, 300)]
+    later = rfc3339(now + timedelta(minutes=2))
+    more = [
+        *(json.dumps(state | {"status": dice.choice(["refunded", "charged_back"]), "updated_at": later}).encode()
+          for state in chosen[:200]),
+        *(message(merchant_id=one["merchant_id"], amount=one["amount"], currency=one["currency"], status="captured",
+                  created_at=rfc3339(now - timedelta(days=dice.randrange(1, 40), seconds=dice.randrange(86_400))))
+          for one in chosen[200:]),
+        message(merchant_id=4_000_000_000),
+        *dice.sample(sent, 200),
+    ]  # fmt: skip
+    producer = Producer(client_config(pipeline) | {"log_level": 0})
+    for text in more:
+        producer.produce(pipeline.kafka_topic, text, key=json.loads(text)["transaction_id"])
+    assert producer.flush(30) == 0
+    with open_broker(pipeline) as broker:
+        deadline = time.monotonic() + 60
+        while sum(one.messages for one in partition_lags(broker, timedelta(minutes=5))):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+
+    with connect(pipeline) as client:
+        batch.complete_reports(client, 180)
+        batch.compare(client, batch.payments([*sent, *more], merchants, quotes))
+    assert audit_reports(pipeline, 8).verdict == "equal"
+
+
+def messages(settings: Settings) -> Iterator[tuple[tuple[int, int], bytes]]:
+    """Every message of the topic, by partition and offset."""
+    config = client_config(settings) | {"group.id": "reader", "enable.auto.commit": False, "log_level": 0}
+    consumer = Consumer(config)
+    try:
+        with open_topic(settings) as topic:
+            ends = dict(enumerate(topic.ends()))
+        partitions = [TopicPartition(settings.kafka_topic, one, OFFSET_BEGINNING) for one, end in ends.items() if end]
+        consumer.assign(partitions)
+        left = {one.partition for one in partitions}
+        while left:
+            got = consumer.poll(10)
+            assert got is not None and got.error() is None
+            yield (got.partition(), got.offset()), got.value()
+            if got.offset() == ends[got.partition()] - 1:
+                left.discard(got.partition())
+    finally:
+        consumer.close()
 
 
 def test_a_fault_that_did_not_bite_is_a_failed_test(pipeline: Settings) -> None:

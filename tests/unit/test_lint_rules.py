@@ -202,6 +202,22 @@ BREAKS = {
         },
     ),
     "no such table": ("view-columns", {"payments_mv": view(GOOD, to="payment")}, {}),
+    "a column that a repair would blank": (
+        "repair-columns",
+        {"payments_to_repair": "CREATE VIEW payments_to_repair AS SELECT p.id AS id, at FROM payments AS p FINAL"},
+        {
+            "payments_to_repair": "CREATE VIEW payments_to_repair AS SELECT p.*, 1 AS n FROM payments AS p FINAL",
+            "orders_to_repair": "CREATE VIEW orders_to_repair AS SELECT id FROM payments",
+        },
+    ),
+    "a column that repairs need not write": (
+        "repair-columns",
+        {"payments_to_repair": "CREATE VIEW payments_to_repair AS SELECT id, name FROM payments"},
+        {
+            "payments": PAYMENTS.replace("name String", "name String, size UInt64 MATERIALIZED length(name)"),
+            "payments_to_repair": "CREATE VIEW payments_to_repair AS SELECT id, name, at FROM payments",
+        },
+    ),
     "a number that wraps": (
         "view-types",
         {"payments_mv": view(selecting(id="_offset"))},

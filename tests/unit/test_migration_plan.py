@@ -61,7 +61,15 @@ LIVE = {
         ("ALTER TABLE payments MODIFY COLUMN amount Decimal(18,2) CODEC(ZSTD(1))", "payments: changes the type of amount: rewrites 1,234,567 rows, and what Decimal(18, 2) cannot hold is gone for good", True),
         ("ALTER TABLE payments MODIFY COLUMN amount Decimal(18, 4) TTL at + toIntervalDay(1)", "payments: changes how long values of amount are kept: values that are too old then of 1,234,567 rows gone for good", True),
         ("ALTER TABLE payments MODIFY COLUMN amount REMOVE TTL", "payments: changes column amount; rewrites no rows", False),
-        ("OPTIMIZE TABLE payments", "is not known to this tool: read it", False),
+        ("OPTIMIZE TABLE payments FINAL", "merges parts of payments in the background", False),
+        ("OPTIMIZE TABLE payments FINAL DEDUPLICATE BY a", "leaves one of equal rows in payments: all but one of equal rows of 1,234,567 rows gone for good", True),
+        ("EXCHANGE TABLES payments AND one", "swaps two objects at once; their rows go with them", False),
+        ("RENAME TABLE payments TO other", "renames; rows stay", False),
+        ("SYSTEM STOP MERGES payments", "tells the server something; rows stay", False),
+        ("ALTER TABLE payments DETACH PARTITION 202611", "payments: sets a partition aside: not read until it is attached again; rewrites no rows", False),
+        ("ALTER TABLE payments MOVE PARTITION 202611 TO TABLE one", "payments: moves a partition to another table or disk; rewrites no rows", False),
+        ("ALTER TABLE payments FORGET PARTITION 202611", "payments: is not known to this tool, which takes it for one that loses rows: read it", True),
+        ("KILL MUTATION WHERE 1", "is not known to this tool, which takes it for one that loses rows: read it", True),
     ],
 )  # fmt: skip
 def test_each_statement_is_explained(statement: str, means: str, is_destructive: bool) -> None:
