@@ -196,8 +196,9 @@ def report_merchant_ranking(found: list[Payment], first_day: date, last_day: dat
         merchant_id: _sum_reporting(_of(group, KEPT))
         for merchant_id, group in _grouped(inside, lambda p: p.merchant_id).items()
     }
+    ascending = sorted(nets.values())
     places = sorted(nets.items(), key=lambda item: (-item[1], item[0]))
-    return [(1 + sum(other > net for other in nets.values()), merchant_id, net) for merchant_id, net in places]
+    return [(1 + len(nets) - bisect_right(ascending, net), merchant_id, net) for merchant_id, net in places]
 
 
 REPORTS = {
