@@ -44,6 +44,7 @@ GRANT SELECT ON paystream.rollup_progress TO paystream_reader;
 GRANT SELECT ON paystream.merchant_slots TO paystream_reader;
 GRANT SELECT ON paystream.merchant_days TO paystream_reader;
 GRANT SELECT ON paystream.merchant_days_current TO paystream_reader;
+GRANT SELECT ON paystream.merchant_days_by_currency TO paystream_reader;
 GRANT SELECT ON paystream.volume_hours TO paystream_reader;
 GRANT SELECT ON paystream.latency_minutes TO paystream_reader;
 GRANT SELECT ON system.view_refreshes TO paystream_reader;

@@ -11,6 +11,7 @@ from migrations.history import UNWRITTEN, VERSIONS, Version, object_name, read_h
 from migrations.lock import snapshot_path
 from migrations.plan import holds
 from migrations.schema import Difference, diff
+from migrations.schema_graph import Graph, read_graph
 from migrations.sources import Source, read_sources, tokens_of
 from migrations.text import write_text
 from paystream.errors import UsageError
@@ -78,6 +79,7 @@ def new(name: str, folder: Path = VERSIONS, root: Path = REPOSITORY, engine: Set
     sources = read_sources(root)
     with _engine(engine) as engine:
         order, wanted = scratch.load(engine, sources)
+        order = _read_first(order, read_graph(root))
         given = scratch.replay(engine, history)
         differences = tuple(freeze.compare(given, wanted))
         if not differences:
@@ -88,6 +90,23 @@ def new(name: str, folder: Path = VERSIONS, root: Path = REPOSITORY, engine: Set
         version = f"{int(history[-1].number) + 1:04d}_{name}"
         head = f"-- {name.replace('_', ' ').capitalize()}.\n-- depends: {history[-1].id}\n"
         return _written(folder, version, head, steps, history, sources, given, wanted, differences, engine)
+
+
+def _read_first(order: list[str], graph: Graph) -> list[str]:
+    """Put what is read before what reads it: a view with parameters can be created before what it reads."""
+    visited: set[str] = set()
+    found: list[str] = []
+
+    def visit(name: str) -> None:
+        if name in order and name not in visited:
+            visited.add(name)
+            for read in graph.reads(name):
+                visit(read)
+            found.append(name)
+
+    for name in order:
+        visit(name)
+    return found
 
 
 def _written(
@@ -325,6 +344,11 @@ def _change_table(steps: _Steps, name: str, old_create: str, new_create: str) ->
         )
     for kind, item in _new_others(now, old):
         _materialize(steps, _TABLES, alter, kind, item)
+    for column in added:
+        if re.search(r"\sMATERIALIZED\s", now.columns[column]):
+            why = "-- For what is stored already, where it is computed at each read until then.\n"
+            nothing = "SELECT 'the column goes next'"
+            steps.add(_TABLES, f"{why}{alter} MATERIALIZE COLUMN {column}", nothing)
     keys = " ".join(now.clauses.get(clause, "") for clause in ("ORDER BY", "PARTITION BY", "PRIMARY KEY"))
     for column in now.columns:
         if column in old.columns and now.columns[column] != old.columns[column]:

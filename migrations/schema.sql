@@ -1,4 +1,4 @@
--- What the versions up to 0009_rollups give, as the engine spells it.
+-- What the versions up to 0010_settlement_sums give, as the engine spells it.
 -- `paystream migrate check` compares databases with it.
 -- Written by `paystream migrate new` and `lock`; do not edit.
 
@@ -242,7 +242,7 @@ GROUP BY
     kafka_partition
 ;
 
--- object: merchant_days; words of its file: 9d821e4211d9644405e7c672040fc69c6a42375b1b4ffdc9d7b9ad332a8b7e41
+-- object: merchant_days; words of its file: d525106acb9cf553d79f765892130dfd3db65d3ee6e4213f16275dbb874406b3
 CREATE TABLE merchant_days
 (
     `day` Date,
@@ -257,6 +257,24 @@ CREATE TABLE merchant_days
         provisional UInt64,
         amount Decimal(38, 4),
         amount_reporting Decimal(38, 4))),
+    `by_currency` Array(Tuple(
+        currency LowCardinality(String),
+        reporting_currency LowCardinality(String),
+        transactions UInt64,
+        authorized UInt64,
+        captured UInt64,
+        settled UInt64,
+        refunded UInt64,
+        charged_back UInt64,
+        failed UInt64,
+        provisional UInt64,
+        authorized_amount Decimal(38, 4),
+        net Decimal(38, 4),
+        refunds Decimal(38, 4),
+        charge_backs Decimal(38, 4),
+        net_reporting Decimal(38, 4),
+        refunds_reporting Decimal(38, 4),
+        charge_backs_reporting Decimal(38, 4))) MATERIALIZED arrayMap(own -> (own.currency[1], own.reporting_currency[1], arraySum(own.transactions), arraySum(p -> if(p.status = 'authorized', p.transactions, 0), own), arraySum(p -> if(p.status = 'captured', p.transactions, 0), own), arraySum(p -> if(p.status = 'settled', p.transactions, 0), own), arraySum(p -> if(p.status = 'refunded', p.transactions, 0), own), arraySum(p -> if(p.status = 'charged_back', p.transactions, 0), own), arraySum(p -> if(p.status = 'failed', p.transactions, 0), own), arraySum(own.provisional), arraySum(p -> if(p.status = 'authorized', p.amount, 0), own), arraySum(p -> if((p.status IN ('captured', 'settled')), p.amount, 0), own), arraySum(p -> if(p.status = 'refunded', p.amount, 0), own), arraySum(p -> if(p.status = 'charged_back', p.amount, 0), own), arraySum(p -> if((p.status IN ('captured', 'settled')), p.amount_reporting, 0), own), arraySum(p -> if(p.status = 'refunded', p.amount_reporting, 0), own), arraySum(p -> if(p.status = 'charged_back', p.amount_reporting, 0), own)), arrayMap(pair -> arrayFilter(p -> ((p.currency = (pair.1)) AND (p.reporting_currency = (pair.2))), payments), arrayDistinct(arrayMap(p -> (p.currency, p.reporting_currency), payments)))),
     `refreshed_at` DateTime64(3, 'UTC') CODEC(Delta(8), ZSTD(1)),
     `complete_until` DateTime64(3, 'UTC') CODEC(Delta(8), ZSTD(1)),
     INDEX lately (refreshed_at, complete_until) TYPE minmax GRANULARITY 1
@@ -266,6 +284,101 @@ PARTITION BY toYYYYMM(day)
 ORDER BY (day, merchant_id)
 TTL toDateTime(refreshed_at) + toIntervalDay(1) WHERE day = toDate(0)
 SETTINGS index_granularity = 8192
+;
+
+-- object: merchant_days_by_currency; words of its file: 220e72fd5a193d2035fe46bb396bdbebb26f6f0402a38003f81ea139274868ea
+CREATE VIEW merchant_days_by_currency
+(
+    `day` Date,
+    `merchant_id` UInt32,
+    `merchant_name` String,
+    `currency` LowCardinality(String),
+    `reporting_currency` LowCardinality(String),
+    `transactions` UInt64,
+    `authorized` UInt64,
+    `captured` UInt64,
+    `settled` UInt64,
+    `refunded` UInt64,
+    `charged_back` UInt64,
+    `failed` UInt64,
+    `provisional` UInt64,
+    `authorized_amount` Decimal(38, 4),
+    `net` Decimal(38, 4),
+    `refunds` Decimal(38, 4),
+    `charge_backs` Decimal(38, 4),
+    `net_reporting` Decimal(38, 4),
+    `refunds_reporting` Decimal(38, 4),
+    `charge_backs_reporting` Decimal(38, 4)
+)
+AS WITH
+    (
+        SELECT toDate(max(began_at))
+        FROM rollup_state
+        WHERE view = 'merchant_days_mv'
+    ) AS first_open_day
+SELECT
+    day,
+    merchant_id,
+    merchant_name,
+    b.currency AS currency,
+    b.reporting_currency AS reporting_currency,
+    b.transactions AS transactions,
+    b.authorized AS authorized,
+    b.captured AS captured,
+    b.settled AS settled,
+    b.refunded AS refunded,
+    b.charged_back AS charged_back,
+    b.failed AS failed,
+    b.provisional AS provisional,
+    b.authorized_amount AS authorized_amount,
+    b.net AS net,
+    b.refunds AS refunds,
+    b.charge_backs AS charge_backs,
+    b.net_reporting AS net_reporting,
+    b.refunds_reporting AS refunds_reporting,
+    b.charge_backs_reporting AS charge_backs_reporting
+FROM merchant_days
+FINAL
+ARRAY JOIN by_currency AS b
+WHERE day < first_open_day
+UNION ALL
+WITH
+    (
+        SELECT toDate(max(began_at))
+        FROM rollup_state
+        WHERE view = 'merchant_days_mv'
+    ) AS first_open_day
+SELECT
+    toDate(slot) AS day,
+    merchant_id,
+    argMax(argMax(merchant_name, merchant_snapshot_id), max(merchant_snapshot_id)) OVER (PARTITION BY day, merchant_id) AS merchant_name,
+    p.currency AS currency,
+    p.reporting_currency AS reporting_currency,
+    sum(p.transactions) AS transactions,
+    sumIf(p.transactions, p.status = 'authorized') AS authorized,
+    sumIf(p.transactions, p.status = 'captured') AS captured,
+    sumIf(p.transactions, p.status = 'settled') AS settled,
+    sumIf(p.transactions, p.status = 'refunded') AS refunded,
+    sumIf(p.transactions, p.status = 'charged_back') AS charged_back,
+    sumIf(p.transactions, p.status = 'failed') AS failed,
+    sumIf(p.transactions, p.enrichment_status = 'fx_provisional') AS provisional,
+    sumIf(p.amount, p.status = 'authorized') AS authorized_amount,
+    sumIf(p.amount, (p.status IN ('captured', 'settled'))) AS net,
+    sumIf(p.amount, p.status = 'refunded') AS refunds,
+    sumIf(p.amount, p.status = 'charged_back') AS charge_backs,
+    sumIf(p.amount_reporting, (p.status IN ('captured', 'settled'))) AS net_reporting,
+    sumIf(p.amount_reporting, p.status = 'refunded') AS refunds_reporting,
+    sumIf(p.amount_reporting, p.status = 'charged_back') AS charge_backs_reporting
+FROM merchant_slots
+FINAL
+ARRAY JOIN payments AS p
+WHERE toDate(slot) >= first_open_day
+GROUP BY
+    day,
+    merchant_id,
+    currency,
+    reporting_currency
+SETTINGS do_not_merge_across_partitions_select_final = 1
 ;
 
 -- object: merchant_days_current; words of its file: b937985a85d6a7ce20a0e26fc59ffa7acb82e7bfa68c0e0f4608d0525bec3039
@@ -848,7 +961,7 @@ FROM merchant_days_current
 ARRAY JOIN payments AS p
 ;
 
--- object: report_merchant_ranking; words of its file: 483229fb41ea965dc044610d22efb937b08d0312c44aace5259c712eee08c413
+-- object: report_merchant_ranking; words of its file: eeada7868e725686b9417e68d5872a19811192252924eecd95f2837d9e491efb
 CREATE VIEW report_merchant_ranking
 AS SELECT
     rank() OVER (PARTITION BY reporting_currency ORDER BY net_reporting DESC) AS place,
@@ -863,17 +976,16 @@ FROM
     SELECT
         merchant_id,
         argMax(merchant_name, day) AS merchant_name,
-        p.reporting_currency AS reporting_currency,
-        sum(p.transactions) AS transactions,
-        sumIf(p.amount_reporting, (p.status IN ('captured', 'settled'))) AS net_reporting,
+        reporting_currency,
+        sum(d.transactions) AS transactions,
+        sum(d.net_reporting) AS net_reporting,
         (
             SELECT any(complete_until)
             FROM report_freshness
             WHERE report = 'report_merchant_ranking'
         ) AS complete_until
-    FROM merchant_days_current
-    ARRAY JOIN payments AS p
-    WHERE ((day >= {first_day:Date}) AND (day <= {last_day:Date})) AND (p.reporting_currency != '')
+    FROM merchant_days_by_currency AS d
+    WHERE ((day >= {first_day:Date}) AND (day <= {last_day:Date})) AND (reporting_currency != '')
     GROUP BY
         merchant_id,
         reporting_currency
@@ -923,14 +1035,14 @@ GROUP BY
 SETTINGS do_not_merge_across_partitions_select_final = 1
 ;
 
--- object: report_settlement_by_day; words of its file: 2a0420d423674acb85ecee1b649b7d657eca517d80f976fc7df08e324f347722
+-- object: report_settlement_by_day; words of its file: a5c1ce8c742e20debfe6066dc75f6b267a7228c928abd4ed39988c98c5690031
 CREATE VIEW report_settlement_by_day
 (
     `day` Date,
     `merchant_id` UInt32,
     `merchant_name` String,
-    `currency` String,
-    `reporting_currency` String,
+    `currency` LowCardinality(String),
+    `reporting_currency` LowCardinality(String),
     `transactions` UInt64,
     `authorized` UInt64,
     `captured` UInt64,
@@ -955,34 +1067,32 @@ AS WITH
         SELECT any(complete_until)
         FROM report_freshness
         WHERE report = 'report_settlement_by_day'
-    ) AS reached,
-    arrayFilter(p -> ((p.currency = (pair.1)) AND (p.reporting_currency = (pair.2))), payments) AS own
+    ) AS reached
 SELECT
     day,
     merchant_id,
     merchant_name,
-    pair.1 AS currency,
-    pair.2 AS reporting_currency,
-    arraySum(own.transactions) AS transactions,
-    arraySum(p -> if(p.status = 'authorized', p.transactions, 0), own) AS authorized,
-    arraySum(p -> if(p.status = 'captured', p.transactions, 0), own) AS captured,
-    arraySum(p -> if(p.status = 'settled', p.transactions, 0), own) AS settled,
-    arraySum(p -> if(p.status = 'refunded', p.transactions, 0), own) AS refunded,
-    arraySum(p -> if(p.status = 'charged_back', p.transactions, 0), own) AS charged_back,
-    arraySum(p -> if(p.status = 'failed', p.transactions, 0), own) AS failed,
-    arraySum(p -> if(p.status = 'authorized', p.amount, 0), own) AS authorized_amount,
-    arraySum(p -> if((p.status IN ('captured', 'settled', 'refunded', 'charged_back')), p.amount, 0), own) AS gross,
-    arraySum(p -> if(p.status = 'refunded', p.amount, 0), own) AS refunds,
-    arraySum(p -> if(p.status = 'charged_back', p.amount, 0), own) AS charge_backs,
-    (gross - refunds) - charge_backs AS net,
-    if(reporting_currency = '', NULL, arraySum(p -> if((p.status IN ('captured', 'settled', 'refunded', 'charged_back')), p.amount_reporting, 0), own)) AS gross_reporting,
-    if(reporting_currency = '', NULL, arraySum(p -> if(p.status = 'refunded', p.amount_reporting, 0), own)) AS refunds_reporting,
-    if(reporting_currency = '', NULL, arraySum(p -> if(p.status = 'charged_back', p.amount_reporting, 0), own)) AS charge_backs_reporting,
-    (gross_reporting - refunds_reporting) - charge_backs_reporting AS net_reporting,
-    arraySum(own.provisional) AS transactions_with_provisional_rate,
+    currency,
+    reporting_currency,
+    transactions,
+    authorized,
+    captured,
+    settled,
+    refunded,
+    charged_back,
+    failed,
+    authorized_amount,
+    (net + refunds) + charge_backs AS gross,
+    refunds,
+    charge_backs,
+    net,
+    if(reporting_currency = '', NULL, (s.net_reporting + s.refunds_reporting) + s.charge_backs_reporting) AS gross_reporting,
+    if(reporting_currency = '', NULL, s.refunds_reporting) AS refunds_reporting,
+    if(reporting_currency = '', NULL, s.charge_backs_reporting) AS charge_backs_reporting,
+    if(reporting_currency = '', NULL, s.net_reporting) AS net_reporting,
+    provisional AS transactions_with_provisional_rate,
     assumeNotNull(reached) AS complete_until
-FROM merchant_days_current
-ARRAY JOIN arrayDistinct(arrayMap(p -> (p.currency, p.reporting_currency), payments)) AS pair
+FROM merchant_days_by_currency AS s
 ;
 
 -- object: report_volume_by_hour; words of its file: d8f4b0b27dd87caaa916ea0bc3c43bc2f88fb55cc6d4fb282b0aff0fc24d4ff0

@@ -5,7 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from migrations import draft
+from migrations.history import read_history
 from paystream.settings import REPOSITORY, Settings
+
+
+def following(name: str) -> str:
+    """Return the id of a version of this name that follows the repository's newest."""
+    return f"{int(read_history()[-1].number) + 1:04d}_{name}"
 
 
 @dataclass(frozen=True)

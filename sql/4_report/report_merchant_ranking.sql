@@ -16,13 +16,12 @@ FROM
     SELECT
         merchant_id,
         argMax(merchant_name, day) AS merchant_name,
-        p.reporting_currency AS reporting_currency,
-        sum(p.transactions) AS transactions,
-        sumIf(p.amount_reporting, p.status IN ('captured', 'settled')) AS net_reporting,
+        reporting_currency,
+        sum(d.transactions) AS transactions,
+        sum(d.net_reporting) AS net_reporting,
         (SELECT any(complete_until) FROM report_freshness WHERE report = 'report_merchant_ranking') AS complete_until
-    FROM merchant_days_current
-    ARRAY JOIN payments AS p
-    WHERE day BETWEEN {first_day:Date} AND {last_day:Date} AND p.reporting_currency != ''
+    FROM merchant_days_by_currency AS d
+    WHERE day BETWEEN {first_day:Date} AND {last_day:Date} AND reporting_currency != ''
     GROUP BY merchant_id, reporting_currency
 )
 ORDER BY reporting_currency, place, merchant_id

@@ -1,5 +1,5 @@
 -- One row: one merchant's payments of one day (UTC, by created_at), as in merchant_days.
--- Written by: nobody (a view). Read by: report_merchant_by_day, report_settlement_by_day, report_merchant_ranking.
+-- Written by: nobody (a view). Read by: report_merchant_by_day.
 -- Guarantee: each bucket once: days that are over come from merchant_days as they stand there, the others from their half hours.
 CREATE VIEW merchant_days_current AS
 WITH (SELECT toDate(max(began_at)) FROM rollup_state WHERE view = 'merchant_days_mv') AS first_open_day

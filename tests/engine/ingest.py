@@ -55,6 +55,7 @@ OBJECTS = [
     "sql/5_rollup/latency_minutes_mv.sql",
     "sql/5_rollup/rollup_progress_mv.sql",
     "sql/5_rollup/merchant_days_current.sql",
+    "sql/5_rollup/merchant_days_by_currency.sql",
     "sql/4_report/report_freshness.sql",
     "sql/4_report/report_merchant_by_day.sql",
     "sql/4_report/report_settlement_by_day.sql",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from checkouts import Checkout
+from checkouts import Checkout, following
 
 from migrations import runner
 from migrations.check import check_database, check_files
@@ -79,7 +79,7 @@ def test_a_column_on_its_way_from_the_topic_to_the_report(checkout: Checkout, en
     assert found["transactions"].diff == ("+     `channel` LowCardinality(String),",)
 
     draft = checkout.new("add_channel", engine)
-    assert (draft.version, draft.unwritten) == ("0010_add_channel", 0)
+    assert (draft.version, draft.unwritten) == (following("add_channel"), 0)
     assert beginnings(draft.statements) == [
         "CREATE OR REPLACE VIEW transactions_current AS",
         "ALTER TABLE merchant_slots",
@@ -157,10 +157,11 @@ def test_a_view_that_the_server_refreshes(checkout: Checkout, engine: Settings) 
         ("count()", "count() + 1"),
     )
     checkout.edit(
-        "merchant_hours", ("400 DAY", "500 DAY"), ("    INDEX", "    day Date DEFAULT toDate(hour),\n    INDEX")
+        "merchant_hours", ("400 DAY", "500 DAY"), ("    INDEX", "    day Date MATERIALIZED toDate(hour),\n    INDEX")
     )
     assert statements("both") == [
         "ALTER TABLE merchant_hours",
+        "ALTER TABLE merchant_hours MATERIALIZE COLUMN day;",
         "ALTER TABLE merchant_hours MODIFY TTL hour + toIntervalDay(500);",
         "ALTER TABLE late_mv MODIFY REFRESH EVERY 2 HOUR DEPENDS ON merchant_hours_mv APPEND;",
         "ALTER TABLE late_mv MODIFY QUERY",
@@ -230,14 +231,14 @@ def test_each_kind_of_change_has_its_statement(checkout: Checkout, engine: Setti
     # No ALTER changes the type of what a table is partitioned by: that is left to a person, and nothing is locked.
     assert draft.unwritten == 1
     assert "snapshot_id is UInt32 and becomes UInt64: a key is made of it" in draft.statements[3]
-    with pytest.raises(UsageError, match=r"'0010_much' is not in the lock file"):
+    with pytest.raises(UsageError, match=rf"'{following('much')}' is not in the lock file"):
         read_history(checkout.versions)
     assert {one.name for one in check_files(checkout.versions, checkout.root, engine)} >= {
-        "0010_much",
+        following("much"),
         "audits",
         "notes",
     }
-    with pytest.raises(UsageError, match=r"'0010_much' is not finished: step 4 has the mark"):
+    with pytest.raises(UsageError, match=rf"'{following('much')}' is not finished: step 4 has the mark"):
         freeze(None, checkout.versions, checkout.root, engine)
 
     # Somebody decides otherwise and takes the step out: then it can be frozen.
@@ -246,10 +247,10 @@ def test_each_kind_of_change_has_its_statement(checkout: Checkout, engine: Setti
         (".sql", "SELECT throwIf(1, 'WRITE THIS STEP');"),
         (".rollback.sql", "SELECT 'WRITE THIS STEP: what takes it back';"),
     ):
-        path = checkout.versions / f"0010_much{suffix}"
+        path = checkout.versions / f"{following('much')}{suffix}"
         assert mark in path.read_text()
         path.write_text(path.read_text().replace(mark, "SELECT 'nothing';"))
-    assert freeze(None, checkout.versions, checkout.root, engine).locked == ("0010_much",)
+    assert freeze(None, checkout.versions, checkout.root, engine).locked == (following("much"),)
     assert check_files(checkout.versions, checkout.root) == []
     version = read_history(checkout.versions)[-1]
     assert version.irreversible() == [
@@ -290,7 +291,7 @@ def test_a_file_that_the_engine_refuses_is_named(checkout: Checkout, engine: Set
         UsageError, match=r"SQL file 'sql/4_report/report_merchant_by_day\.sql' cannot be used: .*amuont"
     ):
         checkout.new("typo", engine)
-    assert len(list(checkout.versions.glob("0010*"))) == 0
+    assert len(list(checkout.versions.glob("*_typo*"))) == 0
 
 
 def test_drift_of_a_database_is_found_and_named(
@@ -380,15 +381,19 @@ def test_a_plan_is_what_up_runs(
         (2, "replaces the view quarantine_mv; ingest goes on, a block under way is written as before"),
         (3, "dimension_snapshots: drops column source: values of 3 rows gone for good; irreversible"),
     ]
-    with pytest.raises(UsageError, match=r"'0010_drop_source' would lose data in step 3: .*--allow-destructive"):
+    with pytest.raises(
+        UsageError, match=rf"'{following('drop_source')}' would lose data in step 3: .*--allow-destructive"
+    ):
         runner.up(database, checkout.versions)
     assert check_database(database) == []
     runner.up(database, checkout.versions, allow_destructive=True)
     assert check_database(database, checkout.versions) == []
     assert runner.plan(database, checkout.versions) == []
-    with pytest.raises(UsageError, match=r"'0010_drop_source' cannot be taken back as it was: the values of dimension"):
+    with pytest.raises(
+        UsageError, match=rf"'{following('drop_source')}' cannot be taken back as it was: the values of dimension"
+    ):
         runner.down(database, checkout.versions)
-    with pytest.raises(UsageError, match=r"Version '0010_drop_source' is applied, but not among the files"):
+    with pytest.raises(UsageError, match=rf"Version '{following('drop_source')}' is applied, but not among the files"):
         runner.up(database)
     runner.down(database, checkout.versions, allow_destructive=True)
     assert check_database(database) == []

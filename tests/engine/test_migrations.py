@@ -35,6 +35,7 @@ ALL = [
     "0007_status",
     "0008_flush_interval",
     "0009_rollups",
+    "0010_settlement_sums",
 ]
 ROLLUPS = {
     "latency_minutes",
@@ -57,7 +58,7 @@ ROLLUPS = {
     "volume_hours",
     "volume_hours_mv",
 }
-"""What the newest version adds."""
+"""What version 0009 adds."""
 FILES = {path.stem: path for path in [*REPOSITORY.glob("sql/*/*.sql"), *REPOSITORY.glob("dictionaries/*.sql")]}
 
 
@@ -220,6 +221,11 @@ def test_the_life_of_a_schema_on_the_command_line(
     everything = set(objects(settings))
     # Each refresh leaves a row that says that it was complete, and one may have run by now.
     assert migrate("down", "--allow-destructive")[0] == 0
+    assert everything - set(objects(settings)) == {"merchant_days_by_currency"}
+    assert "FROM merchant_days_current" in objects(settings)["report_settlement_by_day"]
+
+    everything = set(objects(settings))
+    assert migrate("down", "--allow-destructive")[0] == 0
     assert everything - set(objects(settings)) == ROLLUPS
     assert "FROM transactions_current" in objects(settings)["report_merchant_by_day"]
 
@@ -249,7 +255,7 @@ def test_the_life_of_a_schema_on_the_command_line(
     for table in ("transactions", "transactions_current"):
         names = {name for (name,) in rows(settings, columns.format(table))}
         assert {"ingested_at"} == {"ingested_at", "enriched_at"} & names
-    assert states(settings) == dict.fromkeys(ALL[:-4], "applied") | dict.fromkeys(ALL[-4:], "pending")
+    assert states(settings) == dict.fromkeys(ALL[:-5], "applied") | dict.fromkeys(ALL[-5:], "pending")
 
     with connect(settings) as client:
         client.command("INSERT INTO merchants VALUES (1, 'A', 'DE', '5411', 1), (2, 'B', 'FR', '5412', 1)")
@@ -263,7 +269,7 @@ def test_the_life_of_a_schema_on_the_command_line(
 
     code, out, _ = migrate("down", "--all", "--allow-destructive", "--json")
     assert code == 0
-    assert json.loads("\n".join(out)) == {"status": "taken back", "taken_back": ALL[-5::-1]}
+    assert json.loads("\n".join(out)) == {"status": "taken back", "taken_back": ALL[-6::-1]}
     assert objects(settings) == {}
     code, out, _ = migrate("down")
     assert (code, out) == (0, ['migrate_down status="nothing to do"'])

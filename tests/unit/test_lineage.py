@@ -263,7 +263,7 @@ def test_the_command(tmp_path, paystream_here):
     code, out, err = paystream_here(settings, "migrate", "lineage", "merchant_days_current.day")
     assert (code, err) == (0, [])
     assert out.splitlines()[0].startswith("migrate_lineage_step column=topic.created_at ")
-    assert out.splitlines()[-1] == "migrate_lineage_use column=report_settlement_by_day.day"
+    assert out.splitlines()[-1] == "migrate_lineage_use column=report_merchant_by_day.day"
     made = [line for line in out.splitlines() if " column=merchant_days_current.day " in line]
     assert made == [
         "migrate_lineage_step column=merchant_days_current.day by=merchant_days_current expression=day"

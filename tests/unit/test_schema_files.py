@@ -4,7 +4,7 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
-from checkouts import Checkout
+from checkouts import Checkout, following
 from clickhouse_connect.driver.exceptions import DatabaseError
 
 from migrations import lock, named_collection
@@ -16,6 +16,8 @@ from paystream.errors import PaystreamError, UsageError
 from paystream.settings import Settings
 
 NULL = "CREATE TABLE a (x UInt8) ENGINE = Null"
+NEWEST, BEFORE = (version.id for version in read_history()[:-3:-1])
+MORE, OTHER = following("more"), following("other")
 
 
 @pytest.fixture
@@ -99,32 +101,32 @@ def _edit(folder: Path) -> None:
 
 
 def _delete(folder: Path) -> None:
-    for path in folder.glob("0009_*"):
+    for path in folder.glob(f"{NEWEST}.*"):
         path.unlink()
 
 
 def _add(folder: Path) -> None:
-    (folder / "0010_more.sql").write_text(f"-- depends: 0009_rollups\n{NULL};")
-    (folder / "0010_more.rollback.sql").write_text("DROP TABLE IF EXISTS a SYNC;")
+    (folder / f"{MORE}.sql").write_text(f"-- depends: {NEWEST}\n{NULL};")
+    (folder / f"{MORE}.rollback.sql").write_text("DROP TABLE IF EXISTS a SYNC;")
 
 
 def _add_twice(folder: Path) -> None:
     _add(folder)
-    (folder / "0010_other.sql").write_text("-- depends: 0010_more\nSELECT 1;")
-    (folder / "0010_other.rollback.sql").write_text("SELECT 1;")
+    (folder / f"{OTHER}.sql").write_text(f"-- depends: {MORE}\nSELECT 1;")
+    (folder / f"{OTHER}.rollback.sql").write_text("SELECT 1;")
 
 
 def _disorder(folder: Path) -> None:
     _add(folder)
-    (folder / "0000_early.sql").write_text("-- depends: 0010_more\nSELECT 1;")
+    (folder / "0000_early.sql").write_text(f"-- depends: {MORE}\nSELECT 1;")
     (folder / "0000_early.rollback.sql").write_text("SELECT 1;")
 
 
 def _delete_an_older_one(folder: Path) -> None:
     _add(folder)
-    newer = folder / "0010_more.sql"
-    newer.write_text(newer.read_text().replace("0009_rollups", "0008_flush_interval"))
-    for path in folder.glob("0008_*"):
+    newer = folder / f"{MORE}.sql"
+    newer.write_text(newer.read_text().replace(NEWEST, BEFORE))
+    for path in folder.glob(f"{BEFORE}.*"):
         path.unlink()
 
 
@@ -156,25 +158,25 @@ def _merge(folder: Path) -> None:
 
 
 def _without_a_number(folder: Path) -> None:
-    (folder / "more.sql").write_text("-- depends: 0009_rollups\nSELECT 1;")
+    (folder / "more.sql").write_text(f"-- depends: {NEWEST}\nSELECT 1;")
     (folder / "more.rollback.sql").write_text("SELECT 1;")
 
 
 def _mark(folder: Path) -> None:
-    (folder / "0010_more.sql").write_text("-- depends: 0009_rollups\nSELECT throwIf(1, 'WRITE THIS STEP');")
-    (folder / "0010_more.rollback.sql").write_text("SELECT 1;")
-    lock.write_lock(folder, [*lock.locked_versions(folder), "0010_more"])
+    (folder / f"{MORE}.sql").write_text(f"-- depends: {NEWEST}\nSELECT throwIf(1, 'WRITE THIS STEP');")
+    (folder / f"{MORE}.rollback.sql").write_text("SELECT 1;")
+    lock.write_lock(folder, [*lock.locked_versions(folder), MORE])
 
 
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
         (_edit, r"Version '0006_repair' was edited since it was locked\. .*`paystream migrate lock 0006_repair`"),
-        (_delete, "Version '0009_rollups' was deleted since it was locked"),
-        (_add, "Version '0010_more' is not in the lock file. Freeze it with `paystream migrate lock`"),
-        (_add_twice, "Versions '0010_more' and '0010_other' have the same number"),
-        (_disorder, "Version '0000_early' is out of order: it depends on 0010_more"),
-        (_delete_an_older_one, "Version '0008_flush_interval' was deleted since it was locked"),
+        (_delete, f"Version '{NEWEST}' was deleted since it was locked"),
+        (_add, f"Version '{MORE}' is not in the lock file. Freeze it with `paystream migrate lock`"),
+        (_add_twice, f"Versions '{MORE}' and '{OTHER}' have the same number"),
+        (_disorder, f"Version '0000_early' is out of order: it depends on {MORE}"),
+        (_delete_an_older_one, f"Version '{BEFORE}' was deleted since it was locked"),
         (_delete_a_rollback, "Version '0007_status' was deleted since it was locked"),
         (_end_with_a_comment, r"0007_status\.sql ends with a comment\. Move it before a statement"),
         (_encode_otherwise, r"'versions/0007_status\.sql' cannot be read: it is no UTF-8 text"),
@@ -182,7 +184,7 @@ def _mark(folder: Path) -> None:
         (_delete_the_lock, r"'versions\.lock' is missing: .* Restore it from the repository"),
         (_merge, "'<<<<<<< HEAD'. Restore it from the repository; after a merge, take one side's"),
         (_without_a_number, "'more' cannot be used: its name is not four digits, _ and words"),
-        (_mark, "Version '0010_more' is not finished: step 1 has the mark 'WRITE THIS STEP'"),
+        (_mark, f"Version '{MORE}' is not finished: step 1 has the mark 'WRITE THIS STEP'"),
     ],
 )
 def test_a_version_that_is_not_what_it_was_is_named(checkout: Checkout, change, complaint: str) -> None:
