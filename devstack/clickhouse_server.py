@@ -50,8 +50,9 @@ _MIN_PACKED_BYTES = 1 << 12  # packing less costs more time than it saves
 _MAX_DRAINED_BYTES = 1 << 28
 
 # The engine hands out each block of a streamed result as a document of its own: only formats without a frame around
-# the rows can be put together again by concatenation.
-_STREAMABLE = {"native", "rowbinary", "csv", "tabseparated", "tsv", "jsoneachrow", "jsoncompacteachrow"}
+# the rows can be put together again by concatenation, or with a line of names before them.
+_NAMED = {"csvwithnames", "tabseparatedwithnames", "tsvwithnames"}
+_STREAMABLE = {"native", "rowbinary", "csv", "tabseparated", "tsv", "jsoneachrow", "jsoncompacteachrow"} | _NAMED
 _CONTENT_TYPES = {
     "tabseparated": "text/tab-separated-values; charset=UTF-8",
     "tsv": "text/tab-separated-values; charset=UTF-8",
@@ -99,6 +100,7 @@ _STATUS = {48: 501, 159: 408, 202: 503, 229: 413, 307: 413, 373: 423} | dict.fro
 _STATUS |= dict.fromkeys(_BAD_REQUEST, 400)
 _NOT_IMPLEMENTED = 48
 _BAD_ARGUMENTS = 36
+_NOT_ENOUGH_SPACE = 243
 _QUERY_IS_TOO_LARGE = 229
 _TOO_MANY_BYTES = 307
 
@@ -328,7 +330,10 @@ class Handler(BaseHTTPRequestHandler):
         if streamed:
             pieces = stack.enter_context(closing(connection.stream(request.text, output_format, request.bindings)))
             try:
-                self._respond_stream(pieces, output_format)
+                waits = parameters.get("wait_end_of_query") == "1"
+                self._respond_stream(
+                    pieces, output_format, stack.enter_context(_spool(self.server.spool)) if waits else None
+                )
                 return
             except EngineError as error:
                 if error.code != _BAD_ARGUMENTS or "Streaming query is not supported" not in str(error):
@@ -352,12 +357,14 @@ class Handler(BaseHTTPRequestHandler):
         }
         self._respond([content], _content_type(output_format), self._headers(output_format, summary))
 
-    def _respond_stream(self, pieces: Iterator[Any], output_format: str) -> None:
+    def _respond_stream(self, pieces: Iterator[Any], output_format: str, spool: BinaryIO | None) -> None:
+        """Send a result while it is read; with a file, once it holds all of it, so that an error still has a status."""
         started = time.perf_counter_ns()
+        named = output_format.lower() in _NAMED
         buffered: list[bytes] = []
         size = read_rows = read_bytes = rows = 0
         for piece in pieces:
-            buffered.append(piece.bytes())
+            buffered.append(_rows(piece) if named and buffered else piece.bytes())
             size += len(buffered[-1])
             rows += piece.rows_read()
             read_rows += piece.storage_rows_read()
@@ -379,8 +386,17 @@ class Handler(BaseHTTPRequestHandler):
             return
         tag = secrets.token_hex(8)
         headers = self._headers(output_format, None) | {"X-ClickHouse-Exception-Tag": tag}
+        rest = (_rows(piece) if named else piece.bytes() for piece in pieces)
+        if spool:
+            try:
+                spool.writelines(buffered)
+                spool.writelines(rest)
+                spool.seek(0)
+            except OSError as error:
+                raise _refused(_NOT_ENOUGH_SPACE, f"The result cannot be kept: {error.strerror}") from error
+            buffered, rest = [], iter(lambda: spool.read(BUFFERED_RESULT_BYTES), b"")
         self._respond(
-            _with_error(buffered, (piece.bytes() for piece in pieces), tag),
+            _with_error(buffered, rest, tag),
             _content_type(output_format),
             headers,
             sized=False,
@@ -624,6 +640,12 @@ def _packed(pieces: Iterable[bytes], encoding: str) -> Iterator[bytes]:
     for piece in pieces:
         yield compressor.compress(piece)
     yield compressor.flush()
+
+
+def _rows(piece: Any) -> bytes:
+    """Return a block without its line of names."""
+    _, _, rows = piece.bytes().partition(b"\n")
+    return rows
 
 
 def _with_error(buffered: list[bytes], rest: Iterator[bytes], tag: str) -> Iterator[bytes]:

@@ -1,6 +1,7 @@
 """``paystream report``."""
 
 import sys
+from collections.abc import Iterator
 from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.table import Table
 
 from paystream.errors import UsageError
@@ -41,6 +43,7 @@ class Format(StrEnum):
 
 SHOWN = 50
 """Rows of a table on a terminal."""
+MAX_WIDTH = 10_000
 
 
 def report(
@@ -95,7 +98,7 @@ def report(
         elif chosen is Format.JSON:
             print_json([dict(zip(found.columns, row, strict=True)) for row in found.rows])
         else:
-            _show(asked, found, until)
+            _show(asked, found, until, limit)
 
 
 def _refuse(*options: object) -> None:
@@ -139,23 +142,61 @@ def _said(until: datetime | None) -> str:
     return "never" if until is None else f"{until:%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _show(asked: Asked, found: Rows, until: datetime | None) -> None:
+def _show(asked: Asked, found: Rows, until: datetime | None, limit: int | None) -> None:
     # The same in each row: once, below.
     places = [place for place, column in enumerate(found.columns) if column != "complete_until"]
     if asked.first == asked.last and not asked.report.has_parameters:
         places = [place for place in places if found.columns[place] != "day"]
-    table = Table(title=_title(asked), title_justify="left")
+    table = Table()
     for place in places:
         numeric = any(isinstance(row[place], int | float | Decimal) for row in found.rows)
-        table.add_column(found.columns[place].replace("_", " "), justify="right" if numeric else "left")
-    for row in found.rows:
-        table.add_row(*(_cell(found.columns[place], row[place]) for place in places))
-    console.print(table)
-    if not found.rows:
+        name = found.columns[place].replace("_", "\n")
+        table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
+    rows = [[_cell(found.columns[place], row[place]) for place in places] for row in found.rows]
+    for row in rows:
+        table.add_row(*row)
+    more, tables, shown = found.more, [table], len(rows)
+    if _width(table) > console.width and is_terminal() and rows:
+        tables = list(_upright([found.columns[place].replace("_", " ") for place in places], rows))
+        if limit is None:
+            more = more or len(tables) > 1
+            del tables[1:]
+        shown = sum(len(one.columns) - 1 for one in tables)
+    console.print(_title(asked), style="italic", highlight=False)
+    for one in tables:
+        Console(width=max(_width(one), console.width)).print(one)
+    if not rows:
         console.print("No payments of those days." if until else "Nothing was computed yet: it is within a minute.")
-    if found.more:
-        console.print(f"The first {len(found.rows):,} rows; --limit shows more, --format csv all.", highlight=False)
+    if more:
+        first = "row" if shown == 1 else f"{shown:,} rows"
+        console.print(f"The first {first}; --limit shows more, --format csv all.", highlight=False)
     console.print(f"Complete until {_said(until)}, by when ClickHouse read the messages.", highlight=False)
+
+
+def _upright(names: list[str], rows: list[list[str]]) -> Iterator[Table]:
+    """What is too wide for the terminal as tables with a column for each row, as many in each as fit."""
+    waiting = rows
+    while waiting:
+        table, taken = _columns(names, waiting[:1]), 1
+        while taken < len(waiting) and _width(wider := _columns(names, waiting[: taken + 1])) <= console.width:
+            table, taken = wider, taken + 1
+        yield table
+        waiting = waiting[taken:]
+
+
+def _columns(names: list[str], rows: list[list[str]]) -> Table:
+    table = Table(show_header=False)
+    table.add_column(no_wrap=True)
+    for _ in rows:
+        table.add_column(justify="right")
+    for name, *values in zip(names, *rows, strict=True):
+        table.add_row(name, *values)
+    return table
+
+
+def _width(table: Table) -> int:
+    """The characters that a table takes where nothing is cut."""
+    return console.measure(table, options=console.options.update(max_width=MAX_WIDTH)).maximum
 
 
 def _title(asked: Asked) -> str:

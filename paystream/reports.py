@@ -21,8 +21,8 @@ WAIT_LIMIT_S = 180
 """Roll-ups are refreshed every 40 s; several times that is a fault and not a delay."""
 ASK_EVERY_S = 1.0
 CHUNK_BYTES = 1 << 20
-READ_LIMIT_S = 600
-TIMEOUT_S = 900
+SORT_BYTES = 1 << 28
+"""More than this of a report is sorted on ClickHouse's disk, not in its memory."""
 
 FORMATS = {"csv": "CSVWithNames", "parquet": "Parquet"}
 
@@ -224,8 +224,14 @@ def write(client: Client, asked: Asked, kind: str, target: IO[bytes], limit: int
     if limit is not None:
         query += f" LIMIT {limit}"
     written = 0
-    # The engine makes the whole answer before it sends the first byte, so that an error can still be told as one.
-    settings = {"wait_end_of_query": 1, "output_format_parquet_string_as_string": 1}
+    settings = {
+        # The whole answer is made before the first byte is sent, so that an error can still be told as one.
+        "wait_end_of_query": 1,
+        "output_format_parquet_string_as_string": 1,
+        # A month of all merchants has ten million rows: as long as it is, and sorted on the disk.
+        "max_result_bytes": 0,
+        "max_bytes_before_external_sort": SORT_BYTES,
+    }
     with client.raw_stream(query, parameters=parameters, fmt=FORMATS[kind], settings=settings) as stream:
         while chunk := stream.read(CHUNK_BYTES):
             target.write(chunk)

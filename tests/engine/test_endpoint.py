@@ -320,16 +320,33 @@ def test_a_result_is_plain_unless_asked_otherwise(clickhouse_server: Settings) -
         assert body.count(b"\n") == 5000
 
 
-@pytest.mark.parametrize("output_format", ["JSON", "CSVWithNames", "Parquet"])
+@pytest.mark.parametrize("output_format", ["JSON", "Parquet"])
 def test_formats_with_a_frame_come_whole(client: Client, output_format: str) -> None:
     body = client.raw_query("SELECT number FROM numbers(200000)", fmt=output_format)
     if output_format == "JSON":
         assert json.loads(body)["rows"] == 200_000
-    elif output_format == "CSVWithNames":
-        assert body.splitlines()[:2] == [b'"number"', b"0"]
-        assert len(body.splitlines()) == 200_001
     else:
         assert (body[:4], body[-4:]) == (b"PAR1", b"PAR1")
+
+
+@pytest.mark.parametrize("waits", [0, 1])
+@pytest.mark.parametrize("rows", [3, 500_000])
+def test_names_come_once(client: Client, waits: int, rows: int) -> None:
+    body = client.raw_query(
+        f"SELECT number FROM numbers({rows})", fmt="CSVWithNames", settings={"wait_end_of_query": waits}
+    )
+    assert body == b'"number"\n' + b"".join(b"%d\n" % n for n in range(rows))
+
+
+def test_an_answer_that_was_waited_for_has_a_status_of_its_own(clickhouse_server: Settings) -> None:
+    """A million rows are there before the query fails: asked to wait, the server has sent none of them."""
+    query = "SELECT throwIf(number = 1000000) FROM numbers(1000001) FORMAT CSVWithNames SETTINGS max_threads = 1"
+    found = {}
+    for waits in (0, 1):
+        target = "/?" + urlencode({"query": query, "wait_end_of_query": waits})
+        found[waits], _, body = http_request(clickhouse_server, "GET", target)
+        assert b"throwIf" in body
+    assert found == {0: 200, 1: 500}
 
 
 def test_totals_come_once_and_last(client: Client) -> None:
