@@ -47,13 +47,16 @@ SQL
 INSERT INTO quarantine SELECT 'not_json', 'x', 'k', 'transactions', number % 4, number, at, at
 FROM (SELECT number, now64(3) - toIntervalMillisecond(number * 200) AS at FROM numbers($((stored / 100)), $(((rows - stored) / 100))))
 SQL
-  ask <<SQL
+  # Each within a request's time limit and the local engine's memory.
+  for ((from = stored / 2; from < rows / 2; from += 2000000)); do
+    count=$((rows / 2 - from < 2000000 ? rows / 2 - from : 2000000))
+    ask <<SQL
 INSERT INTO ingest_ledger SELECT 'transactions', number % 4, number * 25, number * 25 + 24, 25, 0, at, at, 25, number % 100 = 0,
     arrayMap(bucket -> toUInt32(bucket BETWEEN 50 AND 74), range(176))
-FROM (SELECT number, now64(3) - toIntervalMillisecond((number % ($rows / 2)) * 2592000000 / ($rows / 2)) AS at
-      FROM numbers($((stored / 2)), $(((rows - stored) / 2))))
+FROM (SELECT number, now64(3) - toIntervalMillisecond((number % ($rows / 2)) * 2592000000 / ($rows / 2)) AS at FROM numbers($from, $count))
 SETTINGS max_threads = 1, max_insert_threads = 1, max_block_size = 16384, min_insert_block_size_rows = 65536, min_insert_block_size_bytes = 0
 SQL
+  done
   # What has just come in, as at any moment of a running pipeline.
   ask <<SQL
 INSERT INTO ingest_ledger SELECT 'transactions', number % 4, number * 25, number * 25 + 24, 25, 0, at, at, 25, 0,

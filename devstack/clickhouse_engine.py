@@ -123,8 +123,7 @@ class Connection:
             EngineError: the database or a setting does not exist.
         """
         if self.database != database or self.databases_seen != databases_seen:
-            name = database.replace("\\", "\\\\").replace("`", "\\`")
-            self.run(f"USE `{name}`")
+            self.run(f"USE {_name(database)}")
             self.database, self.databases_seen = database, databases_seen
         changed = {name: value for name, value in settings.items() if self.applied.get(name) != value}
         for name in changed:
@@ -194,6 +193,7 @@ class Engine:
         try:
             self._root = self._open()
             answer = self._root.run("SELECT version(), timezone()").bytes().decode()
+            self._refresh_what_came_too_early()
         except (RuntimeError, ValueError, EngineError) as error:
             raise PaystreamError(
                 f"ClickHouse data folder '{data}': {' '.join(str(error).split())}. Remove the folder to start afresh."
@@ -263,6 +263,13 @@ class Engine:
             if connection:
                 connection.close()
 
+    def _refresh_what_came_too_early(self) -> None:
+        # The library starts refreshes, and gives up those that fail, before it has its system tables. A server has
+        # them first.
+        failed = self._root.run("SELECT database, view FROM system.view_refreshes WHERE exception != ''", "JSONCompact")
+        for database, view in _json_rows(failed):
+            self._root.run(f"SYSTEM REFRESH VIEW {_name(database)}.{_name(view)}")
+
     def detach_kafka_tables(self) -> None:
         """Detach every Kafka table until the next start, so that its consumers leave their group at once.
 
@@ -276,7 +283,7 @@ class Engine:
             connection = self._open()
             try:
                 connection.prepare(database, {"check_table_dependencies": "0"}, own_settings=False, databases_seen=0)
-                connection.run("DETACH TABLE `" + table.replace("\\", "\\\\").replace("`", "\\`") + "`")
+                connection.run(f"DETACH TABLE {_name(table)}")
             except EngineError as error:
                 errors.append(error)
             finally:
@@ -372,6 +379,10 @@ def _error(code: int, message: str) -> EngineError:
 
 def _quoted(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _name(text: str) -> str:
+    return "`" + text.replace("\\", "\\\\").replace("`", "\\`") + "`"
 
 
 def _json_rows(result: Any) -> list[list[str]]:

@@ -2,8 +2,6 @@
 
 import math
 import secrets
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +23,7 @@ from paystream.clickhouse import answering, connect
 from paystream.errors import CheckFailed, PaystreamError, UsageError
 from paystream.kafka import client_config
 from paystream.settings import Settings
+from paystream.signals import undisturbed
 
 NEEDED = ("transactions_queue", "transactions", "transactions_current", "quarantine", "merchants", "fx_rate_periods")
 QUIET_TIMEOUT_S = 60
@@ -153,7 +152,7 @@ def run(settings: Settings, workload: Workload, report: Callable[[Progress], Non
                     end, ended_early = None, _interrupted(probe, workload)
                 except PaystreamError as error:
                     end, ended_early = None, error
-                with _undisturbed():
+                with undisturbed():
                     duration_s = max(0.0, time.monotonic() - due_s)
                     seen = probe.finish(last_intended_us(plan, generator.sent))
                     watched = watch.result()
@@ -198,22 +197,9 @@ def run(settings: Settings, workload: Workload, report: Callable[[Progress], Non
     )
 
 
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Let Ctrl-C wait for some seconds: what was measured is being put together."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _interrupted(probe: Probe, workload: Workload) -> Interrupted:
     elapsed_s = max(0.0, time.time() - probe.plan.started_us / 1e6)
-    return Interrupted(f"Ctrl-C {elapsed_s:.0f} s into a run of {workload.duration_seconds:,} s")
+    return Interrupted(f"Ctrl-C or SIGTERM {elapsed_s:.0f} s into a run of {workload.duration_seconds:,} s")
 
 
 @contextmanager

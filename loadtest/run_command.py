@@ -27,6 +27,7 @@ from paystream.errors import PaystreamError, UsageError
 from paystream.files import whole_file
 from paystream.output import console, errors, is_terminal, print_fields
 from paystream.settings import load_settings
+from paystream.signals import sigterm_interrupts
 
 LOG_EVERY_S = 5
 
@@ -43,8 +44,8 @@ def run(
 ) -> None:
     """Run a workload against the configured pipeline and judge it: exit code 0 when every threshold held, else 1.
 
-    Sends real messages to the topic; they stay stored. Nothing else may be sending to it meanwhile. Ctrl-C ends the
-    sending; what was sent is checked, and the result says that it is partial (exit code 130).
+    Sends real messages to the topic; they stay stored. Nothing else may be sending to it meanwhile. Ctrl-C or SIGTERM
+    ends the sending; what was sent is checked, and the result says that it is partial (exit code 130).
 
     Example: paystream loadtest run today
     """
@@ -54,7 +55,7 @@ def run(
     if json not in (None, "-"):
         _check_writable(Path(json))
     try:
-        with _reporter(quiet=json == "-") as report:
+        with sigterm_interrupts(), _reporter(quiet=json == "-") as report:
             if find_capacity:
                 _find_capacity(name, plan, step_seconds, lambda step: run_workload(settings, step, report), json)
                 return

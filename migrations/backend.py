@@ -86,6 +86,7 @@ class ClickHouseBackend(DatabaseBackend):
 
     driver_module = "clickhouse_connect.driver.exceptions"
     lock_table = "_yoyo_lock"
+    _has_tables = False
 
     @classmethod
     def of(cls, settings: Settings) -> "ClickHouseBackend":
@@ -132,7 +133,9 @@ class ClickHouseBackend(DatabaseBackend):
         return quote_identifier(s)
 
     def ensure_internal_schema_updated(self) -> None:
-        """Create the tables that this backend keeps its state in."""
+        """Create the tables that this backend keeps its state in, once a connection."""
+        if self._has_tables:
+            return
         self.connection.command(
             f"CREATE TABLE IF NOT EXISTS {self.migration_table_quoted} ("
             "migration_id String, state LowCardinality(String), steps UInt16,"
@@ -148,6 +151,7 @@ class ClickHouseBackend(DatabaseBackend):
             ") ENGINE = MergeTree ORDER BY logged_at"
             " COMMENT 'Who changed the schema and when; written by `paystream migrate`'"
         )
+        self._has_tables = True
 
     def states(self) -> dict[str, VersionState]:
         """Return the state of each version that is applied or unfinished, by id. Changes nothing."""

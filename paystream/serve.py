@@ -1,12 +1,10 @@
 """A small HTTP server for what people and Prometheus look at: read only, on loopback unless told otherwise."""
 
 import ipaddress
-import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -14,6 +12,7 @@ from paystream.errors import PaystreamError, UsageError
 from paystream.health import Verdict, judge
 from paystream.output import errors
 from paystream.settings import Settings
+from paystream.signals import sigterm_interrupts
 from paystream.status import Status, read_status
 
 KEPT_S = 2.0
@@ -121,7 +120,7 @@ def serve(host: str, port: int, routes: Mapping[str, Callable[[], Answer]], read
             markup=False,
             highlight=False,
         )
-    with server, _sigterm_interrupts():
+    with server, sigterm_interrupts():
         shown = f"[{host}]" if ":" in host else host
         ready(f"http://{shown}:{server.server_address[1]}")
         try:
@@ -132,15 +131,3 @@ def serve(host: str, port: int, routes: Mapping[str, Callable[[], Answer]], read
 
 def _is_loopback(address: str) -> bool:
     return ipaddress.ip_address(address).is_loopback
-
-
-@contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    def interrupt(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

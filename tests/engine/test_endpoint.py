@@ -775,6 +775,29 @@ def kafka_table(name: str) -> str:
     )
 
 
+def test_views_over_system_tables_are_refreshed_after_a_restart(
+    start_clickhouse: Callable[[Path], Server], tmp_path: Path
+) -> None:
+    """The library refreshes before it has those tables, and would try the next time tomorrow."""
+    views = [f"view_{number}" for number in range(8)]
+    server = start_clickhouse(tmp_path / "data")
+    with connect(server.settings, database="") as client:
+        client.command("CREATE DATABASE kept")
+        for view in views:
+            client.command(f"CREATE TABLE kept.rows_of_{view} (n UInt64) ENGINE = MergeTree ORDER BY n")
+            client.command(
+                f"CREATE MATERIALIZED VIEW kept.{view} REFRESH EVERY 1 DAY APPEND TO kept.rows_of_{view} AS"
+                " SELECT count() AS n FROM system.view_refreshes"
+            )
+    os.kill(server.process.pid, signal.SIGTERM)
+    server.process.wait(timeout=15)
+    again = start_clickhouse(tmp_path / "data")
+    with connect(again.settings, database="kept") as client:
+        done = "last_success_time IS NOT NULL AND exception = ''"
+        query = f"SELECT view FROM system.view_refreshes WHERE {done} ORDER BY view"
+        wait_until(lambda: [view for (view,) in client.query(query).result_rows] == views)
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_or_killed_server_serves_the_same_data_again(
     start_clickhouse: Callable[[Path], Server], tmp_path: Path, number: int

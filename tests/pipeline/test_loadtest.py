@@ -269,15 +269,16 @@ def test_the_generator_alone_leaves_nothing_behind(pipeline: Pipeline, paystream
     wait_until(lambda: not [name for name in admin.list_topics(timeout=10).topics if "generate" in name])
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_after_ctrl_c_what_was_sent_is_checked_and_the_result_says_that_it_is_partial(
-    pipeline: Pipeline, paystream: Paystream, workload, tmp_path
+    number: signal.Signals, pipeline: Pipeline, paystream: Paystream, workload, tmp_path
 ) -> None:
     result = tmp_path / "result.json"
     process = paystream(pipeline.settings, "loadtest", "run", workload(200, 600), "--json", str(result))
     wait_for_line(process, "phase=sending")
     [generator] = generators(process)
     wait_for_line(process, "canaries_seen=1")
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     code, out, err = finish(process)
     assert (code, len(err)) == (130, 1), err
     assert "ended early, so its result is partial: Ctrl-C" in err[0] and "into a run of 600 s" in err[0]
