@@ -57,7 +57,7 @@ def report(
         Format | None, typer.Option("--format", help="table on a terminal, else csv; json is an array of rows.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write it to this file.", dir_okay=False)] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many rows; a table shows 50.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many rows; a terminal shows 50, or what fits.")] = None,
     wait: Annotated[
         bool, typer.Option("--wait", help="First wait until it has everything read up to now, at most three minutes.")
     ] = False,
