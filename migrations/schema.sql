@@ -1,4 +1,4 @@
--- What the versions up to 0010_settlement_sums give, as the engine spells it.
+-- What the versions up to 0011_rollups_give_way give, as the engine spells it.
 -- `paystream migrate check` compares databases with it.
 -- Written by `paystream migrate new` and `lock`; do not edit.
 
@@ -171,7 +171,7 @@ ORDER BY (minute, kafka_topic)
 SETTINGS index_granularity = 8192
 ;
 
--- object: latency_minutes_mv; words of its file: fbbdc3fb32d7fc232324e33bb21f6bedfd2a8db0d29f8940861ca1de8861660a
+-- object: latency_minutes_mv; words of its file: 75c656dac02940ca2608cd26a50c86e523c1a998289d346d1f70c04d2b711235
 CREATE MATERIALIZED VIEW latency_minutes_mv
 REFRESH EVERY 40 SECOND APPEND TO latency_minutes
 (
@@ -202,7 +202,7 @@ WHERE read_at >= since
 GROUP BY
     minute,
     kafka_topic
-SETTINGS max_threads = 1
+SETTINGS max_threads = 1, os_threads_nice_value_query = 15
 ;
 
 -- object: ledger_mv; words of its file: 15d447a197df6ecd9bbc1d0a6e605cde19e1d3cb598a7e78a8a87d3f6c2c0803
@@ -286,7 +286,7 @@ TTL toDateTime(refreshed_at) + toIntervalDay(1) WHERE day = toDate(0)
 SETTINGS index_granularity = 8192
 ;
 
--- object: merchant_days_by_currency; words of its file: 220e72fd5a193d2035fe46bb396bdbebb26f6f0402a38003f81ea139274868ea
+-- object: merchant_days_by_currency; words of its file: 02be4c4aa16fcb85653d2406289dd8a73cb82126c654074974199fd6cdeca991
 CREATE VIEW merchant_days_by_currency
 (
     `day` Date,
@@ -312,7 +312,7 @@ CREATE VIEW merchant_days_by_currency
 )
 AS WITH
     (
-        SELECT toDate(max(began_at))
+        SELECT toDate(max(began_at) - toIntervalMinute(10))
         FROM rollup_state
         WHERE view = 'merchant_days_mv'
     ) AS first_open_day
@@ -344,7 +344,7 @@ WHERE day < first_open_day
 UNION ALL
 WITH
     (
-        SELECT toDate(max(began_at))
+        SELECT toDate(max(began_at) - toIntervalMinute(10))
         FROM rollup_state
         WHERE view = 'merchant_days_mv'
     ) AS first_open_day
@@ -381,7 +381,7 @@ GROUP BY
 SETTINGS do_not_merge_across_partitions_select_final = 1
 ;
 
--- object: merchant_days_current; words of its file: b937985a85d6a7ce20a0e26fc59ffa7acb82e7bfa68c0e0f4608d0525bec3039
+-- object: merchant_days_current; words of its file: 1dab1f98096d366a82dce324d9cabb791644b668b73e12cf38d68a3d945bb4c0
 CREATE VIEW merchant_days_current
 (
     `day` Date,
@@ -398,7 +398,7 @@ CREATE VIEW merchant_days_current
 )
 AS WITH
     (
-        SELECT toDate(max(began_at))
+        SELECT toDate(max(began_at) - toIntervalMinute(10))
         FROM rollup_state
         WHERE view = 'merchant_days_mv'
     ) AS first_open_day
@@ -413,7 +413,7 @@ WHERE day < first_open_day
 UNION ALL
 WITH
     (
-        SELECT toDate(max(began_at))
+        SELECT toDate(max(began_at) - toIntervalMinute(10))
         FROM rollup_state
         WHERE view = 'merchant_days_mv'
     ) AS first_open_day
@@ -453,7 +453,7 @@ GROUP BY
 SETTINGS do_not_merge_across_partitions_select_final = 1
 ;
 
--- object: merchant_days_mv; words of its file: 1db6d17a92d720180951af9f82d2b41816f7158d604d9734d894ca544a22b1b4
+-- object: merchant_days_mv; words of its file: 9e0ce321ad4525a10a7cdf2371f2296d4db2ea67e1ec85106f85b12d60820a16
 CREATE MATERIALIZED VIEW merchant_days_mv
 REFRESH EVERY 40 SECOND DEPENDS ON merchant_slots_mv APPEND TO merchant_days
 (
@@ -548,7 +548,7 @@ FROM
 GROUP BY
     day,
     merchant_id
-SETTINGS do_not_merge_across_partitions_select_final = 1, max_threads = 1
+SETTINGS do_not_merge_across_partitions_select_final = 1, max_threads = 1, os_threads_nice_value_query = 15
 ;
 
 -- object: merchant_slots; words of its file: c07239a0f660cb4aba59f13083956febe2feca88e0548cbac7c07ea30a86dd07
@@ -578,7 +578,7 @@ ORDER BY (toDate(slot), merchant_id, slot)
 SETTINGS index_granularity = 8192
 ;
 
--- object: merchant_slots_mv; words of its file: 2c66786c469e0ffedc9da345ff14c60ec40eb6fbc01c3d2fdcea9984e43e4556
+-- object: merchant_slots_mv; words of its file: 3c1a6d8e8a84e791f582a1be9c332618e2e2e255f72166a450ed0d335952416f
 CREATE MATERIALIZED VIEW merchant_slots_mv
 REFRESH EVERY 40 SECOND APPEND TO merchant_slots
 (
@@ -682,7 +682,7 @@ FROM
 GROUP BY
     slot,
     merchant_id
-SETTINGS do_not_merge_across_partitions_select_final = 1, max_threads = 1, optimize_move_to_prewhere_if_final = 1
+SETTINGS do_not_merge_across_partitions_select_final = 1, max_threads = 1, optimize_move_to_prewhere_if_final = 1, os_threads_nice_value_query = 15
 ;
 
 -- object: merchants; words of its file: 7711d53c459942217f5313043fc050a6423d299601b9af01384f9f536f4406a5
@@ -961,7 +961,7 @@ FROM merchant_days_current
 ARRAY JOIN payments AS p
 ;
 
--- object: report_merchant_ranking; words of its file: eeada7868e725686b9417e68d5872a19811192252924eecd95f2837d9e491efb
+-- object: report_merchant_ranking; words of its file: a8d3c13f618386fea3bc132fdf449348738d9b336bc79aeeec19837c489396db
 CREATE VIEW report_merchant_ranking
 AS SELECT
     rank() OVER (PARTITION BY reporting_currency ORDER BY net_reporting DESC) AS place,
@@ -975,7 +975,7 @@ FROM
 (
     SELECT
         merchant_id,
-        argMax(merchant_name, day) AS merchant_name,
+        argMaxIf(d.merchant_name, day, d.merchant_name != '') AS merchant_name,
         reporting_currency,
         sum(d.transactions) AS transactions,
         sum(d.net_reporting) AS net_reporting,
@@ -1530,7 +1530,7 @@ TTL toDateTime(refreshed_at) + toIntervalDay(1) WHERE hour < toDateTime('1971-01
 SETTINGS index_granularity = 8
 ;
 
--- object: volume_hours_mv; words of its file: 89fb86b0b7a9ad365a19264e19f7f650afd07068705af3fc9c20e1463d217cad
+-- object: volume_hours_mv; words of its file: 8c50e1680ea0c8689795d542df71a91c2269d5c67a99ca22c9af3575eb9a8556
 CREATE MATERIALIZED VIEW volume_hours_mv
 REFRESH EVERY 40 SECOND DEPENDS ON merchant_slots_mv APPEND TO volume_hours
 (
@@ -1620,5 +1620,5 @@ FROM
         0
 )
 GROUP BY hour
-SETTINGS do_not_merge_across_partitions_select_final = 1, max_threads = 1, optimize_move_to_prewhere_if_final = 1
+SETTINGS do_not_merge_across_partitions_select_final = 1, max_threads = 1, optimize_move_to_prewhere_if_final = 1, os_threads_nice_value_query = 15
 ;

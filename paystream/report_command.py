@@ -57,7 +57,9 @@ def report(
         Format | None, typer.Option("--format", help="table on a terminal, else csv; json is an array of rows.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write it to this file.", dir_okay=False)] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many rows; a terminal shows 50, or what fits.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="At most so many rows; a terminal shows 50, or what fits.")
+    ] = None,
     wait: Annotated[
         bool, typer.Option("--wait", help="First wait until it has everything read up to now, at most three minutes.")
     ] = False,
@@ -96,6 +98,11 @@ def report(
             write(client, asked, chosen, sys.stdout.buffer, limit)
             sys.stdout.buffer.flush()
         elif chosen is Format.JSON:
+            if found.more and not limit:
+                raise UsageError(
+                    f"Report '{asked.report.name}': it has more than {len(found.rows):,} rows, too many for JSON. "
+                    "Take --format csv or parquet, or --limit."
+                )
             print_json([dict(zip(found.columns, row, strict=True)) for row in found.rows])
         else:
             _show(asked, found, until, limit)
@@ -127,8 +134,8 @@ def _days(day: str | None, month: str | None, first: str | None, last: str | Non
     if month is not None:
         return month_of(month)
     if first is not None:
-        return day_of(first), day_of(last or "today")
-    return (day_of(day or "today"),) * 2
+        return day_of(first), day_of("today" if last is None else last)
+    return (day_of("today" if day is None else day),) * 2
 
 
 def _by_name(out: Path) -> Format:

@@ -2,6 +2,7 @@
 
 import os
 import time
+from calendar import monthrange
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import OperationalError
+from urllib3.exceptions import HTTPError
 
 from loader.schema import connected
 from paystream.errors import CheckFailed, PaystreamError, UsageError
@@ -233,10 +236,17 @@ def write(client: Client, asked: Asked, kind: str, target: IO[bytes], limit: int
         "max_bytes_before_external_sort": SORT_BYTES,
     }
     with client.raw_stream(query, parameters=parameters, fmt=FORMATS[kind], settings=settings) as stream:
-        while chunk := stream.read(CHUNK_BYTES):
+        while chunk := _read(stream):
             target.write(chunk)
             written += len(chunk)
     return written
+
+
+def _read(stream: IO[bytes]) -> bytes:
+    try:
+        return stream.read(CHUNK_BYTES)
+    except HTTPError as error:  # which the client hands on as it is
+        raise OperationalError(f"the connection was lost: {error}") from error
 
 
 def export(client: Client, asked: Asked, kind: str, path: Path, limit: int | None = None) -> int:
@@ -279,8 +289,7 @@ def month_of(text: str) -> tuple[date, date]:
         first = datetime.strptime(text, "%Y-%m").date()
     except ValueError:
         raise UsageError(f"Month '{text}': it is none. Write it as 2026-11.") from None
-    following = (first + timedelta(days=32)).replace(day=1)
-    return first, following - timedelta(days=1)
+    return first, first.replace(day=monthrange(first.year, first.month)[1])
 
 
 def day_of(text: str) -> date:

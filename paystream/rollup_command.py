@@ -33,7 +33,7 @@ def rebuild(
 
     Example: paystream rollup rebuild --from 2026-11-01 --to 2026-11-24
     """
-    days = day_of(first) if first else None, day_of(last) if last else None
+    days = None if first is None else day_of(first), None if last is None else day_of(last)
     if days[0] and days[1]:
         refuse_disorder(*days)
     settings = load_settings()

@@ -256,6 +256,7 @@ def compare(client: Client, found: list[Payment]) -> None:
         said = key.replace("hour", "formatDateTime(hour, '%FT%TZ')")
         rows = client.query(f"SELECT {said}, {values} FROM {report}").result_rows
         assert {row[:width]: row[width:] for row in rows} == recompute(found), report
+        assert len({row[:width] for row in rows}) == len(rows), f"{report} has rows of one key twice"
     days = sorted({p.day for p in found})
     for first, last in [(days[0], days[-1]), (days[-1], days[-1])]:
         ranking = client.query(

@@ -15,7 +15,7 @@ FROM
 (
     SELECT
         merchant_id,
-        argMax(merchant_name, day) AS merchant_name,
+        argMaxIf(d.merchant_name, day, d.merchant_name != '') AS merchant_name,
         reporting_currency,
         sum(d.transactions) AS transactions,
         sum(d.net_reporting) AS net_reporting,

@@ -15,4 +15,4 @@ SELECT
 FROM ingest_ledger
 WHERE read_at >= since
 GROUP BY minute, kafka_topic
-SETTINGS max_threads = 1
+SETTINGS max_threads = 1, os_threads_nice_value_query = 15

@@ -3,7 +3,9 @@
 -- Written by: nobody (a view). Read by: report_settlement_by_day, report_merchant_ranking.
 -- Guarantee: as merchant_days_current. `net` is captured and settled; `…_reporting` is in the reporting currency, 0 without a rate.
 CREATE VIEW merchant_days_by_currency AS
-WITH (SELECT toDate(max(began_at)) FROM rollup_state WHERE view = 'merchant_days_mv') AS first_open_day
+WITH
+    -- Some minutes after midnight, when the day before is surely to be seen in merchant_days.
+    (SELECT toDate(max(began_at) - INTERVAL 10 MINUTE) FROM rollup_state WHERE view = 'merchant_days_mv') AS first_open_day
 SELECT
     day,
     merchant_id,

@@ -2,7 +2,9 @@
 -- Written by: nobody (a view). Read by: report_merchant_by_day.
 -- Guarantee: each bucket once: days that are over come from merchant_days as they stand there, the others from their half hours.
 CREATE VIEW merchant_days_current AS
-WITH (SELECT toDate(max(began_at)) FROM rollup_state WHERE view = 'merchant_days_mv') AS first_open_day
+WITH
+    -- Some minutes after midnight, when the day before is surely to be seen in merchant_days.
+    (SELECT toDate(max(began_at) - INTERVAL 10 MINUTE) FROM rollup_state WHERE view = 'merchant_days_mv') AS first_open_day
 SELECT day, merchant_id, merchant_name, payments
 FROM merchant_days FINAL
 WHERE day < first_open_day

@@ -50,4 +50,7 @@ FROM
     SELECT toDate(0), toUInt32(now()), '', '', '', '', 0, 0, 0, 0, 0
 )
 GROUP BY day, merchant_id
-SETTINGS do_not_merge_across_partitions_select_final = 1, max_threads = 1
+SETTINGS
+    do_not_merge_across_partitions_select_final = 1,
+    max_threads = 1,
+    os_threads_nice_value_query = 15   -- ingest goes first; without CAP_SYS_NICE it does nothing

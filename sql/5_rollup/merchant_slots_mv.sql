@@ -68,4 +68,5 @@ GROUP BY slot, merchant_id
 SETTINGS
     do_not_merge_across_partitions_select_final = 1,
     optimize_move_to_prewhere_if_final = 1,   -- of conditions on what a transaction never changes, so no older state shows
-    max_threads = 1
+    max_threads = 1,
+    os_threads_nice_value_query = 15   -- ingest goes first; without CAP_SYS_NICE it does nothing

@@ -36,6 +36,7 @@ ALL = [
     "0008_flush_interval",
     "0009_rollups",
     "0010_settlement_sums",
+    "0011_rollups_give_way",
 ]
 ROLLUPS = {
     "latency_minutes",
@@ -219,6 +220,11 @@ def test_the_life_of_a_schema_on_the_command_line(
     assert [(one["version"], one["state"]) for one in json.loads("\n".join(out))] == [(name, "applied") for name in ALL]
 
     everything = set(objects(settings))
+    assert "os_threads_nice_value_query" in objects(settings)["merchant_slots_mv"]
+    assert migrate("down")[0] == 0
+    assert set(objects(settings)) == everything
+    assert "os_threads_nice_value_query" not in objects(settings)["merchant_slots_mv"]
+
     # Each refresh leaves a row that says that it was complete, and one may have run by now.
     assert migrate("down", "--allow-destructive")[0] == 0
     assert everything - set(objects(settings)) == {"merchant_days_by_currency"}
@@ -255,7 +261,7 @@ def test_the_life_of_a_schema_on_the_command_line(
     for table in ("transactions", "transactions_current"):
         names = {name for (name,) in rows(settings, columns.format(table))}
         assert {"ingested_at"} == {"ingested_at", "enriched_at"} & names
-    assert states(settings) == dict.fromkeys(ALL[:-5], "applied") | dict.fromkeys(ALL[-5:], "pending")
+    assert states(settings) == dict.fromkeys(ALL[:-6], "applied") | dict.fromkeys(ALL[-6:], "pending")
 
     with connect(settings) as client:
         client.command("INSERT INTO merchants VALUES (1, 'A', 'DE', '5411', 1), (2, 'B', 'FR', '5412', 1)")
@@ -269,7 +275,7 @@ def test_the_life_of_a_schema_on_the_command_line(
 
     code, out, _ = migrate("down", "--all", "--allow-destructive", "--json")
     assert code == 0
-    assert json.loads("\n".join(out)) == {"status": "taken back", "taken_back": ALL[-6::-1]}
+    assert json.loads("\n".join(out)) == {"status": "taken back", "taken_back": ALL[-7::-1]}
     assert objects(settings) == {}
     code, out, _ = migrate("down")
     assert (code, out) == (0, ['migrate_down status="nothing to do"'])

@@ -187,6 +187,8 @@ def test_the_commands(some: Warehouse, paystream_here, tmp_path) -> None:
         (("volume_by_hour", "--day", "2999-01-01"), "Day '2999-01-01': it has not begun"),
         (("volume_by_hour", "--day", "2026-02-30"), "Day '2026-02-30': it is none"),
         (("volume_by_hour", "--month", "November"), "Month 'November': it is none"),
+        (("volume_by_hour", "--month", "9999-12"), "Day '9999-12-01': it has not begun"),
+        (("volume_by_hour", "--day", ""), "Day '': it is none"),
         (("volume_by_hour", "--from", "2026-02-03", "--to", "2026-02-01"), "the first is after the last"),
         (("volume_by_hour", "--day", "today", "--month", "2026-11"), "one of them"),
         (("volumes_by_hour",), "Did you mean 'volume_by_hour'?"),
