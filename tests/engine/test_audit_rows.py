@@ -109,10 +109,12 @@ def test_rows_older_than_the_first_block_are_of_another_topic_whatever_the_messa
 def test_changed_keys_are_those_that_readers_count_twice(ingest) -> None:
     last_month = NOON.replace(day=1) - timedelta(days=10)
     offset = 0
+    # Of one day and merchant the older state is merged away, and then nothing tells of its half hour.
+    ingest.client.command("SYSTEM STOP MERGES transactions")
     for created, merchants in [
         ([NOON, NOON], [7, 7]),
         ([NOON, NOON + timedelta(minutes=5)], [7, 7]),
-        ([NOON, NOON + timedelta(minutes=35)], [7, 7]),  # by reports alone
+        ([NOON, NOON - timedelta(minutes=35)], [7, 7]),  # by reports alone
         ([NOON, NOON], [7, 8]),
         ([NOON, NOON - timedelta(days=1)], [7, 7]),
         ([NOON, last_month], [7, 7]),
@@ -125,3 +127,4 @@ def test_changed_keys_are_those_that_readers_count_twice(ingest) -> None:
         several, changed, _ = _contract(ingest.client, since)
         assert (several, changed) == (1 if NOON.day > 1 else 2, 4)
     assert _contract(ingest.client, datetime.now(UTC) + timedelta(minutes=1))[:2] == (0, 0)
+    ingest.client.command("SYSTEM START MERGES transactions")
