@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from batch import complete_reports
 from checkouts import Checkout, following
 from confluent_kafka import Producer
 from payments import message
@@ -151,12 +152,8 @@ def test_the_life_of_a_schema(stack: Settings, engine: Settings, tmp_path: Path)
     # Once every view knew of the column, no payment went without.
     late = list(payments.sent)[-RATE:]
     assert all(found[name] for name in late)
-    # The reports have them when their refreshes have come to it, every 40 s.
-    [(moment,)] = rows(stack, "SELECT toString(now64(3, 'UTC'))")
-    complete = (
-        f"SELECT countIf(complete_until > '{moment}') FROM report_freshness WHERE report = 'report_merchant_by_day'"
-    )
-    wait_for(stack, complete, 1, limit_s=100)
+    with connect(stack) as client:
+        complete_reports(client)
     assert rows(stack, "SELECT sum(transactions) FROM report_merchant_by_day") == [(len(payments.sent),)]
     channels = rows(stack, "SELECT DISTINCT channel FROM report_channels_by_day WHERE channel != ''")
     assert sorted(channel for (channel,) in channels) == sorted(CHANNELS)
