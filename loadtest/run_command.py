@@ -174,19 +174,11 @@ def _deliver(json: str | None, document: dict[str, Any]) -> PaystreamError | Non
             sys.stdout.buffer.write(content)
             sys.stdout.flush()
         else:
-            _put(Path(json), content)
+            with whole_file(Path(json)) as file:
+                file.write(content)
     except OSError as error:
         return PaystreamError(f"Result file '{json}' cannot be written: {error.strerror}. {_keep(content)}")
     return None
-
-
-def _put(path: Path, content: bytes) -> None:
-    """Write a file so that there is the old one, or the whole new one; a device or a pipe as it comes."""
-    if path.exists() and not path.is_file():
-        path.write_bytes(content)
-        return
-    with whole_file(path) as file:
-        file.write(content)
 
 
 def _keep(content: bytes) -> str:

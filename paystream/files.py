@@ -11,13 +11,21 @@ from typing import BinaryIO
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """Open a file to write that takes the place of ``path`` at the end; where anything fails, what was there stays.
 
+    A device or a pipe is written as it comes: nothing may take its place.
+
     Raises:
         OSError: it cannot be written.
     """
+    if path.exists() and not path.is_file():
+        with path.open("wb") as device:
+            yield device
+        return
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with beside.open("wb") as file:
             yield file
+            file.flush()
+            os.fsync(file.fileno())
         beside.replace(path)
     finally:
         # What went wrong matters more than a leftover.

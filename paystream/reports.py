@@ -1,6 +1,5 @@
 """The reports of ``sql/4_report``, asked for a time and written as rows, CSV or Parquet."""
 
-import os
 import time
 from calendar import monthrange
 from collections.abc import Iterator
@@ -258,8 +257,6 @@ def export(client: Client, asked: Asked, kind: str, path: Path, limit: int | Non
     try:
         with whole_file(path) as file:
             written = write(client, asked, kind, file, limit)
-            file.flush()
-            os.fsync(file.fileno())
     except OSError as error:
         raise PaystreamError(
             f"File '{path}': it cannot be written: {error.strerror or error}. Make room, or name another with --out."
