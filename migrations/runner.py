@@ -32,8 +32,8 @@ LOCK_TIMEOUT_S = 30
 _CLUSTER = "cluster"
 """The operation in the migrations' log whose comment is the cluster that the versions are applied to."""
 
-OLDEST_SERVER = (24, 8)
-"""Older ones do not know a setting of the schema (lightweight_mutation_projection_mode)."""
+OLDEST_SERVER = (25, 9)
+"""Older ones do not know a setting of the schema (os_threads_nice_value_query, new in 25.9 by ClickHouse's settings history)."""
 
 
 @dataclass(frozen=True)

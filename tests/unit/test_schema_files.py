@@ -193,11 +193,11 @@ def test_a_version_that_is_not_what_it_was_is_named(checkout: Checkout, change, 
         read_history(checkout.versions)
 
 
-@pytest.mark.parametrize(("version", "is_refused"), [("24.3.1.2672", True), ("24.8.1.1", False), ("26.9.2.1", False)])
+@pytest.mark.parametrize(("version", "is_refused"), [("25.8.1.2672", True), ("25.9.1.1", False), ("26.9.2.1", False)])
 def test_a_server_that_is_too_old_is_refused(version: str, is_refused: bool) -> None:
     settings = Settings.model_construct()
     if is_refused:
-        with pytest.raises(UsageError, match=r"is too old: it is 24\.3\.1\.2672, and the schema needs 24\.8"):
+        with pytest.raises(UsageError, match=r"is too old: it is 25\.8\.1\.2672, and the schema needs 25\.9"):
             refuse_old_server(settings, version)
     else:
         refuse_old_server(settings, version)
