@@ -1,4 +1,4 @@
--- What the versions up to 0011_rollups_give_way give, as the engine spells it.
+-- What the versions up to 0012_flush_100_ms give, as the engine spells it.
 -- `paystream migrate check` compares databases with it.
 -- Written by `paystream migrate new` and `lock`; do not edit.
 
@@ -1455,13 +1455,13 @@ SELECT
 FROM transactions_queue
 ;
 
--- object: transactions_queue; words of its file: 8fade4c5c891fe12b0450a6c7beb719c22d8b1dfd24afb1349cd613d832183b5
+-- object: transactions_queue; words of its file: 252e5aef6565e3060c1c946c9cb45099eacafbdea57937e4dbdbe27f50fcecc1
 CREATE TABLE transactions_queue
 (
     `message` String
 )
 ENGINE = Kafka(paystream_kafka)
-SETTINGS kafka_consumer_reschedule_ms = 10, kafka_flush_interval_ms = 150, kafka_format = 'RawBLOB', kafka_max_block_size = 262144, kafka_num_consumers = 2, kafka_poll_max_batch_size = 65536, kafka_poll_timeout_ms = 50, kafka_thread_per_consumer = 1
+SETTINGS kafka_consumer_reschedule_ms = 10, kafka_flush_interval_ms = 100, kafka_format = 'RawBLOB', kafka_max_block_size = 262144, kafka_num_consumers = 2, kafka_poll_max_batch_size = 65536, kafka_poll_timeout_ms = 50, kafka_thread_per_consumer = 1
 ;
 
 -- object: transactions_to_repair; words of its file: f314fe452c211ae5a47d3ea49c24b6af1adaaa62b46bd5bc30d6b3942e24a2d3

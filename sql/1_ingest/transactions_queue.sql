@@ -12,7 +12,7 @@ SETTINGS
     kafka_format = 'RawBLOB',             -- one message is one row whatever its bytes: no parser in between that could stall, skip or coerce
     kafka_num_consumers = 2,              -- the topic has 4 partitions; more consumers than cores only makes smaller blocks
     kafka_thread_per_consumer = 1,        -- consumers parse and insert side by side; without it the catch-up rate is that of one core
-    kafka_flush_interval_ms = 150,        -- the latency: a block closes after this long; a shorter one costs more parts
+    kafka_flush_interval_ms = 100,        -- the latency: a block closes after this long; a shorter one costs more parts
     kafka_poll_timeout_ms = 50,           -- how long one poll may wait; must be well under the flush interval
     kafka_consumer_reschedule_ms = 10,    -- pause between blocks; the default of 500 would be added to every latency
     kafka_poll_max_batch_size = 65536,    -- messages per poll while catching up

@@ -37,6 +37,7 @@ ALL = [
     "0009_rollups",
     "0010_settlement_sums",
     "0011_rollups_give_way",
+    "0012_flush_100_ms",
 ]
 ROLLUPS = {
     "latency_minutes",
@@ -220,6 +221,13 @@ def test_the_life_of_a_schema_on_the_command_line(
     assert [(one["version"], one["state"]) for one in json.loads("\n".join(out))] == [(name, "applied") for name in ALL]
 
     everything = set(objects(settings))
+    flush = "SELECT extract(create_table_query, 'kafka_flush_interval_ms = (\\d+)') FROM system.tables"
+    of_queue = " WHERE database = currentDatabase() AND name = 'transactions_queue'"
+    assert rows(settings, flush + of_queue) == [("100",)]
+    assert migrate("down")[0] == 0
+    assert set(objects(settings)) == everything
+    assert rows(settings, flush + of_queue) == [("150",)]
+
     assert "os_threads_nice_value_query" in objects(settings)["merchant_slots_mv"]
     assert migrate("down")[0] == 0
     assert set(objects(settings)) == everything
@@ -236,8 +244,6 @@ def test_the_life_of_a_schema_on_the_command_line(
     assert "FROM transactions_current" in objects(settings)["report_merchant_by_day"]
 
     everything = set(objects(settings))
-    flush = "SELECT extract(create_table_query, 'kafka_flush_interval_ms = (\\d+)') FROM system.tables"
-    of_queue = " WHERE database = currentDatabase() AND name = 'transactions_queue'"
     assert rows(settings, flush + of_queue) == [("150",)]
     code, out, _ = migrate("down")
     assert code == 0 and out[-1] == 'migrate_down status="taken back"'
