@@ -33,7 +33,7 @@ _CLUSTER = "cluster"
 """The operation in the migrations' log whose comment is the cluster that the versions are applied to."""
 
 OLDEST_SERVER = (25, 9)
-"""Older ones do not know a setting of the schema (os_threads_nice_value_query, new in 25.9 by ClickHouse's settings history)."""
+"""Older ones do not know a setting of the schema (os_threads_nice_value_query, by ClickHouse's settings history)."""
 
 
 @dataclass(frozen=True)
