@@ -543,7 +543,7 @@ def _start(host: str, port: int, data: Path, config: Path) -> tuple[Endpoint, Bi
         os.environ["TZ"] = "UTC"
         time.tzset()
         # In a virtual machine a page fault costs some microseconds, and a refresh takes and gives back hundreds of MB:
-        # huge pages, kept for a minute, save it a tenth of its time. The engine's allocator reads this when it is loaded.
+        # huge pages, kept for a minute, save it a tenth of its time. The engine reads this when it is loaded.
         os.environ.setdefault("JE_MALLOC_CONF", "thp:always,dirty_decay_ms:60000,muzzy_decay_ms:60000")
         # It looks for the users file that its configuration names in the working directory.
         os.chdir(config.parent)
