@@ -267,7 +267,7 @@ def test_the_life_of_a_schema_on_the_command_line(
     for table in ("transactions", "transactions_current"):
         names = {name for (name,) in rows(settings, columns.format(table))}
         assert {"ingested_at"} == {"ingested_at", "enriched_at"} & names
-    assert states(settings) == dict.fromkeys(ALL[:-6], "applied") | dict.fromkeys(ALL[-6:], "pending")
+    assert states(settings) == dict.fromkeys(ALL[:-7], "applied") | dict.fromkeys(ALL[-7:], "pending")
 
     with connect(settings) as client:
         client.command("INSERT INTO merchants VALUES (1, 'A', 'DE', '5411', 1), (2, 'B', 'FR', '5412', 1)")
