@@ -281,7 +281,7 @@ def test_the_life_of_a_schema_on_the_command_line(
 
     code, out, _ = migrate("down", "--all", "--allow-destructive", "--json")
     assert code == 0
-    assert json.loads("\n".join(out)) == {"status": "taken back", "taken_back": ALL[-7::-1]}
+    assert json.loads("\n".join(out)) == {"status": "taken back", "taken_back": ALL[-8::-1]}
     assert objects(settings) == {}
     code, out, _ = migrate("down")
     assert (code, out) == (0, ['migrate_down status="nothing to do"'])
