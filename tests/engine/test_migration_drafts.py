@@ -204,7 +204,7 @@ def test_each_kind_of_change_has_its_statement(checkout: Checkout, engine: Setti
     checkout.path("audits").unlink()
     (checkout.root / "sql/2_store/notes.sql").write_text("CREATE TABLE notes (x UInt8) ENGINE = MergeTree ORDER BY x")
     (checkout.root / "sql/4_report/a_report.sql").write_text("CREATE VIEW a_report AS SELECT x FROM notes -- all;")
-    checkout.edit("transactions_queue", ("kafka_flush_interval_ms = 100", "kafka_flush_interval_ms = 50"))
+    checkout.shorten_flush()
     draft = checkout.new("much", engine)
     assert beginnings(draft.statements) == [
         "DROP TABLE IF EXISTS transactions_queue SYNC;",
@@ -260,7 +260,7 @@ def test_each_kind_of_change_has_its_statement(checkout: Checkout, engine: Setti
 
 
 def test_a_kafka_table_and_its_view_that_change_together(checkout: Checkout, engine: Settings) -> None:
-    checkout.edit("transactions_queue", ("kafka_flush_interval_ms = 100", "kafka_flush_interval_ms = 50"))
+    checkout.shorten_flush()
     checkout.edit("transactions_parsed_mv", ("AS kafka_timestamp", "AS kafka_time"))
     checkout.edit("transactions_parsed", ("    kafka_timestamp DateTime64", "    kafka_time DateTime64"))
     for name in ("quarantine_mv", "transactions_mv"):

@@ -267,7 +267,8 @@ def test_the_life_of_a_schema_on_the_command_line(
     for table in ("transactions", "transactions_current"):
         names = {name for (name,) in rows(settings, columns.format(table))}
         assert {"ingested_at"} == {"ingested_at", "enriched_at"} & names
-    assert states(settings) == dict.fromkeys(ALL[:-7], "applied") | dict.fromkeys(ALL[-7:], "pending")
+    kept, taken_back = ALL[: ALL.index("0006_repair")], ALL[ALL.index("0006_repair") :]
+    assert states(settings) == dict.fromkeys(kept, "applied") | dict.fromkeys(taken_back, "pending")
 
     with connect(settings) as client:
         client.command("INSERT INTO merchants VALUES (1, 'A', 'DE', '5411', 1), (2, 'B', 'FR', '5412', 1)")
@@ -281,7 +282,7 @@ def test_the_life_of_a_schema_on_the_command_line(
 
     code, out, _ = migrate("down", "--all", "--allow-destructive", "--json")
     assert code == 0
-    assert json.loads("\n".join(out)) == {"status": "taken back", "taken_back": ALL[-8::-1]}
+    assert json.loads("\n".join(out)) == {"status": "taken back", "taken_back": kept[::-1]}
     assert objects(settings) == {}
     code, out, _ = migrate("down")
     assert (code, out) == (0, ['migrate_down status="nothing to do"'])

@@ -118,7 +118,7 @@ def test_the_life_of_a_schema(stack: Settings, engine: Settings, tmp_path: Path)
         wait_for(stack, seen, RATE)
 
         # A Kafka table and the view on it, together: ingest pauses, and goes on where it was.
-        checkout.edit("transactions_queue", ("kafka_flush_interval_ms = 100", "kafka_flush_interval_ms = 50"))
+        checkout.shorten_flush()
         checkout.edit("transactions_parsed_mv", ("    field.channel AS", "    lower(field.channel) AS"))
         checkout.new("faster", engine)
         assert [step.means.split(",")[0].split(" until")[0] for step in runner.plan(stack, folder)][:2] == [
