@@ -21,14 +21,14 @@ lint: setup
 
 setup: .venv/.ready
 
-.venv/.ready: requirements.lock pyproject.toml devstack/pom.xml
+.venv/.ready: requirements.lock pyproject.toml devstack/pom.xml tests/engine/clients/pom.xml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Paystream needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another one with make PYTHON=python3.12.")'
 	@echo "Setting up .venv and the broker (a minute, the first time)"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@# Without Java or Maven the broker in memory stands in: the line says so, and setup goes on.
-	@$(BIN)/python -m devstack.kafka_broker fetch || true
+	@$(BIN)/python -m devstack.maven devstack/pom.xml tests/engine/clients/pom.xml || true
 	@touch $@
 
 # What the tests of `paystream dashboard` drive. Where it can't be installed the line says so and those tests are skipped.

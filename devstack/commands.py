@@ -38,24 +38,28 @@ def up(
             f"Local stack '{settings.home.resolve()}': starting it was interrupted, and what had been started is "
             "stopped again. Run `paystream up` to start it."
         ) from None
-    if started.note:
-        errors.print(f"note: {started.note}", style="yellow", soft_wrap=True, markup=False, highlight=False)
+    for note in started.notes:
+        errors.print(f"note: {note}", style="yellow", soft_wrap=True, markup=False, highlight=False)
     status = "started" if started.started else "already running"
     if as_json:
         parts = [
             {"part": part.name, "kind": part.kind, "address": part.address, "pid": part.pid, "log": part.log}
+            | ({"native_address": part.native_address} if part.native_address else {})
             for part in started.parts
         ]
         print_json({"status": status, "started": started.started, "parts": parts})
     elif is_terminal():
         table = Table("part", "address", "pid", "log", title=f"Local stack: {status}", title_justify="left")
         for part in started.parts:
-            table.add_row(stack.LABELS[part.kind], part.address, str(part.pid), part.log)
+            native = f"\n{part.native_address} (native protocol)" if part.native_address else ""
+            table.add_row(stack.LABELS[part.kind], part.address + native, str(part.pid), part.log)
         console.print(table)
     else:
         fields = {"status": status, "started": ",".join(started.started) or "none"}
         for part in started.parts:
-            fields |= {part.kind: part.address, f"{part.kind}_pid": part.pid, f"{part.kind}_log": part.log}
+            fields |= {part.kind: part.address}
+            fields |= {f"{part.kind}_native": part.native_address} if part.native_address else {}
+            fields |= {f"{part.kind}_pid": part.pid, f"{part.kind}_log": part.log}
         print_fields("up", fields)
 
 

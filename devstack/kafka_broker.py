@@ -1,24 +1,14 @@
-"""Apache Kafka for the local stack: one broker from Maven Central's jars, without a download page or a container.
+"""Apache Kafka for the local stack: one broker from Maven Central's jars, without a download page or a container."""
 
-``python -m devstack.kafka_broker fetch`` fetches the jars ahead of time.
-"""
-
-import hashlib
-import re
-import shutil
 import subprocess
-import sys
-import tempfile
 import uuid
 from base64 import urlsafe_b64encode
 from pathlib import Path
 
-from paystream.errors import PaystreamError, ServiceUnavailable, UsageError
-from paystream.settings import REPOSITORY
+from devstack import maven
+from paystream.errors import PaystreamError
 
 POM = Path(__file__).with_name("pom.xml")
-OLDEST_JAVA = 17
-FETCH_TIMEOUT_S = 300
 FORMAT_TIMEOUT_S = 60
 
 # Measured at 5,000 messages a second and with 1,000,000 produced and read back: 190 MB resident, against 220 MB with
@@ -87,98 +77,6 @@ logger.config.level=warn
 """
 
 
-def jars_folder() -> Path:
-    """Return where the jars belong: one folder for each content of ``pom.xml``, so that editing it fetches again."""
-    text = POM.read_bytes()
-    version = re.search(rb"<kafka\.version>([^<]+)<", text)[1].decode()
-    return REPOSITORY / "build" / f"kafka-{version}-{hashlib.sha256(text).hexdigest()[:8]}"
-
-
-def missing() -> str | None:
-    """Return what Apache Kafka lacks on this machine and how to get it, or None when it can be started at once."""
-    try:
-        find_java()
-    except UsageError as error:
-        return str(error)
-    if not jars_folder().is_dir():
-        return "Broker jars: not fetched yet. Run `make setup`, which needs Maven and Maven Central."
-    return None
-
-
-def find_java() -> str:
-    """Return the path of a Java that Kafka runs on.
-
-    Raises:
-        UsageError: there is no ``java`` on the PATH, or it is too old.
-    """
-    java = shutil.which("java")
-    advice = f"Install Java {OLDEST_JAVA} or newer, or use `paystream up --broker memory`."
-    if java is None:
-        raise UsageError(f"Apache Kafka: there is no `java` on the PATH. {advice}")
-    try:
-        answer = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=30).stderr
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise UsageError(f"Apache Kafka: `{java} -version` failed: {error}. {advice}") from error
-    version = re.search(r'version "(?:1\.)?(\d+)', answer)
-    if version is None or int(version[1]) < OLDEST_JAVA:
-        found = f"Java {version[1]}" if version else "no working Java"
-        raise UsageError(f"Apache Kafka: '{java}' is {found}. {advice}")
-    return java
-
-
-def ensure_jars() -> Path:
-    """Fetch the broker's jars from Maven Central unless they are there, and return their folder.
-
-    The folder appears whole or not at all, also when two processes fetch at once. Takes about 5 s once Maven's own
-    cache is warm, and at most ``FETCH_TIMEOUT_S`` seconds.
-
-    Raises:
-        UsageError: Maven is not installed.
-        ServiceUnavailable: Maven could not fetch them.
-    """
-    folder = jars_folder()
-    if folder.is_dir():
-        return folder
-    maven = shutil.which("mvn")
-    if maven is None:
-        raise UsageError(
-            "Broker jars: there is no `mvn` on the PATH to fetch them with. "
-            "Install Maven, or use `paystream up --broker memory`."
-        )
-    folder.parent.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".kafka-", dir=folder.parent) as scratch:
-        jars = Path(scratch) / "jars"
-        command = [maven, "-q", "-B", "-f", str(POM), "-Daether.connector.connectTimeout=10000"]
-        command += ["org.apache.maven.plugins:maven-dependency-plugin:copy-dependencies"]
-        command += ["-DincludeScope=runtime", f"-DoutputDirectory={jars}"]
-        try:
-            done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=FETCH_TIMEOUT_S
-            )
-        except subprocess.TimeoutExpired as error:
-            raise _fetch_failed(f"Maven was not done after {FETCH_TIMEOUT_S} s") from error
-        if done.returncode != 0 or not jars.is_dir():
-            complaints = re.findall(r"\[ERROR\]\s*(\S.*)", re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr))
-            raise _fetch_failed(
-                complaints[0].removesuffix(" -> [Help 1]") if complaints else f"Maven ended with code {done.returncode}"
-            )
-        try:
-            jars.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # otherwise another process was faster, with the same content
-                raise
-    return folder
-
-
-def _fetch_failed(cause: str) -> ServiceUnavailable:
-    # Maven nests its causes, the innermost last.
-    shown = cause if len(cause) <= 250 else f"… {cause[-250:]}"
-    return ServiceUnavailable(
-        f"Broker jars from Maven Central: {shown.rstrip('.')}. "
-        "Check the network and run `make setup` again, or use `paystream up --broker memory`."
-    )
-
-
 def prepare(home: Path, host: str, port: int, controller_port: int) -> list[str]:
     """Write the broker's configuration, format its storage on first use, and return the command that runs it.
 
@@ -189,7 +87,8 @@ def prepare(home: Path, host: str, port: int, controller_port: int) -> list[str]
         ServiceUnavailable: the jars cannot be fetched.
         PaystreamError: the storage cannot be formatted.
     """
-    run = [find_java(), *JVM_OPTIONS, "-Dlog4j2.configurationFile=log4j2.properties", "-cp", f"{ensure_jars()}/*"]
+    run = [maven.find_java(), *JVM_OPTIONS, "-Dlog4j2.configurationFile=log4j2.properties"]
+    run += ["-cp", f"{maven.ensure_jars(POM)}/*"]
     folder = home / "kafka"
     folder.mkdir(parents=True, exist_ok=True)
     properties = folder / "server.properties"
@@ -212,14 +111,3 @@ def prepare(home: Path, host: str, port: int, controller_port: int) -> list[str]
                 "Check that the folder is writable, or set PAYSTREAM_HOME to another one."
             )
     return [*run, "kafka.Kafka", str(properties)]
-
-
-if __name__ == "__main__":
-    if sys.argv[1:] != ["fetch"]:
-        sys.exit("usage: python -m devstack.kafka_broker fetch")
-    try:
-        find_java()
-        print(ensure_jars())
-    except PaystreamError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)

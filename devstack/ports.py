@@ -27,3 +27,15 @@ def free_port(host: str = "127.0.0.1", besides: Collection[int] = ()) -> int:
         else:
             return port
     raise failure
+
+
+def free_ports(count: int) -> list[int]:
+    """Return so many loopback ports on which nobody listens.
+
+    Raises:
+        OSError: as ``free_port``.
+    """
+    ports: list[int] = []
+    for _ in range(count):
+        ports.append(free_port(besides=ports))
+    return ports

@@ -1,17 +1,16 @@
 """Start and stop the local stack: a Kafka broker and a ClickHouse, each a process of its own, on loopback only.
 
-Everything lives under ``settings.home``: ``kafka/`` and ``clickhouse/`` hold data, ``logs/`` what the parts print, and
-``run/`` one record for each running part. ``stack.lock`` marks the folder as the stack's and admits one change at once.
+Everything lives under ``settings.home``: ``kafka/`` and ``clickhouse/`` hold data, ``etc/clickhouse/`` ClickHouse's
+configuration, ``logs/`` what the parts print, and ``run/`` a record of each running part. ``stack.lock`` marks the
+folder as the stack's and admits one change at once.
 """
 
 import contextlib
 import errno
 import fcntl
-import http.client
 import ipaddress
 import json
 import os
-import re
 import shutil
 import signal
 import socket
@@ -28,9 +27,10 @@ import psutil
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from devstack import kafka_broker, memory_broker
-from devstack.ports import free_port
-from paystream.clickhouse import connect
+from devstack import clickhouse_server, kafka_broker, maven, memory_broker
+from devstack.last_words import last_words
+from devstack.local_users import users_xml
+from devstack.ports import free_port, free_ports
 from paystream.errors import PaystreamError, ServiceUnavailable, UsageError
 from paystream.kafka import client_config
 from paystream.settings import REPOSITORY, Settings
@@ -44,9 +44,12 @@ START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 20
 LOCK_TIMEOUT_S = 60
 PORT_RELEASE_S = 2
-FOLDERS = ("kafka", "clickhouse", "logs", "run")
+FOLDERS = ("kafka", "clickhouse", "etc", "logs", "run")
 LABELS = {"kafka": "Apache Kafka", "memory": "Memory broker", "clickhouse": "ClickHouse"}
-PORT_SETTINGS = {"broker": "PAYSTREAM_KAFKA_BROKERS", "clickhouse": "PAYSTREAM_CLICKHOUSE_PORT"}
+PORT_SETTINGS = {
+    "broker": ["PAYSTREAM_KAFKA_BROKERS"],
+    "clickhouse": ["PAYSTREAM_CLICKHOUSE_PORT", "PAYSTREAM_CLICKHOUSE_NATIVE_PORT"],
+}
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class Part:
     created: float
     """When the process was created, in seconds since the epoch: tells it from a later one with the same pid."""
     log: str
+    native_address: str | None = None
+    """Where ClickHouse speaks its native protocol; ``address`` is that of HTTP."""
 
     @property
     def label(self) -> str:
@@ -72,7 +77,7 @@ class Stack:
 
     parts: tuple[Part, ...]
     started: tuple[PartName, ...]
-    note: str | None
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -85,13 +90,14 @@ class Stopped:
 
 def settings_on_free_ports(home: Path) -> Settings:
     """Return the settings of a stack in a folder, on free loopback ports, whatever the environment says."""
-    broker_port = free_port()
+    broker_port, http_port, native_port = free_ports(3)
     return Settings(
         _env_file=None,
         home=home,
         kafka_brokers=f"127.0.0.1:{broker_port}",
         clickhouse_host="127.0.0.1",
-        clickhouse_port=free_port(besides=[broker_port]),
+        clickhouse_port=http_port,
+        clickhouse_native_port=native_port,
     )
 
 
@@ -116,19 +122,22 @@ def start(settings: Settings, broker: BrokerChoice = "auto", clickhouse_disk_mib
         running = {part.name: part for part in _recorded(home) if _process(part)}
         _check_unchanged(running, addresses, broker)
         for name in addresses.keys() - running.keys():
-            _check_port_free(name, addresses[name])
-        note = None
+            for address, setting in zip(addresses[name], PORT_SETTINGS[name], strict=True):
+                _check_port_free(name, address, setting)
+        notes = []
         try:
             if "broker" in running:
-                kind, process = running["broker"].kind, None
+                kind = running["broker"].kind
             else:
                 kind, note = _choose_broker(broker)
-                process = _start_broker(home, kind, addresses)
-            _wait(home, "broker", process, _broker_question(settings, kind))
-            process = None
+                notes += [note] if note else []
+                _start_broker(home, kind, addresses)
+            _wait(home, "broker", _broker_question(settings, kind))
+            instance = _clickhouse_instance(home, addresses["clickhouse"])
             if "clickhouse" not in running:
-                process = _start_clickhouse(home, addresses["clickhouse"], clickhouse_disk_mib)
-            _wait(home, "clickhouse", process, _clickhouse_question(settings))
+                _start_clickhouse(home, instance, settings.clickhouse_database, clickhouse_disk_mib)
+            _wait(home, "clickhouse", lambda: None if instance.answers() else "it does not answer")
+            notes += _take_over(instance.data)
         except BaseException:
             with _signals_held():
                 for part in _recorded(home):
@@ -136,7 +145,7 @@ def start(settings: Settings, broker: BrokerChoice = "auto", clickhouse_disk_mib
                         _end(home, part)
             raise
         parts = tuple(_recorded(home))
-        return Stack(parts, tuple(part.name for part in parts if part.name not in running), note)
+        return Stack(parts, tuple(part.name for part in parts if part.name not in running), tuple(notes))
 
 
 def stop(settings: Settings) -> list[Stopped]:
@@ -213,7 +222,7 @@ def pids(settings: Settings) -> dict[PartName, int]:
 # Settings and ports
 
 
-def _local_addresses(settings: Settings) -> dict[PartName, Address]:
+def _local_addresses(settings: Settings) -> dict[PartName, list[Address]]:
     problems = []
     broker_host, _, broker_port = settings.kafka_brokers.rpartition(":")
     if "," in settings.kafka_brokers:
@@ -228,16 +237,18 @@ def _local_addresses(settings: Settings) -> dict[PartName, Address]:
         problems.append(f"PAYSTREAM_CLICKHOUSE_HOST names '{settings.clickhouse_host}', which is someone else's server")
     if settings.clickhouse_secure:
         problems.append("PAYSTREAM_CLICKHOUSE_SECURE is on, the local stack speaks plain HTTP")
-    if int(broker_port) == settings.clickhouse_port:
-        problems.append("PAYSTREAM_KAFKA_BROKERS and PAYSTREAM_CLICKHOUSE_PORT name the same port")
+    if len({int(broker_port), settings.clickhouse_port, settings.clickhouse_native_port}) < 3:
+        names = ", ".join(name for names in PORT_SETTINGS.values() for name in names)
+        problems.append(f"two of {names} name the same port")
     if problems:
         raise UsageError(
             f"Local stack: it runs on this machine's loopback addresses only, but {'; '.join(problems)}. "
             "Unset them to use the local stack; a server of your own needs no `paystream up`."
         )
+    host = settings.clickhouse_host
     return {
-        "broker": (broker_host, int(broker_port)),
-        "clickhouse": (settings.clickhouse_host, settings.clickhouse_port),
+        "broker": [(broker_host, int(broker_port))],
+        "clickhouse": [(host, settings.clickhouse_port), (host, settings.clickhouse_native_port)],
     }
 
 
@@ -248,21 +259,29 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _check_unchanged(running: dict[PartName, Part], addresses: dict[PartName, Address], broker: BrokerChoice) -> None:
+def _check_unchanged(
+    running: dict[PartName, Part], addresses: dict[PartName, list[Address]], broker: BrokerChoice
+) -> None:
     for part in running.values():
-        host, port = addresses[part.name]
-        if part.address != f"{host}:{port}":
-            raise UsageError(
-                f"{part.label} of the local stack: it is running, but the settings now say '{host}:{port}'. "
-                "Run `paystream down` first."
-            )
+        if part.name == "clickhouse" and part.native_address is None:
+            raise UsageError(f"{part.label}: an earlier version of Paystream runs it. Run `paystream down` first.")
+        for address, now in zip([part.address, part.native_address], addresses[part.name], strict=False):
+            if address != _text(now):
+                raise UsageError(
+                    f"{part.label} of the local stack: it is running on '{address}', but the settings now say "
+                    f"'{_text(now)}'. Run `paystream down` first."
+                )
         if part.name == "broker" and broker not in ("auto", part.kind):
             raise UsageError(
                 f"{part.label}: it is running, but `--broker {broker}` was asked for. Run `paystream down` first."
             )
 
 
-def _check_port_free(name: PartName, address: Address) -> None:
+def _text(address: Address) -> str:
+    return f"{address[0]}:{address[1]}"
+
+
+def _check_port_free(name: PartName, address: Address, setting: str) -> None:
     deadline = time.monotonic() + PORT_RELEASE_S
     while True:
         try:
@@ -275,8 +294,8 @@ def _check_port_free(name: PartName, address: Address) -> None:
                 continue
             label = "Kafka" if name == "broker" else "ClickHouse"
             raise UsageError(
-                f"{label} '{address[0]}:{address[1]}': port {address[1]} cannot be used: {error.strerror}. "
-                f"Stop what uses it, or set {PORT_SETTINGS[name]} to another one."
+                f"{label} '{_text(address)}': port {address[1]} cannot be used: {error.strerror}. "
+                f"Stop what uses it, or set {setting} to another one."
             ) from error
 
 
@@ -287,36 +306,53 @@ def _choose_broker(broker: BrokerChoice) -> tuple[Literal["kafka", "memory"], st
     if broker == "memory":
         return "memory", f"The in-memory broker stands in for Apache Kafka: {memory_broker.LIMITS}."
     try:
-        kafka_broker.find_java()
-        kafka_broker.ensure_jars()
+        maven.find_java()
+        maven.ensure_jars(kafka_broker.POM)
     except PaystreamError as error:
         if broker == "kafka":
-            raise
+            raise type(error)(f"Apache Kafka: {error} Or use `paystream up --broker memory`.") from error
         cause = str(error).partition(". ")[0]
-        return "memory", f"{cause}. The in-memory broker stands in for it: {memory_broker.LIMITS}."
+        return "memory", f"{cause}. The in-memory broker stands in for Apache Kafka: {memory_broker.LIMITS}."
     return "kafka", None
 
 
-def _start_broker(home: Path, kind: Literal["kafka", "memory"], addresses: dict[PartName, Address]) -> subprocess.Popen:
-    host, port = addresses["broker"]
+def _start_broker(home: Path, kind: Literal["kafka", "memory"], addresses: dict[PartName, list[Address]]) -> None:
+    [(host, port)] = addresses["broker"]
     if kind == "kafka":
-        controller_port = free_port(host, besides=[port for _, port in addresses.values()])
-        command = kafka_broker.prepare(home, host, port, controller_port)
-        return _start(home, "broker", kind, addresses["broker"], command, home / "kafka")
-    command = [sys.executable, "-m", "devstack.memory_broker", "--host", host, "--port", str(port)]
-    return _start(home, "broker", kind, addresses["broker"], command, REPOSITORY)
+        taken = [port for listening in addresses.values() for _, port in listening]
+        command = kafka_broker.prepare(home, host, port, free_port(host, besides=taken))
+        folder = home / "kafka"
+    else:
+        command = [sys.executable, "-m", "devstack.memory_broker", "--host", host, "--port", str(port)]
+        folder = REPOSITORY
+    _start(home, "broker", kind, [(host, port)], command, folder)
 
 
-def _start_clickhouse(home: Path, address: Address, disk_mib: int | None) -> subprocess.Popen:
-    host, port = address
-    command = [sys.executable, "-m", "devstack.clickhouse_server"]
-    command += ["--host", host, "--port", str(port), "--data", str(home / "clickhouse")]
+def _clickhouse_instance(home: Path, addresses: list[Address]) -> clickhouse_server.Instance:
+    [(host, http_port), (_, native_port)] = addresses
+    return clickhouse_server.Instance(
+        host, http_port, native_port, home / "etc" / "clickhouse", home / "clickhouse", home / "logs" / "clickhouse.log"
+    )
+
+
+def _start_clickhouse(home: Path, instance: clickhouse_server.Instance, database: str, disk_mib: int | None) -> None:
+    command = clickhouse_server.prepare(instance, {"users.d/roles.xml": users_xml(database)})
     if disk_mib is not None:
         # A mount namespace of its own; who is not root becomes so in a user namespace, where one may mount.
         unshare = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"])]
         mount = 'mkdir -p "$2" && mount -t tmpfs -o size="$1"m tmpfs "$2" && shift 2 && exec "$@"'
-        command = [*unshare, "sh", "-c", mount, "sh", str(disk_mib), str(home / "clickhouse"), *command]
-    return _start(home, "clickhouse", "clickhouse", address, command, REPOSITORY)
+        command = [*unshare, "sh", "-c", mount, "sh", str(disk_mib), str(instance.data), *command]
+    addresses = [(instance.host, instance.http_port), (instance.host, instance.native_port)]
+    _start(home, "clickhouse", "clickhouse", addresses, command, REPOSITORY)
+
+
+def _take_over(data: Path) -> list[str]:
+    """Say once that data is now served which an earlier version of Paystream had written, by its lock file."""
+    lock = data / "endpoint.lock"
+    if not lock.exists():
+        return []
+    lock.unlink()
+    return [f"The data in '{data}', which an earlier version of Paystream had written, is taken over."]
 
 
 def _broker_question(settings: Settings, kind: str) -> Callable[[], str | None]:
@@ -339,58 +375,37 @@ def _broker_question(settings: Settings, kind: str) -> Callable[[], str | None]:
     return ask
 
 
-def _clickhouse_question(settings: Settings) -> Callable[[], str | None]:
-    """Return a function that tells what ClickHouse still lacks, and returns None once it serves queries."""
-
-    def ask() -> str | None:
-        connection = http.client.HTTPConnection(settings.clickhouse_host, settings.clickhouse_port, timeout=2)
-        try:
-            connection.request("GET", "/ping")
-            answer = connection.getresponse().read()
-        finally:
-            connection.close()
-        if answer != b"Ok.\n":
-            return f"/ping answered {answer[:100]!r}"
-        with connect(settings, database="", timeout_s=5) as client:
-            client.query("SELECT 1")
-        return None
-
-    return ask
-
-
 # Processes and their records
 
 
-def _start(
-    home: Path, name: PartName, kind: str, address: Address, command: list[str], folder: Path
-) -> subprocess.Popen:
+def _start(home: Path, name: PartName, kind: str, addresses: list[Address], command: list[str], folder: Path) -> None:
     logs = home / "logs"
     for file in (logs / f"{kind}.log", logs / f"{kind}.out"):
         if file.exists():  # one earlier run is kept, and a message about this run quotes only this run
             file.replace(f"{file}.1")
-    # Kafka writes and rolls its own log; what the Java machine itself prints goes beside it.
-    output = logs / (f"{kind}.out" if kind == "kafka" else f"{kind}.log")
+    # Kafka and ClickHouse write and roll their own logs; what else their processes print goes beside them.
+    output = logs / (f"{kind}.log" if kind == "memory" else f"{kind}.out")
     with _signals_held(), output.open("wb") as sink:
         process = subprocess.Popen(
             command, cwd=folder, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True
         )
         created = psutil.Process(process.pid).create_time()
-        part = Part(name, kind, f"{address[0]}:{address[1]}", process.pid, created, str(logs / f"{kind}.log"))
+        address, *native = map(_text, addresses)
+        part = Part(name, kind, address, process.pid, created, str(logs / f"{kind}.log"), *native)
         record = home / "run" / f"{name}.json"
         draft = record.with_suffix(".new")
         draft.write_text(json.dumps(asdict(part), indent=2) + "\n")
         draft.replace(record)
-    return process
 
 
-def _wait(home: Path, name: PartName, process: subprocess.Popen | None, ask: Callable[[], str | None]) -> None:
-    """Wait until ``ask`` returns None instead of what is missing. ``process``: the part, if this call started it."""
+def _wait(home: Path, name: PartName, ask: Callable[[], str | None]) -> None:
+    """Wait until ``ask`` returns None instead of what is missing."""
     part = next(part for part in _recorded(home) if part.name == name)
     deadline = time.monotonic() + START_TIMEOUT_S
     while _process(part):
         try:
             missing = ask()
-        except (OSError, http.client.HTTPException, KafkaException, PaystreamError) as error:
+        except (OSError, KafkaException, PaystreamError) as error:
             missing = str(error)
         if missing is None:
             return
@@ -399,18 +414,10 @@ def _wait(home: Path, name: PartName, process: subprocess.Popen | None, ask: Cal
                 f"{part.label} is not ready after {START_TIMEOUT_S} s: {missing.rstrip('.')}. Read '{part.log}'."
             )
         time.sleep(0.05)
-    wrong_use = process is not None and process.wait(STOP_TIMEOUT_S) == UsageError.exit_code
-    error = UsageError if wrong_use else ServiceUnavailable
-    cause = _last_words(home / "logs", part.kind).rstrip(".")
-    raise error(f"{part.label} did not start: {cause}. Read '{part.log}'.")
-
-
-def _last_words(logs: Path, kind: str) -> str:
-    files = [file for file in (logs / f"{kind}.out", logs / f"{kind}.log") if file.exists()]
-    lines = [line.strip() for file in files for line in file.read_text(errors="replace").splitlines() if line.strip()]
-    lines = [line for line in lines if not line.startswith(("at ", "..."))]
-    telling = [line for line in lines if re.search(r"error|exception|fatal", line, re.IGNORECASE)]
-    return ["it ended without a word", *lines, *telling][-1].removeprefix("error: ")[:300]
+    log, output = Path(part.log), Path(part.log).with_suffix(".out")
+    # ClickHouse says at the end what its log may tell among much else; of Kafka it is the other way round.
+    cause = last_words(log, output) if part.kind == "clickhouse" else last_words(output, log)
+    raise ServiceUnavailable(f"{part.label} did not start: {cause}. Read '{log}'.")
 
 
 def _recorded(home: Path) -> list[Part]:

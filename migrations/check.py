@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from devstack import clickhouse_server
 from migrations import lock, scratch
 from migrations.backend import ClickHouseBackend
 from migrations.freeze import compare
@@ -46,7 +47,7 @@ def check_files(folder: Path = VERSIONS, root: Path = REPOSITORY, engine: Settin
         for name in sorted({*expected, *sources})
         if name not in sources or name not in expected or sources[name].fingerprint != expected[name].fingerprint
     ]
-    if not suspects or not (engine or scratch.is_available()):
+    if not suspects or not (engine or clickhouse_server.is_installed()):
         return found + suspects
     if engine:
         _, loaded = scratch.load(engine, sources)

@@ -4,29 +4,23 @@ It is the local stack's ClickHouse in a process of its own, with a connection to
 versions touches no topic and no consumer group.
 """
 
-import select
-import socket
-import subprocess
-import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError
 
+from devstack import clickhouse_server
 from migrations import named_collection
 from migrations.history import Version, object_name
 from migrations.schema import spelled
 from migrations.sources import Source
 from paystream.clickhouse import cause_of, connect
-from paystream.errors import PaystreamError, UsageError
-from paystream.settings import REPOSITORY, Settings
-
-START_S = 60
+from paystream.errors import UsageError
+from paystream.settings import Settings
 
 # Nobody listens on port 1: a Kafka table over this waits and reads nothing.
 _COLLECTIONS = {
@@ -35,47 +29,20 @@ _COLLECTIONS = {
 }
 
 
-def is_available() -> bool:
-    """Return whether this installation has the engine as a library."""
-    return find_spec("chdb") is not None
-
-
 @contextmanager
 def scratch_engine() -> Iterator[Settings]:
     """Start an empty engine, yield the settings that reach it, and throw it away.
 
     Raises:
         UsageError: the engine is not installed.
-        PaystreamError: it does not start.
+        ServiceUnavailable: it does not start.
     """
-    if not is_available():
-        raise UsageError(
-            "Engine 'chdb-core' is not installed: without it no version can be tried out. "
-            "Install it with `pip install 'paystream[devstack]'`."
-        )
     with tempfile.TemporaryDirectory(prefix="paystream-scratch-") as folder:
-        port = _free_port()
-        log = Path(folder) / "log"
-        command = [sys.executable, "-m", "devstack.clickhouse_server", "--port", str(port), "--data", f"{folder}/data"]
-        command.append("--until-stdin-ends")  # which it does when this process is killed
-        pipe = subprocess.PIPE
-        with log.open("wb") as output:
-            process = subprocess.Popen(command, cwd=REPOSITORY, stdin=pipe, stdout=pipe, stderr=output)
-        try:
-            readable, _, _ = select.select([process.stdout], [], [], START_S)
-            if not (readable and process.stdout and process.stdout.readline()):
-                cause = " ".join(log.read_text(errors="replace").split())[-300:] or f"no answer within {START_S} s"
-                raise PaystreamError(
-                    f"Engine 'chdb-core' does not start: {cause}. Try `paystream up`, which logs more."
-                )
+        instance = clickhouse_server.Instance.within(Path(folder))
+        with clickhouse_server.running(instance) as process:
             # Constructed without the environment, which speaks of another server.
-            yield Settings.model_construct(clickhouse_port=port)
-        finally:
+            yield Settings.model_construct(clickhouse_port=instance.http_port)
             process.kill()  # nothing in it is worth a graceful end
-            process.wait()
-            for end in (process.stdin, process.stdout):
-                if end:
-                    end.close()
 
 
 def replay(engine: Settings, history: list[Version]) -> dict[str, str]:
@@ -166,9 +133,3 @@ def _new_database(engine: Settings) -> Iterator[tuple[Client, str]]:
 def _rank(source: Source) -> int:
     # What feeds views comes before them, and views before what starts ingest.
     return ["TABLE", "VIEW", "DICTIONARY", "MATERIALIZED VIEW"].index(source.kind)
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]

@@ -51,6 +51,9 @@ class Settings(BaseSettings):
 
     clickhouse_host: str = Field("127.0.0.1", min_length=1)
     clickhouse_port: Port = 18123
+    clickhouse_native_port: Port = Field(
+        19000, description="native protocol of the local ClickHouse, for other clients"
+    )
     clickhouse_user: str = Field("default", min_length=1)
     clickhouse_password: SecretStr = SecretStr("")
     clickhouse_secure: bool = False

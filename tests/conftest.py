@@ -13,7 +13,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from devstack import kafka_broker, stack
+from devstack import kafka_broker, maven, stack
 from devstack.ports import free_port as find_free_port
 from paystream import cli
 from paystream.settings import Settings
@@ -22,11 +22,11 @@ IN_CI = os.environ.get("CI", "").lower() in ("1", "true")
 # How long one example takes says nothing where three files share two cores.
 hypothesis.settings.register_profile("paystream", deadline=None)
 hypothesis.settings.load_profile("paystream")
-missing_kafka = functools.cache(kafka_broker.missing)
+missing_jars = functools.cache(maven.missing)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if item.get_closest_marker("kafka") and (reason := missing_kafka()):
+    if item.get_closest_marker("kafka") and (reason := missing_jars(kafka_broker.POM)):
         pytest.skip(f"needs Apache Kafka. {reason}")
 
 

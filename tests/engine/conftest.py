@@ -11,9 +11,9 @@ from paystream.settings import Settings
 
 
 @pytest.fixture(scope="session")
-def clickhouse_process(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]) -> Iterator[Server]:
+def clickhouse_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One local ClickHouse for the whole run."""
-    with running_server(tmp_path_factory.mktemp("clickhouse") / "data", free_port()) as server:
+    with running_server(tmp_path_factory.mktemp("clickhouse")) as server:
         yield server
 
 
@@ -24,7 +24,7 @@ def clickhouse_server(clickhouse_process: Server) -> Settings:
 
 
 @pytest.fixture
-def start_clickhouse(free_port: Callable[[], int]) -> Iterator[Callable[[Path], Server]]:
-    """Start further servers, for a test that stops or kills them."""
+def start_clickhouse() -> Iterator[Callable[[Path], Server]]:
+    """Start further servers, each with its files in a folder, for a test that stops or kills them."""
     with ExitStack() as stack:
-        yield lambda data: stack.enter_context(running_server(data, free_port()))
+        yield lambda folder: stack.enter_context(running_server(folder))

@@ -1,19 +1,13 @@
 """A local ClickHouse as a process of its own, stopped by its pid whatever happens."""
 
-import os
-import select
-import signal
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from paystream.settings import REPOSITORY, Settings
-
-START_S = 60
-STOP_S = 15
+from devstack.clickhouse_server import NO_FILES, Instance, running
+from paystream.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -22,32 +16,21 @@ class Server:
 
     process: subprocess.Popen[bytes]
     settings: Settings
-    data: Path
-    ready_line: str
+    instance: Instance
 
 
 @contextmanager
-def running_server(data: Path, port: int, config: Path | None = None) -> Iterator[Server]:
-    """Start a server on a data folder, with the local stack's configuration or another, and stop it at the end."""
-    command = [sys.executable, "-m", "devstack.clickhouse_server", "--port", str(port), "--data", str(data)]
-    command += ["--config", str(config)] if config else []
-    errors = data.parent / f"{data.name}.err"
-    with errors.open("ab") as stderr:
-        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=stderr)
-    try:
-        readable, _, _ = select.select([process.stdout], [], [], START_S)
-        line = process.stdout.readline().decode() if readable else ""
-        assert line, f"ClickHouse did not start: {errors.read_text()}"
+def running_server(
+    folder: Path, files: Mapping[str, str] = NO_FILES, instance: Instance | None = None
+) -> Iterator[Server]:
+    """Start a server that has all its files in a folder, with more configuration or without, and stop it at the end."""
+    folder.mkdir(exist_ok=True)
+    instance = instance or Instance.within(folder)
+    with running(instance, files) as process:
         settings = Settings(
-            _env_file=None, clickhouse_host="127.0.0.1", clickhouse_port=port, clickhouse_database="paystream"
+            _env_file=None,
+            clickhouse_host=instance.host,
+            clickhouse_port=instance.http_port,
+            clickhouse_native_port=instance.native_port,
         )
-        yield Server(process, settings, data, line)
-    finally:
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGTERM)
-            try:
-                process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                os.kill(process.pid, signal.SIGKILL)
-                process.wait()
-        process.stdout.close()
+        yield Server(process, settings, instance)

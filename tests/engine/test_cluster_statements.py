@@ -7,7 +7,6 @@ like run whole: what stands between them and the server takes that out on the wa
 
 import json
 import re
-import shutil
 import threading
 import urllib.error
 import urllib.request
@@ -20,6 +19,7 @@ from clickhouse_connect.driver.client import Client
 from ingest import QUEUE_STANDIN, Ingest
 from server_process import running_server
 
+from devstack.clickhouse_server import Instance
 from loader.dimension import MERCHANTS
 from loader.refresh import require_schema
 from migrations import lock, runner
@@ -28,12 +28,11 @@ from migrations.cluster import cluster_of, render
 from migrations.history import object_name, read_history
 from paystream.clickhouse import connect
 from paystream.errors import PaystreamError, UsageError
-from paystream.settings import REPOSITORY, Settings
+from paystream.settings import Settings
 
 CLUSTER = cluster_of("payments", "clustered")
 CONFIGURATION = """<clickhouse>
-    <tcp_port>9000</tcp_port>
-    <remote_servers><payments><shard><replica><host>127.0.0.1</host><port>9000</port></replica></shard></payments></remote_servers>
+    <remote_servers><payments><shard><replica><host>127.0.0.1</host><port>{port}</port></replica></shard></payments></remote_servers>
 </clickhouse>"""
 MESSAGE = {
     "transaction_id": "11111111-1111-4111-8111-111111111111",
@@ -65,7 +64,7 @@ def test_the_engine_parses_every_statement_and_finds_the_cluster_in_it(client: C
             continue  # a step that does nothing
         formatted = client.query("SELECT formatQuery({text:String})", parameters={"text": statement}).first_row[0]
         assert "ON CLUSTER payments" in formatted, statement
-        assert client.query(f"EXPLAIN AST {statement}").result_rows
+        assert client.command(f"EXPLAIN AST {statement}")
         stored = re.search(r"ENGINE = (\w*MergeTree)", formatted)
         assert not stored or stored[1].startswith("Replicated"), statement
 
@@ -100,12 +99,12 @@ def test_the_engine_parses_what_no_version_has_yet(client: Client, statement: st
 
 
 @pytest.fixture(scope="module")
-def one_shard_server(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]) -> Iterator[Settings]:
+def one_shard_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """A server that is a cluster of one shard."""
-    home = tmp_path_factory.mktemp("cluster")
-    shutil.copytree(REPOSITORY / "devstack" / "clickhouse", home / "config")
-    (home / "config" / "config.d" / "cluster.xml").write_text(CONFIGURATION)
-    with running_server(home / "data", free_port(), home / "config" / "config.xml") as server:
+    folder = tmp_path_factory.mktemp("cluster")
+    instance = Instance.within(folder)
+    files = {"conf.d/cluster.xml": CONFIGURATION.format(port=instance.native_port)}
+    with running_server(folder, files, instance) as server:
         yield server.settings
 
 

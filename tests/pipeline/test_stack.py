@@ -114,7 +114,7 @@ def test_up_crash_up_down(own_settings: Settings, paystream: Paystream) -> None:
     kept.write_text("mine")
     code, out, err = finish(paystream(own_settings, "down", "--delete-data"))
     assert (code, err) == (0, [])
-    assert out == "down status=stopped clickhouse=stopped kafka=stopped deleted=kafka,clickhouse,logs,run\n"
+    assert out == "down status=stopped clickhouse=stopped kafka=stopped deleted=kafka,clickhouse,etc,logs,run\n"
     assert processes_of(own_settings) == []
     assert {path.name for path in own_settings.home.iterdir()} == {"notes.txt", "stack.lock"}
 
@@ -199,9 +199,12 @@ def test_a_part_that_ignores_sigterm_is_killed(own_settings: Settings, monkeypat
 
 def test_changed_ports_are_refused_while_the_stack_runs(own_settings: Settings, free_port: Callable[[], int]) -> None:
     local_stack.start(own_settings, "memory")
-    moved = own_settings.model_copy(update={"clickhouse_port": free_port()})
-    with pytest.raises(PaystreamError, match=r"it is running, but the settings now say .* Run `paystream down` first"):
-        local_stack.start(moved, "memory")
+    for setting in ("clickhouse_port", "clickhouse_native_port"):
+        moved = own_settings.model_copy(update={setting: free_port()})
+        with pytest.raises(
+            PaystreamError, match=r"running on '.*', but the settings now say '.*'\. Run `paystream down`"
+        ):
+            local_stack.start(moved, "memory")
 
 
 def test_the_stack_fixture_serves_kafka_and_clickhouse(stack: Settings) -> None:

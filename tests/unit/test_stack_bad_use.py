@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from devstack import stack
+from devstack import kafka_broker, maven, stack
+from paystream.errors import ServiceUnavailable
 from paystream.settings import Settings
 
 Paystream = Callable[..., subprocess.Popen]
@@ -53,16 +54,22 @@ def test_kafka_with_an_old_java(own_settings: Settings, paystream: Paystream, tm
     assert "is Java 11. Install Java 17 or newer" in err[0]
 
 
-@pytest.mark.parametrize("part", ["broker", "clickhouse"])
-def test_port_in_use(own_settings: Settings, paystream: Paystream, part: str) -> None:
-    port = own_settings.clickhouse_port if part == "clickhouse" else int(own_settings.kafka_brokers.split(":")[1])
-    setting = {"broker": "PAYSTREAM_KAFKA_BROKERS", "clickhouse": "PAYSTREAM_CLICKHOUSE_PORT"}[part]
+@pytest.mark.parametrize("name", ["kafka_brokers", "clickhouse_port", "clickhouse_native_port"])
+def test_port_in_use(own_settings: Settings, paystream: Paystream, name: str) -> None:
+    port = int(str(getattr(own_settings, name)).split(":")[-1])
     with socket.create_server(("127.0.0.1", port)):
         code, out, err = finish(paystream(own_settings, "up", "--broker", "memory"))
     assert (code, out, len(err)) == (2, "", 1)
     assert f"port {port} cannot be used: Address already in use" in err[0]
-    assert f"set {setting}" in err[0]
+    assert f"set PAYSTREAM_{name.upper()}" in err[0]
     assert stack.pids(own_settings) == {}
+
+
+def test_a_port_for_two(own_settings: Settings, paystream: Paystream) -> None:
+    port = str(own_settings.clickhouse_port)
+    code, out, err = finish(paystream(own_settings, "up", PAYSTREAM_CLICKHOUSE_NATIVE_PORT=port))
+    assert (code, out, len(err)) == (2, "", 1)
+    assert "name the same port" in err[0]
 
 
 @pytest.mark.parametrize(
@@ -144,21 +151,18 @@ def test_help_shows_an_example(own_settings: Settings, paystream: Paystream, com
 def test_a_half_fetched_set_of_jars_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_settings: Settings
 ) -> None:
-    from devstack import kafka_broker
-    from paystream.errors import ServiceUnavailable
-
-    monkeypatch.setattr(kafka_broker, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(maven, "REPOSITORY", tmp_path)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     to_target = 'for a in "$@"; do case $a in -DoutputDirectory=*) d=${a#*=};; esac; done; mkdir -p "$d"'
 
     program(tmp_path / "bin", "mvn", f'{to_target}; echo half > "$d/one.jar"; echo "[ERROR] no route to host"; exit 1')
-    with pytest.raises(ServiceUnavailable, match=r"Broker jars from Maven Central: no route to host\. Check the net"):
-        kafka_broker.ensure_jars()
+    with pytest.raises(ServiceUnavailable, match=r"Jars from Maven Central: no route to host\. Check the net"):
+        maven.ensure_jars(kafka_broker.POM)
     assert list((tmp_path / "build").iterdir()) == []
 
     program(tmp_path / "bin", "mvn", f'{to_target}; echo whole > "$d/one.jar"')
-    folder = kafka_broker.ensure_jars()
+    folder = maven.ensure_jars(kafka_broker.POM)
     assert (folder / "one.jar").read_text() == "whole\n"
 
     program(tmp_path / "bin", "mvn", "exit 1")
-    assert kafka_broker.ensure_jars() == folder
+    assert maven.ensure_jars(kafka_broker.POM) == folder

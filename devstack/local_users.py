@@ -1,0 +1,42 @@
+"""The local ClickHouse's users beside ``default``: one for each role of ``access/roles.sql``, the one truth."""
+
+import re
+from xml.sax.saxutils import escape
+
+from paystream.settings import REPOSITORY
+
+ROLES = REPOSITORY / "access" / "roles.sql"
+# The database that the file speaks of.
+_DATABASE = "paystream"
+
+
+def users_xml(database: str = _DATABASE) -> str:
+    """Return a configuration file with the roles, their rights to a database, and their users.
+
+    A server keeps users and roles that SQL makes; the local ClickHouse knows only those of its configuration. A role
+    ``paystream_reader`` has a user ``reader``, without a password, as has ``default``.
+
+    Raises:
+        ValueError: the file has a statement of another form than those it has today.
+    """
+    grants: dict[str, list[str]] = {}
+    for statement in re.sub(r"--.*", "", ROLES.read_text()).split(";"):
+        text = " ".join(statement.split())
+        if made := re.fullmatch(r"CREATE ROLE IF NOT EXISTS (\w+)", text):
+            grants[made[1]] = []
+        elif given := re.fullmatch(r"((?:GRANT|REVOKE) .*) (?:TO|FROM) (\w+)( WITH GRANT OPTION)?", text):
+            query = re.sub(rf"\b{_DATABASE}\.", f"{database}.", given[1]) + (given[3] or "")
+            grants[given[2]].append(query)
+        elif text:
+            raise ValueError(f"'{ROLES}': {text}")
+    roles = "".join(
+        f"<{role}><grants>{''.join(f'<query>{escape(query)}</query>' for query in queries)}</grants></{role}>"
+        for role, queries in grants.items()
+    )
+    users = "".join(
+        f"<{role.removeprefix('paystream_')}><password/><networks><ip>::/0</ip></networks>"
+        f"<profile>default</profile><quota>default</quota><grants><query>GRANT {role}</query></grants>"
+        f"</{role.removeprefix('paystream_')}>"
+        for role in grants
+    )
+    return f"<clickhouse><roles>{roles}</roles><users>{users}</users></clickhouse>\n"
