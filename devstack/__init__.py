@@ -1,1 +1,1 @@
-"""The local stack: Apache Kafka and the embedded ClickHouse as processes on loopback. Imported only by its commands."""
+"""The local stack: Apache Kafka and ClickHouse as processes on loopback."""

@@ -1,27 +1,18 @@
-"""ClickHouse's own server code, out of the library chdb-core: its HTTP interface and its native protocol, on loopback.
-
-The library holds all of ClickHouse and no program to start. ``python -m devstack.clickhouse_server FOLDER DATA`` loads
-it and lets it serve as ``FOLDER`` says, which ``prepare`` writes, until a signal asks it to stop.
-"""
+"""ClickHouse for the local stack: the server's own code, out of the library chdb-core, on loopback."""
 
 import http.client
-import importlib.machinery
 import importlib.util
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import NoReturn
 from xml.sax.saxutils import escape
 
+from devstack import clickhouse_program
 from devstack.last_words import last_words
 from devstack.ports import free_ports
 from paystream.errors import PaystreamError, ServiceUnavailable, UsageError
@@ -31,7 +22,6 @@ CONFIGURATION = Path(__file__).with_name("clickhouse")
 """What every instance is configured with: files that a server takes as they are."""
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 20
-UNTIL_STDIN_ENDS = "--until-stdin-ends"
 NO_FILES: Mapping[str, str] = {}
 
 MAIN_FILE = """\
@@ -49,13 +39,6 @@ MAIN_FILE = """\
     </logger>
     <user_directories><users_xml><path>users.xml</path></users_xml></user_directories>
 </clickhouse>
-"""
-
-# The second statement goes on until standard input ends, and needs no right to read files, which everybody would have
-# who can log in as its user. After it the program shuts down as a server does.
-SERVE = """
-SYSTEM START LISTEN QUERIES ALL;
-INSERT INTO FUNCTION null('line String') FROM INFILE '/dev/stdin' FORMAT LineAsString
 """
 
 
@@ -105,7 +88,10 @@ def prepare(instance: Instance, files: Mapping[str, str] = NO_FILES) -> list[str
         UsageError: the library is not installed.
         PaystreamError: the configuration cannot be written.
     """
-    _library()
+    if not is_installed():
+        raise UsageError(
+            "ClickHouse's library 'chdb-core' is not installed. Install it with `pip install 'paystream[devstack]'`."
+        )
     folder = instance.folder
     ports = {"host": instance.host, "http_port": instance.http_port, "native_port": instance.native_port}
     # The program looks for these two names in its working directory.
@@ -123,7 +109,7 @@ def prepare(instance: Instance, files: Mapping[str, str] = NO_FILES) -> list[str
             f"ClickHouse's configuration '{folder}' cannot be written: {error.strerror or error}. "
             "Make room for it, or set PAYSTREAM_HOME to another folder."
         ) from error
-    return [sys.executable, "-m", "devstack.clickhouse_server", str(folder), str(instance.data)]
+    return [sys.executable, "-m", "devstack.clickhouse_program", str(folder), str(instance.data)]
 
 
 @contextmanager
@@ -134,7 +120,7 @@ def running(instance: Instance, files: Mapping[str, str] = NO_FILES) -> Iterator
         UsageError: the library is not installed.
         ServiceUnavailable: it does not start; the message has its own words.
     """
-    command = [*prepare(instance, files), UNTIL_STDIN_ENDS]
+    command = [*prepare(instance, files), clickhouse_program.UNTIL_STDIN_ENDS]
     output = instance.log.with_suffix(".out")
     with output.open("wb") as sink:
         process = subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=sink, stderr=sink)
@@ -153,62 +139,3 @@ def running(instance: Instance, files: Mapping[str, str] = NO_FILES) -> Iterator
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def main() -> NoReturn:
-    """Serve until a signal, or until the caller's end of standard input closes. Exit code 1: it ended by itself."""
-    folder, data, *options = sys.argv[1:]
-    # Blocked before there are threads, which inherit that: only the one that waits for these gets them.
-    signals = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    callers = os.dup(0)
-    read_end, write_end = os.pipe()
-    os.dup2(read_end, 0)
-    asked = threading.Event()
-
-    def stop_when_asked() -> None:
-        signal.sigwait(signals)
-        asked.set()
-        os.close(write_end)
-
-    def ask_when_the_caller_ends() -> None:
-        os.read(callers, 1)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=stop_when_asked, daemon=True).start()
-    if options == [UNTIL_STDIN_ENDS]:
-        threading.Thread(target=ask_when_the_caller_ends, daemon=True).start()
-
-    os.umask(0o077)  # named collections hold credentials as plain text
-    os.environ["TZ"] = "UTC"  # ClickHouse's own time zone
-    # In a virtual machine a page fault costs some microseconds, and a refresh takes and gives back hundreds of MB: huge
-    # pages, kept for a minute, save it a tenth of its time. Read when the library is loaded.
-    os.environ.setdefault("JE_MALLOC_CONF", "thp:always,dirty_decay_ms:60000,muzzy_decay_ms:60000")
-    library = _load(_library())
-    os.chdir(folder)
-    result = library.query(SERVE, "TabSeparated", path=data)
-    if result.has_error():
-        print("error:", result.error_message().partition(", Stack trace")[0], file=sys.stderr)
-    sys.exit(0 if asked.is_set() else 1)
-
-
-def _library() -> Path:
-    if not is_installed():
-        raise UsageError(
-            "ClickHouse's library 'chdb-core' is not installed. Install it with `pip install 'paystream[devstack]'`."
-        )
-    return Path(importlib.util.find_spec("chdb").origin).with_name("_chdb.abi3.so")
-
-
-def _load(library: Path) -> ModuleType:
-    # Not `import chdb`: it opens and closes an engine of its own, after which this process refuses Kafka tables.
-    loader = importlib.machinery.ExtensionFileLoader("_chdb", str(library))
-    # It carries its own allocator and C++ library: they must not mix with those that Python has loaded.
-    sys.setdlopenflags(sys.getdlopenflags() | os.RTLD_DEEPBIND)
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("_chdb", loader))
-    loader.exec_module(module)
-    return module
-
-
-if __name__ == "__main__":
-    main()

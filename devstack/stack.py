@@ -44,6 +44,7 @@ START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 20
 LOCK_TIMEOUT_S = 60
 PORT_RELEASE_S = 2
+FULL_BYTES = 1 << 20
 FOLDERS = ("kafka", "clickhouse", "etc", "logs", "run")
 LABELS = {"kafka": "Apache Kafka", "memory": "Memory broker", "clickhouse": "ClickHouse"}
 PORT_SETTINGS = {
@@ -115,6 +116,7 @@ def start(settings: Settings, broker: BrokerChoice = "auto", clickhouse_disk_mib
         UsageError: the settings address no local stack, a port is taken, Apache Kafka was asked for and is not
             installed, or a running part differs from the settings.
         ServiceUnavailable: a part ended or gave no answer; the message carries the last telling line of its log.
+        PaystreamError: the stack's files cannot be written.
     """
     addresses = _local_addresses(settings)
     home = settings.home.resolve()
@@ -138,11 +140,16 @@ def start(settings: Settings, broker: BrokerChoice = "auto", clickhouse_disk_mib
                 _start_clickhouse(home, instance, settings.clickhouse_database, clickhouse_disk_mib)
             _wait(home, "clickhouse", lambda: None if instance.answers() else "it does not answer")
             notes += _take_over(instance.data)
-        except BaseException:
+        except BaseException as error:
             with _signals_held():
                 for part in _recorded(home):
                     if part.name not in running:
                         _end(home, part)
+            if isinstance(error, OSError):
+                raise PaystreamError(
+                    f"Local stack '{home}': its files cannot be written: {error.strerror or error}. "
+                    "Make room, or set PAYSTREAM_HOME to another folder."
+                ) from error
             raise
         parts = tuple(_recorded(home))
         return Stack(parts, tuple(part.name for part in parts if part.name not in running), tuple(notes))
@@ -389,13 +396,18 @@ def _start(home: Path, name: PartName, kind: str, addresses: list[Address], comm
         process = subprocess.Popen(
             command, cwd=folder, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True
         )
-        created = psutil.Process(process.pid).create_time()
-        address, *native = map(_text, addresses)
-        part = Part(name, kind, address, process.pid, created, str(logs / f"{kind}.log"), *native)
-        record = home / "run" / f"{name}.json"
-        draft = record.with_suffix(".new")
-        draft.write_text(json.dumps(asdict(part), indent=2) + "\n")
-        draft.replace(record)
+        try:
+            created = psutil.Process(process.pid).create_time()
+            address, *native = map(_text, addresses)
+            part = Part(name, kind, address, process.pid, created, str(logs / f"{kind}.log"), *native)
+            record = home / "run" / f"{name}.json"
+            draft = record.with_suffix(".new")
+            draft.write_text(json.dumps(asdict(part), indent=2) + "\n")
+            draft.replace(record)
+        except BaseException:  # nobody would know of it
+            process.kill()
+            process.wait()
+            raise
 
 
 def _wait(home: Path, name: PartName, ask: Callable[[], str | None]) -> None:
@@ -417,6 +429,8 @@ def _wait(home: Path, name: PartName, ask: Callable[[], str | None]) -> None:
     log, output = Path(part.log), Path(part.log).with_suffix(".out")
     # ClickHouse says at the end what its log may tell among much else; of Kafka it is the other way round.
     cause = last_words(log, output) if part.kind == "clickhouse" else last_words(output, log)
+    if shutil.disk_usage(home).free < FULL_BYTES:  # then nothing could be written of it either
+        cause = f"the disk of '{home}' is full"
     raise ServiceUnavailable(f"{part.label} did not start: {cause}. Read '{log}'.")
 
 
@@ -500,6 +514,7 @@ def _locked(home: Path) -> Iterator[None]:
                         "Wait until that has ended, then try again."
                     ) from None
                 time.sleep(0.1)
-        for name in ("logs", "run"):
-            (home / name).mkdir(exist_ok=True)
+        with contextlib.suppress(OSError):  # whoever needs them says so
+            for name in ("logs", "run"):
+                (home / name).mkdir(exist_ok=True)
         yield

@@ -13,7 +13,15 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalErr
 
 from paystream import status_queries as sql
 from paystream.broker import open_broker
-from paystream.clickhouse import UNKNOWN_IDENTIFIER, UNKNOWN_TABLE, answering, cause_of, connect, is_code
+from paystream.clickhouse import (
+    ACCESS_DENIED,
+    UNKNOWN_IDENTIFIER,
+    UNKNOWN_TABLE,
+    answering,
+    cause_of,
+    connect,
+    is_code,
+)
 from paystream.errors import PaystreamError, ServiceUnavailable
 from paystream.lag import PartitionLag, partition_lags
 from paystream.latency import quantile_s
@@ -183,6 +191,16 @@ class ReportFreshness:
 
 
 @dataclass(frozen=True)
+class SlowestReport:
+    """The query on a report that took longest within a day, of those that took a tenth of a second and more."""
+
+    report: str
+    seconds: float
+    user: str
+    asked_at: datetime
+
+
+@dataclass(frozen=True)
 class Status:
     """The state at one moment. None: not measured, and ``unmeasured`` says why.
 
@@ -191,6 +209,7 @@ class Status:
         ingest_error: what the Kafka table ran into lately, '' when nothing.
         missing: tables and views of ingest that are detached or gone, so that messages are read and not stored.
         dimensions: those that were ever loaded.
+        slowest_report: None also when none took long or the server keeps no query log; never in ``unmeasured``.
         last_audit: None also when none was recorded, without an entry in ``unmeasured``.
         took_s: how long it took to ask.
     """
@@ -211,6 +230,7 @@ class Status:
     parts: list[TableParts] | None = None
     missing: list[str] | None = None
     reports: ReportFreshness | None = None
+    slowest_report: SlowestReport | None = None
     last_audit: LastAudit | None = None
     unmeasured: list[Unmeasured] = field(default_factory=list)
 
@@ -280,6 +300,7 @@ def _ask_clickhouse(settings: Settings, unmeasured: list[Unmeasured]) -> dict[st
         "failed_loads": ("failed loads", lambda client: _all(client, sql.FAILED_LOADS, FailedLoad)),
         "parts": ("parts", lambda client: _all(client, sql.PARTS, TableParts)),
         "reports": ("the reports", lambda client: ReportFreshness(*_first(client, sql.REPORTS, {}))),
+        "slowest_report": ("the slowest report", _slowest_report),
         "last_audit": ("the last audit", lambda client: next(iter(_audits(client, parameters)), None)),
     }
     found: dict[str, Any] = {}
@@ -314,6 +335,17 @@ def _first(client: Client, query: str, parameters: dict[str, Any]) -> Any:
 
 def _all(client: Client, query: str, kind: type[T]) -> list[T]:
     return [kind(*row) for row in client.query(query, tz_mode="aware").result_rows]
+
+
+def _slowest_report(client: Client) -> SlowestReport | None:
+    try:
+        return next(iter(_all(client, sql.SLOWEST_REPORT, SlowestReport)), None)
+    except OperationalError:
+        raise
+    except ClickHouseError as error:
+        if is_code(error, UNKNOWN_TABLE) or is_code(error, ACCESS_DENIED):
+            return None
+        raise
 
 
 def _audits(client: Client, parameters: dict[str, Any]) -> list[LastAudit]:

@@ -129,6 +129,23 @@ FROM (SELECT min(complete_until) AS reached FROM report_freshness)
 """
 """Of the report that is furthest behind."""
 
+SLOWEST_REPORT = """
+SELECT
+    replaceOne(table, concat(currentDatabase(), '.report_'), ''),
+    query_duration_ms / 1000,
+    user,
+    event_time
+FROM system.query_log
+ARRAY JOIN tables AS table
+-- A load test alone asks a million times a day: what is quick is left out before anything else is read of it.
+PREWHERE query_duration_ms >= 100
+WHERE event_date >= today() - 1 AND event_time >= now() - INTERVAL 1 DAY
+    AND type = 'QueryFinish' AND query_kind = 'Select' AND is_initial_query
+    AND startsWith(table, concat(currentDatabase(), '.report_')) AND NOT endsWith(table, '.report_freshness')
+ORDER BY query_duration_ms DESC
+LIMIT 1
+"""
+
 LAST_AUDIT = """
 SELECT
     audited_at,

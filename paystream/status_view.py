@@ -88,6 +88,8 @@ def fields(status: Status, verdict: Verdict) -> dict[str, Any]:
     found |= {
         "parts": None if status.parts is None else sum(one.parts for one in status.parts),
         "reports_behind_s": status.reports and _round(status.reports.behind_s),
+        "slowest_report": status.slowest_report and status.slowest_report.report,
+        "slowest_report_s": status.slowest_report and _round(status.slowest_report.seconds),
         "failed_loads": None if status.failed_loads is None else len(status.failed_loads),
         "last_audit": status.last_audit and status.last_audit.verdict,
         "last_audit_h": status.last_audit and _round(status.last_audit.age_hours),
@@ -191,6 +193,9 @@ def _stores(status: Status) -> Section:
             f"complete until {reports.complete_until:%Y-%m-%d %H:%M:%S} UTC" if reports.complete_until else "not yet"
         )
         rows.append(("reports", behind, until))
+    if slowest := status.slowest_report:
+        who = f"{slowest.report}, {slowest.asked_at:%Y-%m-%d %H:%M} UTC, by {slowest.user}"
+        rows.append(("slowest report of a day", _seconds(slowest.seconds), who))
     if audit := status.last_audit:
         looked = f"{duration(audit.age_hours * 3600)} ago, over {duration(audit.window_hours * 3600)}"
         rows.append(("last audit", audit.verdict, f"{looked}{', deep' if audit.is_deep else ''}"))

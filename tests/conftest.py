@@ -12,6 +12,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from clickhouse_connect.driver.httputil import close_managers
 
 from devstack import kafka_broker, maven, stack
 from devstack.ports import free_port as find_free_port
@@ -65,6 +66,7 @@ def own_settings(tmp_path: Path, make_settings: Callable[[Path], Settings]) -> I
     """Settings of a stack of the test's own; whatever the test started there is stopped after it."""
     settings = make_settings(tmp_path / "home")
     yield settings
+    close_managers()  # a server that stops waits five seconds for clients that are still connected
     stack.stop(settings)
 
 

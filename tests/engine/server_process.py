@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from clickhouse_connect.driver.httputil import close_managers
+
 from devstack.clickhouse_server import NO_FILES, Instance, running
 from paystream.settings import Settings
 
@@ -34,3 +36,4 @@ def running_server(
             clickhouse_native_port=instance.native_port,
         )
         yield Server(process, settings, instance)
+        close_managers()  # a server that stops waits five seconds for clients that are still connected

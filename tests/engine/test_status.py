@@ -30,6 +30,7 @@ from paystream.clickhouse import connect
 from paystream.health import judge
 from paystream.settings import Settings
 from paystream.status import read_status
+from paystream.status_view import sections
 
 PaystreamHere = Callable[..., tuple[int, str, list[str]]]
 WAIT_S = 30
@@ -361,3 +362,23 @@ def test_a_view_that_is_detached_is_a_reason_although_the_ledger_tells_of_blocks
     assert status.missing == [name]
     assert "schema" in [problem.name for problem in judge(status, settings).problems]
     assert read_status(settings).missing == []
+
+
+def test_the_slowest_report_is_named_whoever_asked_for_it(watched: Watched) -> None:
+    client = watched.ingest.client
+
+    def ask(query: str) -> None:
+        client.query(f"{query} SETTINGS function_sleep_max_microseconds_per_block = 10000000")
+
+    assert read_status(watched.settings).slowest_report is None
+    ask("SELECT count(), sleep(0.3) FROM report_volume_by_hour")
+    ask("SELECT count(), sleep(0.6) FROM report_settlement_by_day AS s WHERE day = today()")
+    ask("SELECT count(), sleep(0.9) FROM transactions_current")  # not a report
+    client.command("SYSTEM FLUSH LOGS query_log")
+    status = read_status(watched.settings)
+    slowest = status.slowest_report
+    assert (slowest.report, slowest.user) == ("settlement_by_day", "default")
+    assert slowest.seconds >= 0.6
+    assert datetime.now(UTC) - slowest.asked_at < timedelta(minutes=1)
+    [row] = [row for section in sections(status) for row in section.rows if "slowest report" in row[0]]
+    assert row[2].startswith("settlement_by_day, ") and row[2].endswith("by default")

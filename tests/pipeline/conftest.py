@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from clickhouse_connect.driver.httputil import close_managers
 
 from devstack import stack as local_stack
 from paystream.settings import Settings
@@ -27,4 +28,5 @@ def stack(tmp_path_factory: pytest.TempPathFactory, make_settings: Callable[[Pat
         local_stack.start(settings, "kafka")
         yield settings
     finally:
+        close_managers()  # a server that stops waits five seconds for clients that are still connected
         local_stack.stop(settings)

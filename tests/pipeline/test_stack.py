@@ -1,10 +1,13 @@
 """`paystream up` and `down` with real processes: what runs, what survives a crash, and that nothing is left behind."""
 
 import json
+import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 import pytest
@@ -166,6 +169,28 @@ def test_when_clickhouse_cannot_start_the_broker_is_stopped_again(own_settings: 
     assert f"error: ClickHouse '127.0.0.1:{own_settings.clickhouse_port}' did not start: " in err[0]
     assert err[0].endswith(f"Read '{own_settings.home.resolve() / 'logs' / 'clickhouse.log'}'.")
     assert processes_of(own_settings) == []
+
+
+@pytest.mark.parametrize("filled", ["64k", "60k", "52k", "40k"])
+def test_a_full_disk_is_said_to_be_so(own_settings: Settings, tmp_path: Path, filled: str) -> None:
+    # In a mount namespace of its own, with a home on a disk of that size.
+    unshare = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"]), "sh", "-c"]
+    fill = 'mount -t tmpfs -o size=64k tmpfs "$1" && head -c "$3" /dev/zero > "$1/filler"; '
+    script = f'{fill} exec "$2" -m paystream up --broker memory'
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    done = subprocess.run(
+        [*unshare, script, "sh", str(disk), sys.executable, filled],
+        env=os.environ | own_settings.model_copy(update={"home": disk / "home"}).environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    last = done.stderr.splitlines()[-1]
+    assert (done.returncode > 0, done.stdout) == (True, ""), done.stdout
+    assert last.startswith("error: ") and ("full" in last or "No space left on device" in last)
+    assert not [line for line in done.stderr.splitlines() if line.startswith("Traceback")]
+    assert processes_of(own_settings.model_copy(update={"home": disk / "home"})) == []
 
 
 def test_auto_without_java_starts_the_memory_broker(own_settings: Settings, paystream: Paystream, tmp_path) -> None:
