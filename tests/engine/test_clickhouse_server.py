@@ -313,6 +313,10 @@ def test_every_setting_is_honoured(client: Client) -> None:
     for element in ElementTree.parse(CONFIGURATION / "config.d" / "paystream.xml").getroot():
         if element.tag == "merge_tree":
             assert {part.tag: of_tables[part.tag] for part in element} == {part.tag: part.text for part in element}
+        elif element.tag in ("query_log", "part_log"):
+            client.command(f"SYSTEM FLUSH LOGS {element.tag}")
+            made = client.command(f"SHOW CREATE TABLE system.{element.tag}")
+            assert "TTL event_date + toIntervalDay(3)" in made, "as it says: INTERVAL 3 DAY"
         elif element.tag == "query_condition_cache_size":
             assert settings[element.tag] == "0", "what the local ClickHouse is said not to have"
         elif element.tag == "background_message_broker_schedule_pool_size":

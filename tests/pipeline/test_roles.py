@@ -81,7 +81,7 @@ def test_the_loader_does_what_cron_and_the_operator_ask(run: Run, filled: Path) 
     # What metrics and dashboard show is the same.
     status = json.loads(run("loader", "status", "--json", codes=(0, 1)))
     assert {problem["name"] for problem in status["problems"]} <= {"quote", "audit"}
-    assert all(value is not None for value in status.values())
+    assert status["unmeasured"] == []
     run("loader", "quarantine", "list")
     run("loader", "rollup", "rebuild")
 
