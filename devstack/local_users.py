@@ -3,6 +3,7 @@
 import re
 from xml.sax.saxutils import escape
 
+from paystream.errors import UsageError
 from paystream.settings import REPOSITORY
 
 ROLES = REPOSITORY / "access" / "roles.sql"
@@ -17,7 +18,7 @@ def users_xml(database: str = _DATABASE) -> str:
     ``paystream_reader`` has a user ``reader``, without a password, as has ``default``.
 
     Raises:
-        ValueError: the file has a statement of another form than those it has today.
+        UsageError: the file has a statement that makes no role and gives or takes no right.
     """
     grants: dict[str, list[str]] = {}
     for statement in re.sub(r"--.*", "", ROLES.read_text()).split(";"):
@@ -28,7 +29,10 @@ def users_xml(database: str = _DATABASE) -> str:
             query = re.sub(rf"\b{_DATABASE}\.", f"{database}.", given[1]) + (given[3] or "")
             grants[given[2]].append(query)
         elif text:
-            raise ValueError(f"'{ROLES}': {text}")
+            raise UsageError(
+                f"File '{ROLES}': the local stack cannot follow `{text[:80]}`. Write CREATE ROLE IF NOT EXISTS, GRANT … TO "
+                "one role and REVOKE … FROM one role only."
+            )
     roles = "".join(
         f"<{role}><grants>{''.join(f'<query>{escape(query)}</query>' for query in queries)}</grants></{role}>"
         for role, queries in grants.items()
