@@ -26,12 +26,12 @@ def users_xml(database: str = _DATABASE) -> str:
         if made := re.fullmatch(r"CREATE ROLE IF NOT EXISTS (\w+)", text):
             grants[made[1]] = []
         elif given := re.fullmatch(r"((?:GRANT|REVOKE) .*) (?:TO|FROM) (\w+)( WITH GRANT OPTION)?", text):
-            query = re.sub(rf"\b{_DATABASE}\.", f"{database}.", given[1]) + (given[3] or "")
+            query = re.sub(rf"\b{_DATABASE}(?=\.|_kafka\b|_dictionaries\b)", database, given[1]) + (given[3] or "")
             grants[given[2]].append(query)
         elif text:
             raise UsageError(
-                f"File '{ROLES}': the local stack cannot follow `{text[:80]}`. Write CREATE ROLE IF NOT EXISTS, GRANT … TO "
-                "one role and REVOKE … FROM one role only."
+                f"File '{ROLES}': the local stack cannot follow `{text[:80]}`. Write CREATE ROLE IF NOT EXISTS, "
+                "GRANT … TO one role and REVOKE … FROM one role only."
             )
     roles = "".join(
         f"<{role}><grants>{''.join(f'<query>{escape(query)}</query>' for query in queries)}</grants></{role}>"

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import psutil
 from confluent_kafka import KafkaException
@@ -33,6 +33,7 @@ from devstack.local_users import users_xml
 from devstack.ports import free_port, free_ports
 from paystream.errors import PaystreamError, ServiceUnavailable, UsageError
 from paystream.kafka import client_config
+from paystream.process import boot, identity, is_alive
 from paystream.settings import REPOSITORY, Settings
 
 BrokerChoice = Literal["auto", "kafka", "memory"]
@@ -60,12 +61,15 @@ class Part:
     name: PartName
     kind: Literal["kafka", "memory", "clickhouse"]
     address: str
-    pid: int
-    created: float
-    """When the process was created, in seconds since the epoch: tells it from a later one with the same pid."""
+    process: dict[str, Any]
+    """Its ``paystream.process.identity``."""
     log: str
     native_address: str | None = None
     """Where ClickHouse speaks its native protocol; ``address`` is that of HTTP."""
+
+    @property
+    def pid(self) -> int:
+        return self.process["pid"]
 
     @property
     def label(self) -> str:
@@ -397,9 +401,8 @@ def _start(home: Path, name: PartName, kind: str, addresses: list[Address], comm
             command, cwd=folder, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True
         )
         try:
-            created = psutil.Process(process.pid).create_time()
             address, *native = map(_text, addresses)
-            part = Part(name, kind, address, process.pid, created, str(logs / f"{kind}.log"), *native)
+            part = Part(name, kind, address, identity(process.pid), str(logs / f"{kind}.log"), *native)
             record = home / "run" / f"{name}.json"
             draft = record.with_suffix(".new")
             draft.write_text(json.dumps(asdict(part), indent=2) + "\n")
@@ -436,18 +439,36 @@ def _wait(home: Path, name: PartName, ask: Callable[[], str | None]) -> None:
 
 def _recorded(home: Path) -> list[Part]:
     records = (home / "run" / f"{name}.json" for name in ("broker", "clickhouse"))
-    return [Part(**json.loads(record.read_text())) for record in records if record.exists()]
+    return [Part(**_of_today(json.loads(record.read_text()))) for record in records if record.exists()]
+
+
+def _of_today(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record as it is written now; earlier versions wrote the process's id and time of creation."""
+    if "created" in record:
+        pid, created = record.pop("pid"), record.pop("created")
+        with contextlib.suppress(psutil.NoSuchProcess):
+            # That time is counted from the boot, and the boot time follows corrections of the clock.
+            if abs(psutil.Process(pid).create_time() - created) < 2:
+                return record | {"process": identity(pid)}
+        record["process"] = {"boot": "unknown", "pid": pid}
+    return record
 
 
 def _process(part: Part) -> psutil.Process | None:
-    """Return the part's process if it is alive, never another one that got its pid."""
-    try:
-        process = psutil.Process(part.pid)
-        # Creation times are counted from the boot, and the boot time follows corrections of the clock.
-        same = abs(process.create_time() - part.created) < 2
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-    except psutil.NoSuchProcess:
-        return None
+    """Return the part's process if it is alive, never another one that got its pid.
+
+    Raises:
+        UsageError: it is, or was, in another container of this machine, so that nobody can tell from here.
+    """
+    alive = is_alive(part.process)
+    if alive is None and part.process["boot"] == boot():
+        raise UsageError(
+            f"{part.label}: another container of this machine started it, and may still run it. "
+            "Run `paystream down` there, or set PAYSTREAM_HOME to another folder."
+        )
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(part.pid) if alive else None
+    return None
 
 
 def _end(home: Path, part: Part) -> Literal["stopped", "killed", "dead already"]:

@@ -16,6 +16,7 @@ from loader.refresh import Refreshed, refresh, require_schema
 from loader.repair_command import ThenRepair, repair_after, repair_transactions, show_repaired
 from loader.snapshot_commands import compare_snapshots, list_history, roll_back_dimension
 from loader.source import Source, read_source
+from paystream.clickhouse import answering, connect
 from paystream.errors import PaystreamError
 from paystream.output import console, errors, is_terminal, print_fields, print_json
 from paystream.settings import Settings, load_settings
@@ -144,7 +145,7 @@ def _refresh(
         columns, merge = read(source, settings)
         done = refresh(settings, dimension, source, columns, merge=merge, forced=forced)
     # How old the newest quote is decides what payments are converted with, so it is said each time.
-    newest = {"newest_quote": max(columns["rate_date"]).isoformat()} if "rate_date" in columns else {}
+    newest = {"newest_quote": _newest_quote(settings)} if dimension is FX else {}
     fields = asdict(done) | newest | {"seconds": round(time.monotonic() - started, 2)}
     try:
         serving = f"Snapshot {done.snapshot_id} of '{dimension.name}' serves"
@@ -153,6 +154,12 @@ def _refresh(
         _report(dimension, done, fields, as_json)
         raise
     _report(dimension, done, fields | repaired, as_json)
+
+
+def _newest_quote(settings: Settings) -> str:
+    # Of what serves: a file that was merged into it may end earlier.
+    with connect(settings) as client, answering("Newest quote"):
+        return client.query(f"SELECT max(rate_date) FROM {FX.table}").first_row[0].isoformat()
 
 
 def _report(dimension: Dimension, done: Refreshed, fields: dict[str, Any], as_json: bool) -> None:

@@ -12,16 +12,11 @@ from functools import lru_cache
 from typing import Annotated, Any, Literal
 from xml.parsers import expat
 
-import pycountry
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from loader.source import Problem, Problems, Source, line
 from loader.tables import check_not_empty, csv_batches, is_markup, read_csv, validate, wrong_width
-
-WITHDRAWN_CURRENCIES = frozenset(["BGN", "CYP", "EEK", "HRK", "LTL", "LVL", "MTL", "ROL", "SIT", "SKK", "TRL"])
-"""Codes that the history quotes and that ISO 4217 has withdrawn since."""
-
-CURRENCIES = frozenset(currency.alpha_3 for currency in pycountry.currencies) | WITHDRAWN_CURRENCIES
+from paystream.currencies import of_rates
 
 EURO_START = date(1999, 1, 1)
 
@@ -93,12 +88,13 @@ def _quote(text: str) -> Decimal | None:
 
 
 def _rate(text: str) -> Decimal:
-    if not re.fullmatch(r"[0-9]{1,8}(\.[0-9]{1,12})?", text):
+    # Read exactly, whatever a program or a double made of it, and rounded once.
+    if not re.fullmatch(r"[0-9]{1,30}(\.[0-9]{1,60})?([eE][+-]?[0-9]{1,2})?", text):
         raise ValueError
     rate = Decimal(text)
-    if not rate:
+    if not 0 < rate < RATE_LIMIT or not (rounded := _EXACT.quantize(rate, _LAST_DECIMAL)):
         raise ValueError
-    return _EXACT.quantize(rate, _LAST_DECIMAL)
+    return rounded
 
 
 class QuoteColumns(BaseModel):
@@ -124,7 +120,7 @@ class RateColumns(BaseModel):
         description="an ISO 4217 currency code of three capital letters"
     )
     rate_to_reporting: list[Annotated[Decimal, BeforeValidator(_rate)]] = Field(
-        description="a positive decimal number below 100,000,000 with at most 12 decimals"
+        description="a positive number below 100,000,000 that is not 0 when rounded to 12 decimals"
     )
 
 
@@ -215,7 +211,7 @@ def _read_ecb_csv(source: Source, allow_unknown_codes: bool) -> _Quotes:
     if daily:
         header = [name.strip(" ") for name in header]
     currencies = _quoted_currencies(source, header)
-    found = [] if allow_unknown_codes else [_unknown(1, name, name) for name in currencies if name not in CURRENCIES]
+    found = [] if allow_unknown_codes else [_unknown(1, name, name) for name in currencies if name not in of_rates()]
     complete: list[tuple[int, list[str]]] = []
     count = 0
     for number, fields in rows:
@@ -301,7 +297,7 @@ def _read_xml(source: Source, allow_unknown_codes: bool) -> _Quotes:
         elif currency in quotes[-1]:
             found.append(Problem(place, "currency", currency, "is there twice on one day"))
         else:
-            if currency not in CURRENCIES and not allow_unknown_codes:
+            if currency not in of_rates() and not allow_unknown_codes:
                 found.append(_unknown(place, "currency", currency))
             quotes[-1][currency] = rate
 
@@ -410,7 +406,7 @@ def _convert(
 
 
 def _read_table(source: Source, reporting_currency: str, allow_unknown_codes: bool) -> dict[str, list[Any]]:
-    known = {} if allow_unknown_codes else {"currency": CURRENCIES}
+    known = {} if allow_unknown_codes else {"currency": of_rates()}
     columns: dict[str, list[Any]] = {"currency": [], "rate_date": [], "rate": []}
     place_of: dict[tuple[str, date], int] = {}
     problems = Problems()

@@ -15,9 +15,10 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 
 from paystream.clickhouse import TABLE_ALREADY_EXISTS, UNKNOWN_TABLE, is_code
 from paystream.errors import CheckFailed, PaystreamError
+from paystream.process import identity, is_alive
 
 EXPIRES_S = 15 * 60
-"""After this long a holder on another machine counts as dead. On this machine its process is looked for."""
+"""After so long a holder on another machine or in another container counts as dead. Here its process is looked for."""
 
 LOOK_AGAIN_S = 0.5
 
@@ -65,13 +66,11 @@ def locked(client: Client, name: str, what: str, *, like: str, wait_s: float = 0
 
 
 def _acquire(client: Client, name: str, what: str, like: str, token: str) -> None:
-    process = psutil.Process()
     owner = {
         "token": token,
         "host": socket.gethostname(),
-        "pid": process.pid,
-        "process_started": process.create_time(),
-        "user": process.username(),
+        "user": psutil.Process().username(),
+        **identity(),
     }
     for _ in range(3):
         try:
@@ -106,14 +105,8 @@ def _acquire(client: Client, name: str, what: str, like: str, token: str) -> Non
 
 
 def _is_dead(owner: dict[str, Any], age_s: int) -> bool:
-    if owner["host"] != socket.gethostname():
-        return age_s > EXPIRES_S
-    try:
-        process = psutil.Process(owner["pid"])
-        # The start time tells a process from a later one with its id; it is known to a few seconds only.
-        return process.status() == psutil.STATUS_ZOMBIE or abs(process.create_time() - owner["process_started"]) > 5
-    except psutil.NoSuchProcess:
-        return True
+    alive = is_alive(owner)
+    return age_s > EXPIRES_S if alive is None else not alive
 
 
 def _release(client: Client, name: str, token: str) -> None:

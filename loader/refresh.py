@@ -223,7 +223,7 @@ def _keep_others(
         others = _rows(
             client,
             f"SELECT DISTINCT {dimension.setting_column} FROM {dimension.table} "
-            f"WHERE {dimension.setting_column} != '{wanted}'",
+            f"WHERE {dimension.setting_column} != '{wanted}' AND snapshot_id > 0",
         )
         if others:
             raise CheckFailed(
@@ -233,7 +233,8 @@ def _keep_others(
     key, kept = ", ".join(dimension.key), ", ".join(dimension.key + dimension.values)
     client.command(
         f"INSERT INTO {staging} ({kept}, snapshot_id) SELECT {kept}, {snapshot_id} FROM {dimension.table} "
-        f"WHERE ({key}) NOT IN (SELECT {key} FROM {staging})"
+        # Without what `paystream migrate up` wrote before any file was loaded.
+        f"WHERE snapshot_id > 0 AND ({key}) NOT IN (SELECT {key} FROM {staging})"
     )
 
 

@@ -20,7 +20,6 @@ from loadtest.backlog import send
 from loadtest.run import make_plan, wait_until_quiet
 from loadtest.topic import open_topic
 from loadtest.workload import load
-from migrations.named_collection import KAFKA
 from paystream.clickhouse import connect
 from paystream.errors import CheckFailed, ServiceUnavailable
 from paystream.kafka import client_config
@@ -28,7 +27,7 @@ from paystream.settings import Settings
 
 BACKLOG_RATE = 5_000
 POLL_S = 0.02
-FILE_BLOCK_ROWS = 262_144
+FILE_BLOCK_ROWS = 131_072
 
 QUEUE_STANDIN = """
 CREATE TABLE transactions_queue
@@ -233,7 +232,7 @@ def _from_file(settings: Settings, live: dict[str, str], messages: int, lines: P
             " SELECT line, number % 4, number, now64(3)"
             " FROM (SELECT line, rowNumberInAllBlocks() AS number"
             f" FROM file('{lines}', LineAsString, 'line String'))"
-            # Blocks as large as the Kafka table's: with the default of 1,048,449 rows, memory would be the limit.
+            # Blocks as large as the Kafka table's while it catches up; larger ones meet the memory limit.
             f" SETTINGS max_insert_threads = {threads}, min_insert_block_size_rows = {FILE_BLOCK_ROWS}"
         )
         seconds = time.monotonic() - began
@@ -271,10 +270,11 @@ def _compare(
 
 def _read_by(group: str, queue: str) -> str:
     """Return the statement that creates the Kafka table, for another consumer group."""
-    changed = queue.replace(f"Kafka({KAFKA})", f"Kafka({KAFKA}, kafka_group_name = {format_str(group)})")
+    name = f"kafka_group_name = {format_str(group)}"
+    changed = re.sub(r"\bKafka\((\w+)\)", lambda found: f"Kafka({found[1]}, {name})", queue, count=1)
     if changed == queue:
         raise CheckFailed(
-            f"Table 'transactions_queue': its engine is not `Kafka({KAFKA})`. Bring it to what "
+            "Table 'transactions_queue': its engine is not Kafka over a named collection. Bring it to what "
             "sql/1_ingest/transactions_queue.sql says."
         )
     return changed

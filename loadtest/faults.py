@@ -22,7 +22,7 @@ from confluent_kafka.admin import AdminClient
 from devstack import stack
 from loadtest.messages import Plan
 from loadtest.probe import Probe
-from migrations import runner
+from migrations import named_collection, runner
 from paystream.clickhouse import CANNOT_READ_ALL_DATA, CORRUPTED_DATA, connect, is_code
 from paystream.errors import CheckFailed
 from paystream.kafka import client_config, existing_partitions
@@ -376,7 +376,8 @@ def view_throws(scene: Scene) -> str:
 
 def dictionary_fails(scene: Scene) -> str:
     # As after a changed password: a dictionary that was loaded before goes on with what it has, a new process has none.
-    scene.command("ALTER NAMED COLLECTION paystream_dictionaries SET user = 'nobody'")
+    login = named_collection.own(named_collection.DICTIONARIES, scene.settings.clickhouse_database)
+    scene.command(f"ALTER NAMED COLLECTION {login} SET user = 'nobody'")
     try:
         scene.end("clickhouse", signal.SIGKILL)
         stack.start(scene.settings, "kafka")

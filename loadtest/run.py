@@ -274,7 +274,7 @@ def wait_until_quiet(
     least = math.inf
     ends_before = topic.ends()
     while True:
-        lag = topic.lag()
+        lag = topic.lag() and topic.unread()
         assigned = client.query(_ASSIGNED).result_rows[0][0]
         if lag == 0 and assigned >= topic.partition_count:
             return

@@ -23,7 +23,7 @@ class Topic:
         return [high for _, high in self._watermarks()]
 
     def lag(self) -> int:
-        """Return how many messages the group has not committed yet; all that are kept, when it never committed.
+        """Return how many offsets the group has not committed yet; all that are kept, when it never committed.
 
         Raises:
             ServiceUnavailable: the broker does not answer.
@@ -31,6 +31,17 @@ class Topic:
         watermarks = self._watermarks()
         positions = self._positions(watermarks)
         return sum(max(0, end - position) for (_, end), position in zip(watermarks, positions, strict=True))
+
+    def unread(self) -> int:
+        """Return how many messages wait to be read, or for an open transaction; without what never becomes a row.
+
+        Slower than ``lag``, which counts those too.
+
+        Raises:
+            ServiceUnavailable: the broker does not answer.
+        """
+        positions = [self._broker.position(partition, with_oldest=False) for partition in self._broker.partitions]
+        return sum(one.high - one.unread for one in positions)
 
     def has_read_to(self, ends: list[int]) -> bool:
         """Return whether the group has committed every message before these offsets, which is after storing it.

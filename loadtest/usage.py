@@ -7,6 +7,7 @@ from functools import partial
 
 import psutil
 
+from paystream.process import is_alive
 from paystream.settings import Settings
 
 
@@ -92,10 +93,8 @@ class Meter:
 def _recorded(settings: Settings, name: str, address: str) -> psutil.Process | None:
     try:
         record = json.loads((settings.home / "run" / f"{name}.json").read_text())
-        process = psutil.Process(record["pid"])
-        # A pid is given again; a creation time follows corrections of the clock.
-        same = record["address"] == address and abs(process.create_time() - record["created"]) < 2
-        return process if same else None
+        same = record["address"] == address and is_alive(record["process"])
+        return psutil.Process(record["process"]["pid"]) if same else None
     except (OSError, ValueError, KeyError, psutil.Error):
         return None
 

@@ -3,13 +3,14 @@
 from pathlib import Path
 
 from devstack import clickhouse_server
-from migrations import lock, scratch
+from migrations import lock, named_collection, scratch
 from migrations.backend import ClickHouseBackend
 from migrations.freeze import compare
 from migrations.history import UNWRITTEN, VERSIONS, object_name, read_history
 from migrations.runner import database_exists
 from migrations.schema import Difference, detached, diff, read_snapshot, reformatted, spelled
 from migrations.sources import read_sources
+from paystream import group
 from paystream.clickhouse import answering
 from paystream.errors import UsageError
 from paystream.settings import REPOSITORY, Settings
@@ -81,15 +82,19 @@ def check_database(settings: Settings, folder: Path = VERSIONS) -> list[Differen
     with answering(what), ClickHouseBackend.of(settings) as backend:
         client = backend.connection
         states = backend.states()
-        live = spelled(client, settings.clickhouse_database)
+        database = settings.clickhouse_database
+        live = {name: named_collection.authored(text, database) for name, text in spelled(client, database).items()}
         away = detached(client, settings.clickhouse_database)
         wanted = reformatted(client, expected)
+        otherwise = group.look(client, settings)
     known = [version.id for version in history]
     pending = [version for version in history if version.id not in states or states[version.id].state != "applied"]
     found = [
         Difference("database", version.id, states[version.id].state if version.id in states else "pending", fix=_UP)
         for version in pending
     ]
+    if otherwise:
+        found.append(Difference("database", group.TABLE, otherwise, fix=_UP))
     for name in sorted(set(states) - set(known)):
         found.append(Difference("database", name, "applied, but not among the files", fix="Use a newer checkout."))
     changing = {object_name(text) for version in pending for text in version.statements}

@@ -9,7 +9,6 @@ shard alone. All other tables are whole on each node, so that dictionaries load 
 The text stays as it was written, comments included; only what has to differ is replaced.
 """
 
-import copy
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +18,6 @@ from sqlglot import exp
 from sqlglot.dialects.clickhouse import ClickHouse
 from sqlglot.errors import SqlglotError
 from sqlglot.tokens import Token, TokenType
-from yoyo.migrations import MigrationStep
 
 from migrations.history import Version, object_name
 from migrations.schema_graph import Graph, SchemaObject, read_graph
@@ -100,9 +98,7 @@ def rendered(version: Version, cluster: Cluster) -> Version:
         # Where one of the two is more statements than the other, all that takes back runs once anything may have run.
         lacking = len(back) - len(forth)
         steps += zip([_NOTHING] * lacking + forth, back + [_NOTHING] * -lacking, strict=True)
-    migration = copy.copy(version.migration)
-    migration.steps = [MigrationStep(number, *step) for number, step in enumerate(steps)]
-    return Version(migration, tuple(one for one, _ in steps), tuple(back for _, back in steps))
+    return version.with_steps(steps)
 
 
 _NOTHING = "SELECT 'nothing to do in this step'"

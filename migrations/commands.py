@@ -186,6 +186,9 @@ def freeze_versions(
 def up(
     allow_destructive: AllowDestructive = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, as `plan` does.")] = False,
+    leave_unread: Annotated[
+        bool, typer.Option("--leave-unread", help="Read another topic although messages of the one so far are unread.")
+    ] = False,
     cluster: Cluster = None,
     as_json: AsJson = False,
 ) -> None:
@@ -204,8 +207,8 @@ def up(
     def applied(moved: runner.Moved) -> None:
         _print_moved("applied", moved, as_json)
 
-    done = runner.up(settings, allow_destructive=allow_destructive, on_applied=applied)
-    state = "migrated" if done.applied else "nothing to do"
+    done = runner.up(settings, allow_destructive=allow_destructive, leave_unread=leave_unread, on_applied=applied)
+    state = "migrated" if done.applied else "attached anew" if done.collection_changed else "nothing to do"
     if as_json:
         print_json(
             {
@@ -217,7 +220,7 @@ def up(
         )
     elif is_terminal():
         if done.collection_changed:
-            console.print("Kafka connection written to the named collection paystream_kafka.")
+            console.print("Kafka's connection was written, and the Kafka table attached with it.")
         console.print(f"{state.capitalize()}: the schema is at {done.newest}.", highlight=False)
     else:
         fields = {

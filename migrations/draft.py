@@ -204,7 +204,13 @@ def _steps(
         elif source.kind == "TABLE":
             _change_table(steps, name, old, now)
         else:
+            loaded = [one for one in given if one in wanted and _loads_from(given[one], name)]
+            for dictionary in loaded:
+                why = f"-- Changes nothing: its rollback loads {dictionary} once {name} is as it was.\n"
+                steps.add(_BEFORE, f"{why}SELECT '{name} is as it was'", f"SYSTEM RELOAD DICTIONARY {dictionary}")
             _replace(steps, source, old)
+            for dictionary in loaded:
+                _load(steps, dictionary, f"-- It holds what {name} gave when it was loaded.\n")
     for name in given:
         if name not in wanted:
             _drop(steps, name, given[name], history)
@@ -246,8 +252,15 @@ def _create(steps: _Steps, source: Source, now: str) -> None:
         _load(steps, source.name)
 
 
-def _load(steps: _Steps, name: str) -> None:
-    why = "-- A dictionary that never loaded makes dictGet throw, and that would stop ingest.\n"
+def _loads_from(create: str, name: str) -> bool:
+    return _kind(create) == "DICTIONARY" and re.search(rf"\bTABLE '{name}'", create) is not None
+
+
+def _load(
+    steps: _Steps,
+    name: str,
+    why: str = "-- A dictionary that never loaded makes dictGet throw, and that would stop ingest.\n",
+) -> None:
     nothing = "SELECT 'a reload leaves nothing to take back'"
     steps.add(_VIEWS, f"{why}SYSTEM RELOAD DICTIONARY {name}", nothing)
 

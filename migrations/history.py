@@ -1,7 +1,9 @@
 """The versions as their files state them."""
 
+import copy
 import glob
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -9,7 +11,7 @@ from pathlib import Path
 
 from yoyo import read_migrations
 from yoyo.exceptions import BadMigration
-from yoyo.migrations import Migration, topological_sort
+from yoyo.migrations import Migration, MigrationStep, topological_sort
 
 from migrations.lock import refuse_deleted, refuse_violations
 from migrations.text import read_text
@@ -76,6 +78,13 @@ class Version:
             for statement in self.rollbacks
             for column in re.findall(dropped, statement, re.IGNORECASE)
         ]
+
+    def with_steps(self, steps: Iterable[tuple[str, str]]) -> "Version":
+        """Return it with other steps, each a statement and what takes that back."""
+        pairs = list(steps)
+        migration = copy.copy(self.migration)
+        migration.steps = [MigrationStep(number, *pair) for number, pair in enumerate(pairs)]
+        return Version(migration, tuple(one for one, _ in pairs), tuple(back for _, back in pairs))
 
     def tables_reading(self, collection: str) -> list[str]:
         """Return the names of the Kafka tables that this version creates over a named collection."""

@@ -137,4 +137,5 @@ def _is_as_locked(path: Path, digest: str | None) -> bool:
 
 
 def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    # A checkout on Windows may have other line ends, which mean nothing.
+    return hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest()

@@ -2,6 +2,7 @@
 
 ``paystream_kafka`` is the Kafka table's: brokers, topic, group and credentials. ``paystream_dictionaries`` is how the
 dictionaries log in to read their tables. Both stand there and nowhere else: not in a version, not in ``SHOW CREATE``.
+A server's collections belong to no database, so those of another database are named after that: ``staging_kafka``.
 The engine never shows the values it holds, so what was last written for Kafka is remembered as a salted, slow hash in
 the migrations' log.
 """
@@ -9,7 +10,9 @@ the migrations' log.
 import hashlib
 import hmac
 import json
+import re
 import secrets
+from collections.abc import Collection
 
 from clickhouse_connect.driver.binding import format_str
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
@@ -21,6 +24,7 @@ from paystream.settings import Settings
 
 KAFKA = "paystream_kafka"
 DICTIONARIES = "paystream_dictionaries"
+"""Their names in sql/, dictionaries/ and the versions, which are right for a database named paystream."""
 
 # For librdkafka. They stand here, since the engine ignores the <kafka> section of its own configuration for a table
 # that has a named collection.
@@ -35,40 +39,63 @@ _CLIENT = {
     "kafka.heartbeat_interval_ms": "1000",
     # A broker that is back is found within this time; the default lets the pauses grow to 10 s.
     "kafka.reconnect_backoff_max_ms": "500",
+    # New partitions are read within this time; the default is five minutes.
+    "kafka.topic_metadata_refresh_interval_ms": "5000",
     # What one batch may come to when it is decompressed; a larger one stops its partition for good. Default: 100 MB.
     "kafka.receive_message_max_bytes": "268435456",
 }
+_WRITTEN_BEFORE = ("kafka_sasl_mechanism", "kafka_sasl_username", "kafka_sasl_password")
+"""Keys that versions may have written which did not note down the names of all they wrote."""
+
 _LOG_OPERATION = "named collection"
+_LOG_TOPIC = "kafka topic"
+"""The operation in the log whose comment is the topic and the consumer group that the table was attached with."""
 
 
-def sync(backend: ClickHouseBackend, settings: Settings, kafka_tables: list[str]) -> bool:
+def own(text: str, database: str) -> str:
+    """Return SQL of a file or a version, with a database's own collections in it; their names alone, too."""
+    return re.sub(r"\bpaystream(_kafka|_dictionaries)\b", rf"{database}\1", text)
+
+
+def authored(text: str, database: str) -> str:
+    """Return a database's SQL with the names of the files, the reverse of ``own``."""
+    return re.sub(rf"\b{database}(_kafka|_dictionaries)\b", r"paystream\1", text)
+
+
+def sync(backend: ClickHouseBackend, settings: Settings, kafka_tables: list[str], attach: bool = False) -> bool:
     """Make the named collections say what the settings say, and return whether Kafka's was changed.
 
-    When it was, those of ``kafka_tables`` that exist are detached and attached, since a Kafka table reads its
-    collection only then; consumption goes on from the committed offsets. A dictionary reads its own at every load, and
-    one whose load had failed is loaded now, since the engine tries that again late (after minutes) or never. One server
-    has one such pair, shared by all its databases. On a cluster, tables are attached and dictionaries loaded on every
-    node, but the collections are written on this one alone: ``ON CLUSTER`` would leave the passwords in Keeper's queue.
+    When it was, or with ``attach``, those of ``kafka_tables`` that exist are detached and attached, since a Kafka table
+    reads its collection only then; consumption goes on from the committed offsets. A dictionary reads its own at every
+    load, and one whose load had failed is loaded now, since the engine tries that again late (after minutes) or never.
+    What an earlier version made over the collections of a database named paystream is made anew over this database's.
+    On a cluster, tables are attached and dictionaries loaded on every node, but the collections are written on this one
+    alone: ``ON CLUSTER`` would leave the passwords in Keeper's queue.
 
     Raises:
         PaystreamError: the engine refuses it. The message holds no value.
         ServiceUnavailable: ClickHouse went away meanwhile.
     """
     values = _values(settings)
+    kafka, dictionaries = (own(name, settings.clickhouse_database) for name in (KAFKA, DICTIONARIES))
     try:
-        _write(backend, DICTIONARIES, _dictionary_values(settings))
+        _write(backend, dictionaries, _dictionary_values(settings))
         for dictionary in _failed_dictionaries(backend):
             name = backend.quote_identifier(dictionary)
             backend.connection.command(f"SYSTEM RELOAD DICTIONARY{settings.on_cluster} {name}")
-        created = _write(backend, KAFKA, values)
-        changed = created or not _matches(backend.newest_comment(_LOG_OPERATION), values)
+        written = backend.newest_comment(_LOG_OPERATION).partition(" ")[2]
+        created = _write(backend, kafka, values, written.split(",") if written else _WRITTEN_BEFORE)
+        for statement in taking_over(backend, settings):
+            backend.connection.command(statement)
+        changed = created or attach or not _matches(backend.newest_comment(_LOG_OPERATION), values)
         if changed:
             for table in existing(backend, kafka_tables):
                 name = f"{backend.quote_identifier(table)}{settings.on_cluster}"
                 backend.connection.command(f"DETACH TABLE IF EXISTS {name} SYNC")
                 backend.connection.command(f"ATTACH TABLE {name}")
+            backend.log(_LOG_TOPIC, kafka, f"{settings.kafka_topic} {settings.kafka_group}")
             # Last, so that whatever interrupts this, the next run does it again.
-            backend.log(_LOG_OPERATION, KAFKA, _fingerprint(values, secrets.token_hex(16)))
+            backend.log(_LOG_OPERATION, kafka, f"{_fingerprint(values, secrets.token_hex(16))} {','.join(values)}")
         return changed
     except OperationalError as error:
         raise ServiceUnavailable(
@@ -79,22 +106,42 @@ def sync(backend: ClickHouseBackend, settings: Settings, kafka_tables: list[str]
         if is_code(error, ACCESS_DENIED):
             what_next = "Allow the ClickHouse user to (named_collection_control in its access settings), then repeat."
         raise PaystreamError(
-            f"Named collections '{KAFKA}' and '{DICTIONARIES}' cannot be written: {cause_of(error)}. {what_next}"
+            f"Named collections '{kafka}' and '{dictionaries}' cannot be written: {cause_of(error)}. {what_next}"
         ) from error
+
+
+def taking_over(backend: ClickHouseBackend, settings: Settings) -> list[str]:
+    """Return the statements that put this database's own collections into what is over those of paystream."""
+    if own(KAFKA, settings.clickhouse_database) == KAFKA:
+        return []
+    rows = backend.connection.query(
+        "SELECT create_table_query FROM system.tables WHERE database = currentDatabase()"
+        " AND engine IN ('Kafka', 'Dictionary') AND match(create_table_query, {names:String}) ORDER BY name",
+        parameters={"names": rf"\b({KAFKA}|{DICTIONARIES})\b"},
+    ).result_rows
+    return [re.sub("^CREATE ", "CREATE OR REPLACE ", own(create, settings.clickhouse_database)) for (create,) in rows]
+
+
+def read_so_far(backend: ClickHouseBackend) -> tuple[str, str] | None:
+    """Return the topic and the consumer group that the Kafka table was last attached with; None before the first."""
+    topic, _, group = backend.newest_comment(_LOG_TOPIC).partition(" ")
+    return (topic, group) if topic else None
 
 
 def is_current(backend: ClickHouseBackend, settings: Settings) -> bool:
     """Return whether ``sync`` would leave Kafka's collection as it is. Changes nothing."""
-    return bool(_keys(backend, KAFKA)) and _matches(backend.newest_comment(_LOG_OPERATION), _values(settings))
+    name = own(KAFKA, settings.clickhouse_database)
+    return bool(_keys(backend, name)) and _matches(backend.newest_comment(_LOG_OPERATION), _values(settings))
 
 
-def drop_unused(backend: ClickHouseBackend) -> None:
-    """Drop each named collection that no table and no dictionary of any database uses."""
-    for name in (KAFKA, DICTIONARIES):
+def drop_unused(backend: ClickHouseBackend, settings: Settings) -> None:
+    """Drop each named collection of this database, and of the files, that no table and no dictionary of any uses."""
+    names = {name: None for one in (KAFKA, DICTIONARIES) for name in (own(one, settings.clickhouse_database), one)}
+    for name in names:
         used = backend.connection.query(
             "SELECT count() FROM system.tables WHERE engine IN ('Kafka', 'Dictionary')"
-            " AND position(create_table_query, {name:String}) > 0",
-            parameters={"name": name},
+            " AND match(create_table_query, {name:String})",
+            parameters={"name": rf"\b{name}\b"},
         ).first_row[0]
         if not used:
             backend.connection.command(f"DROP NAMED COLLECTION IF EXISTS {name}")
@@ -106,27 +153,31 @@ def _dictionary_values(settings: Settings) -> dict[str, str]:
 
 
 def _values(settings: Settings) -> dict[str, str]:
-    password = settings.kafka_sasl_password
     values = {
         "kafka_broker_list": settings.clickhouse_kafka_brokers or settings.kafka_brokers,
         "kafka_topic_list": settings.kafka_topic,
         "kafka_group_name": settings.kafka_group,
-        "kafka_security_protocol": settings.kafka_security_protocol,
-        "kafka_sasl_mechanism": settings.kafka_sasl_mechanism,
-        "kafka_sasl_username": settings.kafka_sasl_username,
-        "kafka_sasl_password": password.get_secret_value() if password else None,
     }
-    return _CLIENT | {key: value for key, value in values.items() if value}
+    return _CLIENT | values | {_key(name): value for name, value in settings.kafka_security.items()}
 
 
-def _write(backend: ClickHouseBackend, name: str, values: dict[str, str]) -> bool:
-    """Write a collection whatever it holds, and return whether it is new."""
+def _key(name: str) -> str:
+    """Return the engine's key for one of librdkafka's settings: some it has a word of its own for."""
+    own = {"security.protocol", "sasl.mechanism", "sasl.username", "sasl.password"}
+    return f"kafka{'_' if name in own else '.'}{name.replace('.', '_')}"
+
+
+def _write(backend: ClickHouseBackend, name: str, values: dict[str, str], ours: Collection[str] = ()) -> bool:
+    """Write a collection whatever it holds, and return whether it is new.
+
+    Of other keys those among ``ours`` are deleted. What somebody else has added stays.
+    """
     assignments = ", ".join(f"`{key}` = {format_str(value)}" for key, value in values.items())
     found = _keys(backend, name)
     if not found:
         backend.connection.command(f"CREATE NAMED COLLECTION {name} AS {assignments}")
         return True
-    superfluous = sorted(set(found) - set(values))
+    superfluous = sorted(set(found) & set(ours) - set(values))
     deletion = f" DELETE {', '.join(f'`{key}`' for key in superfluous)}" if superfluous else ""
     backend.connection.command(f"ALTER NAMED COLLECTION {name} SET {assignments}{deletion}")
     return False
@@ -165,5 +216,6 @@ def _fingerprint(values: dict[str, str], salt: str) -> str:
 
 
 def _matches(fingerprint: str, values: dict[str, str]) -> bool:
+    fingerprint, _, _ = fingerprint.partition(" ")
     salt, _, _ = fingerprint.partition(":")
     return bool(salt) and hmac.compare_digest(fingerprint, _fingerprint(values, salt))

@@ -6,9 +6,9 @@ connect to keeps how far they are, and the lock.
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -18,10 +18,12 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import OperationalError
 from yoyo.exceptions import LockTimeout
 
-from migrations import named_collection
+from migrations import named_collection, reporting_currency
 from migrations.backend import ClickHouseBackend, StatementFailed, UndoFailed, VersionState
 from migrations.history import VERSIONS, Version, irreversible, object_name, read_history
 from migrations.plan import PAUSE_S, Live, Step, explain, tables_of
+from paystream import group
+from paystream.broker import open_broker
 from paystream.clickhouse import answering, cause_of, connect
 from paystream.errors import PaystreamError, ServiceUnavailable, UsageError
 from paystream.settings import Settings
@@ -106,10 +108,14 @@ def plan(settings: Settings, folder: Path = VERSIONS) -> list[Step]:
         _refuse_other_cluster(settings, backend, states)
         pending, unfinished = _pending(history, states)
         steps: list[Step] = []
-        if not named_collection.is_current(backend, settings):
-            tables = [table for version in history for table in version.tables_reading(named_collection.KAFKA)]
+        if not named_collection.is_current(backend, settings) or group.look(backend.connection, settings):
+            kafka = named_collection.own(named_collection.KAFKA, settings.clickhouse_database)
+            tables = [table for version in history for table in version.tables_reading(kafka)]
             there = named_collection.existing(backend, tables)
-            steps = _collection_steps(settings, _collections(backend.connection), 1, there)
+            anew = named_collection.taking_over(backend, settings)
+            steps = _collection_steps(settings, _collections(backend.connection), 1, there, anew)
+            if left := _left_unread(backend, settings):
+                steps = [*steps[:-1], replace(steps[-1], means=f"{steps[-1].means}; {left}")]
         return [*steps, *explain(pending, unfinished, Live.read(backend.connection, settings))]
 
 
@@ -127,6 +133,7 @@ def up(
     folder: Path = VERSIONS,
     *,
     allow_destructive: bool = False,
+    leave_unread: bool = False,
     lock_timeout_s: float = LOCK_TIMEOUT_S,
     on_applied: Callable[[Moved], None] = lambda moved: None,
 ) -> Upgrade:
@@ -139,6 +146,7 @@ def up(
         settings: the database, and the Kafka connection that the named collection is made equal to.
         folder: where the versions are.
         allow_destructive: go on where rows or values are lost for good, also in taking an unfinished version back.
+        leave_unread: go on where another topic is read from now on, and messages of the one so far are unread.
         lock_timeout_s: seconds to wait for another migrator.
         on_applied: called after each version.
 
@@ -146,7 +154,8 @@ def up(
         PaystreamError: a version failed, or somebody else is migrating.
         ServiceUnavailable: ClickHouse cannot be reached, or went away.
         UsageError: the versions cannot be used, the server is too old, it does not know the cluster, the versions are
-            applied elsewhere than to that, or rows would be lost; nothing was attempted.
+            applied elsewhere than to that, rows would be lost, messages would be left unread, or others read with the
+            consumer group; nothing was attempted.
     """
     history = _history(settings, folder)
     if not database_exists(settings):
@@ -162,9 +171,19 @@ def up(
             _refuse_destruction(explain(pending, unfinished, Live.read(backend.connection, settings)))
         if backend.newest_comment(_CLUSTER) != settings.clickhouse_cluster:
             backend.log(_CLUSTER, settings.clickhouse_database, settings.clickhouse_cluster)
-        kafka_tables = [table for version in history for table in version.tables_reading(named_collection.KAFKA)]
-        collection_changed = named_collection.sync(backend, settings, kafka_tables)
+        kafka = named_collection.own(named_collection.KAFKA, settings.clickhouse_database)
+        kafka_tables = [table for version in history for table in version.tables_reading(kafka)]
+        if kafka_tables and not named_collection.is_current(backend, settings):
+            group.refuse_others(settings)
+            if not leave_unread and (left := _left_unread(backend, settings)):
+                raise UsageError(
+                    f"Topic '{settings.kafka_topic}' cannot be read yet: {left}. Let the Kafka table read those first, "
+                    "with the topic as it was, or repeat with --leave-unread to leave them."
+                )
+        otherwise = group.look(backend.connection, settings)
+        collection_changed = named_collection.sync(backend, settings, kafka_tables, attach=bool(otherwise))
         applied = [_move(backend, version, "apply", history, on_applied) for version in pending]
+        reporting_currency.seed(backend.connection, settings)
     return Upgrade(tuple(applied), history[-1].id, collection_changed)
 
 
@@ -220,7 +239,7 @@ def down(
             _refuse_irreversible(chosen)
         taken_back = [_move(backend, version, "rollback", history, on_taken_back) for version in chosen]
         if taken_back and chosen == present:
-            named_collection.drop_unused(backend)
+            named_collection.drop_unused(backend, settings)
     return taken_back
 
 
@@ -269,7 +288,13 @@ def refuse_old_server(settings: Settings, server_version: str) -> None:
 
 def _history(settings: Settings, folder: Path) -> list[Version]:
     """Return all versions as they are to be run."""
-    history = read_history(folder)
+    history = [
+        version.with_steps(
+            tuple(named_collection.own(text, settings.clickhouse_database) for text in step)
+            for step in zip(version.statements, version.rollbacks, strict=True)
+        )
+        for version in read_history(folder)
+    ]
     if not settings.clickhouse_cluster:
         return history
     # sqlglot, which this takes, is not for one server to wait for.
@@ -344,21 +369,43 @@ def _collections(client: Client) -> set[str]:
     return {name for (name,) in client.query("SELECT name FROM system.named_collections").result_rows}
 
 
-def _collection_steps(settings: Settings, found: set[str], first: int, kafka_tables: list[str]) -> list[Step]:
+def _collection_steps(
+    settings: Settings, found: set[str], first: int, kafka_tables: list[str], anew: Sequence[str] = ()
+) -> list[Step]:
     told: list[tuple[str, str]] = []
-    for name, what in (
+    for collection, what in (
         (named_collection.DICTIONARIES, "the dictionaries' login"),
         (named_collection.KAFKA, "Kafka's connection"),
     ):
+        name = named_collection.own(collection, settings.clickhouse_database)
         start = f"ALTER NAMED COLLECTION {name} SET" if name in found else f"CREATE NAMED COLLECTION {name} AS"
         told.append((f"{start} …", f"writes {what} from the settings"))
+    told += [(statement, f"gives {object_name(statement)} this database's own connection") for statement in anew]
     for table in kafka_tables:
         table = f"{table}{settings.on_cluster}"
-        told.append(
-            (f"DETACH TABLE IF EXISTS {table} SYNC", f"pauses ingest for about {PAUSE_S} s; no message is lost")
-        )
+        told.append((f"DETACH TABLE IF EXISTS {table} SYNC", f"pauses ingest for about {PAUSE_S} s"))
         told.append((f"ATTACH TABLE {table}", "ingest goes on with the new connection"))
     return [Step("", number, "apply", *texts) for number, texts in enumerate(told, start=first)]
+
+
+def _left_unread(backend: ClickHouseBackend, settings: Settings) -> str:
+    """Return in words what of the topic so far stays unread once the settings' topic is read; ``""`` for nothing."""
+    # Versions before this one did not write it down.
+    [[assigned]] = backend.connection.query(group.ASSIGNED_TOPICS).result_rows
+    reading = [(topic, settings.kafka_group) for topic in assigned]
+    topic, consumer_group = named_collection.read_so_far(backend) or (reading and reading[0]) or ("", "")
+    if topic in ("", settings.kafka_topic):
+        return ""
+    before = settings.model_copy(update={"kafka_topic": topic, "kafka_group": consumer_group})
+    try:
+        with open_broker(before) as broker:
+            positions = [broker.position(partition, with_oldest=False) for partition in broker.partitions]
+    except ServiceUnavailable:
+        return f"what is unread of topic '{topic}' could not be counted, since Kafka does not answer"
+    except UsageError:  # the topic is gone
+        return ""
+    unread = sum(one.high - one.unread for one in positions)
+    return f"{unread:,} messages of topic '{topic}' stay unread, and nobody reads them any more" if unread else ""
 
 
 def _move(
@@ -431,6 +478,8 @@ def _refuse_irreversible(versions: list[Version]) -> None:
 
 def _refuse_to_lose_rows(settings: Settings, backend: ClickHouseBackend, versions: list[Version]) -> None:
     dropped = {table: version.id for version in versions for table in version.tables_dropped_by_rollback()}
+    if reporting_currency.TABLE in dropped and reporting_currency.is_all(backend.connection):
+        del dropped[reporting_currency.TABLE]
     rows = backend.connection.query(
         f"SELECT name, max(total_rows) FROM {tables_of(settings)}"
         " WHERE database = {database:String} AND has({tables:Array(String)}, name) AND total_rows > 0"

@@ -1,4 +1,4 @@
--- What the versions up to 0012_flush_100_ms give, as the engine spells it.
+-- What the versions up to 0014_times_that_cannot_be give, as the engine spells it.
 -- `paystream migrate check` compares databases with it.
 -- Written by `paystream migrate new` and `lock`; do not edit.
 
@@ -38,34 +38,53 @@ ORDER BY (dimension, snapshot_id)
 SETTINGS index_granularity = 8192
 ;
 
--- object: fx_rate_periods; words of its file: ca463c175acf945b549610c15da15033ae5e211d6048a78a342d83ec47746d47
+-- object: fx_rate_periods; words of its file: 6050a4a64aa2eebc86ee063c7fe544bb8281af2c8178466c2051b7291934d09a
 CREATE VIEW fx_rate_periods
 (
-    `currency` LowCardinality(String),
+    `currency` String,
     `valid_from` Date,
     `valid_to` Date,
     `rate` Decimal(38, 12),
     `rate_date` Date,
     `is_latest` UInt8,
-    `reporting_currency` LowCardinality(String),
+    `reporting_currency` String,
     `snapshot_id` UInt32
 )
 AS SELECT
     currency,
     rate_date AS valid_from,
-    multiIf(next_rate_date > rate_date, least(next_rate_date - 1, rate_date + 10), (rate_date + 10) >= newest_rate_date, toDate('2149-06-06'), rate_date + 10) AS valid_to,
+    multiIf(is_itself AND (next_rate_date > rate_date), next_rate_date - 1, next_rate_date > rate_date, least(next_rate_date - 1, rate_date + 10), is_itself OR ((rate_date + 10) >= newest_rate_date), toDate('2149-06-06'), rate_date + 10) AS valid_to,
     rate,
     rate_date,
-    (next_rate_date <= rate_date) AND ((rate_date + 10) >= newest_rate_date) AND (currency != reporting_currency) AS is_latest,
+    (next_rate_date <= rate_date) AND ((rate_date + 10) >= newest_rate_date) AND (NOT is_itself) AS is_latest,
     reporting_currency,
     snapshot_id
 FROM
 (
     SELECT
         *,
+        currency = reporting_currency AS is_itself,
         leadInFrame(rate_date) OVER (PARTITION BY currency ORDER BY rate_date ASC ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS next_rate_date,
         max(rate_date) OVER () AS newest_rate_date
-    FROM fx_rates
+    FROM
+    (
+        SELECT
+            currency,
+            rate_date,
+            rate,
+            reporting_currency,
+            snapshot_id
+        FROM fx_rates
+        UNION ALL
+        SELECT
+            any(reporting_currency),
+            toDate(0),
+            1,
+            any(reporting_currency),
+            max(snapshot_id)
+        FROM fx_rates
+        HAVING (count() > 0) AND (min(rate_date) > toDate(0))
+    )
 )
 ;
 
@@ -205,7 +224,7 @@ GROUP BY
 SETTINGS max_threads = 1, os_threads_nice_value_query = 15
 ;
 
--- object: ledger_mv; words of its file: 15d447a197df6ecd9bbc1d0a6e605cde19e1d3cb598a7e78a8a87d3f6c2c0803
+-- object: ledger_mv; words of its file: 802c6f94599634a333819c49beb90fa8431787fa7d86dfad2a02ed846cba73c2
 CREATE MATERIALIZED VIEW ledger_mv TO ingest_ledger
 (
     `kafka_topic` LowCardinality(String),
@@ -222,7 +241,7 @@ CREATE MATERIALIZED VIEW ledger_mv TO ingest_ledger
 )
 AS WITH
     now64(3) AS stored_at,
-    (fault = '') AND (kafka_timestamp > toDateTime64(0, 3, 'UTC')) AS is_timed,
+    (fault = '') AND (kafka_timestamp > (stored_at - toIntervalYear(1))) AS is_timed,
     greatest(0, toUnixTimestamp64Milli(stored_at) - toUnixTimestamp64Milli(kafka_timestamp)) AS latency_ms
 SELECT
     kafka_topic,

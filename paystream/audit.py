@@ -1,5 +1,6 @@
 """Reconcile what the broker says the group has read with what the ledger says was read. Reads only."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -10,6 +11,7 @@ from paystream.audit_holes import Gap, Holes, explain
 from paystream.audit_ledger import Block, blocks_since, intervals, reach_before, read_first
 from paystream.broker import Broker, Position, Retention, open_broker
 from paystream.clickhouse import answering, connect
+from paystream.errors import UsageError
 from paystream.settings import Settings
 
 LEDGER_KEPT = timedelta(days=90)
@@ -31,6 +33,11 @@ FROM
 """
 
 
+_OTHER_TOPICS = (
+    "SELECT DISTINCT kafka_topic FROM ingest_ledger WHERE kafka_topic != {topic:String} ORDER BY kafka_topic"
+)
+
+
 @dataclass
 class PartitionAudit:
     """One partition of the topic.
@@ -38,7 +45,8 @@ class PartitionAudit:
     Attributes:
         start: the first offset audited. ``committed`` ends the audited range.
         stored: messages in the ledger's blocks from ``start`` on, redelivered ones each time.
-        in_flight: messages' offsets from the committed one to the end; they are nobody's loss.
+        in_flight: offsets from the first unread message to the end of the log; they are nobody's loss.
+        blocked: those of them that wait for an open transaction to end.
         hours_from_oldest: how much time lies between the oldest retained message and the reader's position.
         headroom_hours: how long until the oldest unread message expires, or one that arrives now; None: never.
         recreated: the ledger knows offsets that the topic does not have, or other messages at those that it has: it was
@@ -60,6 +68,7 @@ class PartitionAudit:
     redelivered: int = 0
     holes: Holes = field(default_factory=Holes)
     in_flight: int = 0
+    blocked: int = 0
     hours_from_oldest: float | None = None
     headroom_hours: float | None = None
     recreated: bool = False
@@ -79,6 +88,7 @@ class Audit:
         in_several_partitions: transactions that the table holds in more than one monthly partition.
         changed_keys: transactions stored with more than one ``merchant_id`` or half hour of ``created_at``.
         example: one of them.
+        left_unread: messages of other topics that the group was reading once and has not read, by topic.
     """
 
     topic: str
@@ -88,6 +98,7 @@ class Audit:
     in_several_partitions: int
     changed_keys: int
     example: str
+    left_unread: dict[str, int] = field(default_factory=dict)
 
     @property
     def holes(self) -> Holes:
@@ -104,7 +115,8 @@ class Audit:
             return "loss"
         if any(one.recreated for one in self.partitions):
             return "recreated"
-        return "incomplete" if holes.unchecked or any(one.uncommitted for one in self.partitions) else "complete"
+        doubtful = holes.unchecked or self.left_unread or any(one.uncommitted for one in self.partitions)
+        return "incomplete" if doubtful else "complete"
 
 
 def audit(settings: Settings, window: timedelta, deep: bool = False) -> Audit:
@@ -134,6 +146,9 @@ def audit(settings: Settings, window: timedelta, deep: bool = False) -> Audit:
                 rows = compare_rows(settings, broker, client, one.partition, one.start, end, read_since)
                 one.absent_rows, one.superseded_rows = rows.absent, rows.superseded
                 one.absent_examples = rows.absent_examples
+        topics = [
+            topic for (topic,) in client.query(_OTHER_TOPICS, parameters={"topic": settings.kafka_topic}).result_rows
+        ]
         several, changed, example = _contract(
             client, None if deep else datetime.now(UTC) - min(window, CONTRACT_WINDOW)
         )
@@ -145,7 +160,19 @@ def audit(settings: Settings, window: timedelta, deep: bool = False) -> Audit:
         in_several_partitions=several,
         changed_keys=changed,
         example=example,
+        left_unread=_left_unread(settings, topics),
     )
+
+
+def _left_unread(settings: Settings, topics: list[str]) -> dict[str, int]:
+    found = {}
+    for topic in topics:
+        with suppress(UsageError), open_broker(settings.model_copy(update={"kafka_topic": topic})) as broker:
+            positions = [broker.position(partition, with_oldest=False) for partition in broker.partitions]
+            # Where the group has committed nothing, it was another that read it.
+            if unread := sum(one.high - one.unread for one in positions if one.committed is not None):
+                found[topic] = unread
+    return found
 
 
 def _reconcile(
@@ -175,7 +202,8 @@ def _reconcile(
         position.high,
         position.committed,
         start,
-        in_flight=max(0, position.high - position.reader),
+        in_flight=position.high - position.unread,
+        blocked=position.high - position.stable,
         hours_from_oldest=_hours_from_oldest(position),
         headroom_hours=headroom_hours(position, retention),
         # The topic has grown since the first look, so look again before saying that it is shorter than what was read.

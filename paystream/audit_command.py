@@ -129,6 +129,7 @@ def _fields(found: Audit) -> dict[str, Any]:
         **asdict(found.holes),
         "redelivered": _total(found, "redelivered"),
         "in_flight": _total(found, "in_flight"),
+        "blocked": _total(found, "blocked"),
         "in_several_partitions": found.in_several_partitions,
         "changed_keys": found.changed_keys,
         "hours_from_oldest": "none" if from_oldest is None else f"{from_oldest:.2f}",
@@ -150,6 +151,7 @@ def _document(found: Audit) -> dict[str, Any]:
         "in_several_partitions": found.in_several_partitions,
         "changed_keys": found.changed_keys,
         "changed_key_example": found.example or None,
+        "left_unread": found.left_unread,
         "partitions": [asdict(one) for one in found.partitions],
         "advice": _advice(found),
     }
@@ -169,7 +171,7 @@ def _show(found: Audit) -> None:
             f"{one.stored:,}",
             *(f"[red]{counts[name]:,}[/]" if counts[name] and name in _BAD else f"{counts[name]:,}" for name in holes),
             f"{one.redelivered:,}",
-            f"{one.in_flight:,}",
+            f"{one.in_flight:,}" + (f" ({one.blocked:,} blocked)" if one.blocked else ""),
             headroom,
         )
     console.print(table)
@@ -196,6 +198,11 @@ def _advice(found: Audit) -> list[str]:
                 " ledger knows what was read. Check PAYSTREAM_KAFKA_GROUP; if the group was deleted, let it read again."
             )
         lines += _lost(found, one)
+    for topic, messages in found.left_unread.items():
+        lines.append(
+            f"{messages:,} messages of topic '{topic}', which was read before, are unread, and nobody reads them. Set "
+            "PAYSTREAM_KAFKA_TOPIC back and run `paystream migrate up` until they are read."
+        )
     if holes.expired:
         lines.append(
             f"{holes.expired} messages of topic '{found.topic}' expired before they were read."

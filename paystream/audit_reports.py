@@ -185,16 +185,34 @@ def audit_reports(settings: Settings, older: int) -> ReportAudit:
 
 
 def _choose(client: Client, older: int) -> list[datetime]:
-    # Those of transactions, so that a bucket that the roll-up lacks altogether is found too.
+    # Those of transactions, so that a bucket that the roll-up lacks altogether is found too, and those it alone has.
     days = stored_days(client)
     if not days:
         return []
-    chosen = set(_slots(client, days[-2:])[-RECENT:])
+    chosen = {*_slots(client, days[-2:])[-RECENT:], *_orphans(client)}
     for day in random.choices(days, k=older):
         chosen.add(random.choice(_slots(client, [day])))
     return sorted(chosen)
 
 
 def _slots(client: Client, days: list[date]) -> list[datetime]:
-    query = f"SELECT DISTINCT {_SLOT} AS slot FROM transactions WHERE toDate(created_at) IN {_DAYS} ORDER BY slot"
+    query = f"""
+        SELECT slot
+        FROM
+        (
+            SELECT DISTINCT {_SLOT} AS slot FROM transactions WHERE toDate(created_at) IN {_DAYS}
+            UNION DISTINCT
+            SELECT slot FROM merchant_slots FINAL WHERE toDate(slot) IN {_DAYS} AND notEmpty(payments)
+        )
+        ORDER BY slot
+    """
     return [slot for (slot,) in client.query(query, parameters={"days": days}, tz_mode="aware").result_rows]
+
+
+def _orphans(client: Client) -> list[datetime]:
+    """Return half hours that have sums and no payment any more, the newest; among them some that were emptied since."""
+    query = f"""
+        SELECT DISTINCT slot FROM merchant_slots WHERE slot NOT IN (SELECT {_SLOT} FROM transactions)
+        ORDER BY slot DESC LIMIT {SHOWN}
+    """
+    return [slot for (slot,) in client.query(query, tz_mode="aware").result_rows]

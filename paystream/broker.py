@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import chain, islice
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
@@ -18,11 +19,12 @@ BATCH = 5_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST_MS = 253_402_300_799_999  # the end of the year 9999
 
+SCAN_OFFSETS = 100_000
+"""How far a look for the first message with content goes, a third of a second; what lies behind counts as unread."""
+
 _READER = {
     "enable.auto.commit": False,
     "enable.partition.eof": True,
-    # As the Kafka engine reads, so that an aborted transaction's messages are absent here as they are there.
-    "isolation.level": "read_committed",
     "auto.offset.reset": "earliest",
     "check.crcs": False,
     "fetch.wait.max.ms": 10,
@@ -54,16 +56,23 @@ class Position:
 
     Attributes:
         low: the oldest offset that is retained.
-        high: the offset after the last message that a reader may see.
+        high: the end of the log: the offset after the last message.
+        stable: the last stable offset: the first one of a transaction that is open, ``high`` without one. Nothing
+            behind it is handed to a reader who reads what is committed, as the Kafka engine does.
         committed: the next offset the group will read, or None where it has committed nothing.
+        unread: the first offset not read that holds, or may come to hold, a payment; ``high`` when there is none.
+            Tombstones, empty messages, aborted ones and the markers of transactions never become a row, so the group
+            does not commit them until a message with content follows.
         oldest_at: when the oldest retained message was produced; None when the partition is empty.
-        unread_at: when the oldest message that the group has not read was produced; None when it has read all.
+        unread_at: when the message at ``unread`` was produced; None when there is none.
     """
 
     partition: int
     low: int
     high: int
+    stable: int
     committed: int | None
+    unread: int
     oldest_at: datetime | None
     unread_at: datetime | None
 
@@ -74,11 +83,19 @@ class Position:
 
 
 class Broker:
-    """The configured topic, read only: it joins no group, commits nothing and takes no message from anyone."""
+    """The configured topic, read only: it joins no group, commits nothing and takes no message from anyone.
 
-    def __init__(self, settings: Settings, partitions: list[int], consumer: Consumer) -> None:
+    Args:
+        settings: where it is.
+        partitions: its partitions.
+        committed: reads what is committed, as the Kafka engine does.
+        log: reads to the end of the log, whatever becomes of open transactions.
+    """
+
+    def __init__(self, settings: Settings, partitions: list[int], committed: Consumer, log: Consumer) -> None:
         self._settings = settings
-        self._consumer = consumer
+        self._committed = committed
+        self._log = log
         self.partitions = partitions
 
     def position(self, partition: int, with_oldest: bool = True) -> Position:
@@ -91,16 +108,26 @@ class Broker:
         Raises:
             ServiceUnavailable: the broker does not answer.
         """
-        # First, so that low and high are never older than what was read.
+        # In this order, so that low and high are never older than what was read, nor the last stable offset than the
+        # end: one that is lower is that of an open transaction.
         [committed] = self.committed([partition])
         low, high = self.watermarks(partition)
+        with answering(self._settings):
+            stable = self._committed.get_watermark_offsets(self._place(partition), timeout=TIMEOUT_S)[1]
+        high = max(high, stable)
+        unread, unread_at = self._first_unread(partition, max(low, committed or 0), stable, high)
+        oldest = None
+        if with_oldest and low < stable:
+            oldest = next(self.read(partition, low, stable - 1, batch_size=1), None)
         return Position(
             partition,
             low,
             high,
+            stable,
             committed,
-            oldest_at=self._produced_at(partition, low, high) if with_oldest else None,
-            unread_at=self._produced_at(partition, max(low, committed or 0), high),
+            unread,
+            oldest_at=oldest and kafka_time(oldest[0].timestamp()[1]),
+            unread_at=unread_at,
         )
 
     def committed(self, partitions: list[int]) -> list[int | None]:
@@ -110,20 +137,20 @@ class Broker:
             ServiceUnavailable: the broker does not answer.
         """
         with answering(self._settings):
-            found = self._consumer.committed([self._place(partition) for partition in partitions], timeout=TIMEOUT_S)
+            found = self._committed.committed([self._place(partition) for partition in partitions], timeout=TIMEOUT_S)
             for one in found:
                 if one.error:
                     raise KafkaException(one.error)
         return [one.offset if one.offset >= 0 else None for one in found]
 
     def watermarks(self, partition: int) -> tuple[int, int]:
-        """Return the oldest retained offset and the one after the last message.
+        """Return the oldest retained offset and the end of the log: the offset after the last message.
 
         Raises:
             ServiceUnavailable: the broker does not answer.
         """
         with answering(self._settings):
-            return self._consumer.get_watermark_offsets(self._place(partition), timeout=TIMEOUT_S)
+            return self._log.get_watermark_offsets(self._place(partition), timeout=TIMEOUT_S)
 
     def first_offset_since(self, partition: int, moment: datetime) -> int:
         """Return the first offset whose message was produced at or after a moment; the end when there is none.
@@ -133,7 +160,7 @@ class Broker:
         """
         with answering(self._settings):
             wanted = self._place(partition, int(moment.timestamp() * 1000))
-            [found] = self._consumer.offsets_for_times([wanted], timeout=TIMEOUT_S)
+            [found] = self._log.offsets_for_times([wanted], timeout=TIMEOUT_S)
         return found.offset if found.offset >= 0 else self.watermarks(partition)[1]
 
     def retention(self, timeout_s: float = TIMEOUT_S) -> Retention:
@@ -154,21 +181,25 @@ class Broker:
         )
         return Retention(milliseconds if milliseconds >= 0 else None, size >= 0)
 
-    def read(self, partition: int, first: int, last: int, batch_size: int = BATCH) -> Iterator[list[Message]]:
+    def read(
+        self, partition: int, first: int, last: int, batch_size: int = BATCH, *, uncommitted: bool = False
+    ) -> Iterator[list[Message]]:
         """Read the messages with offsets from ``first`` to ``last``, in batches, in order.
 
-        Ends when it has passed ``last`` or reached the partition's end. Offsets that never come are not in the log:
-        transaction markers, messages of aborted transactions, and what compaction or retention has removed.
+        Ends when it has passed ``last`` or reached the partition's end, which is the last stable offset unless
+        ``uncommitted``. Offsets that never come are not in the log: transaction markers, messages of aborted
+        transactions (those come if ``uncommitted``), and what compaction or retention has removed.
 
         Raises:
             ServiceUnavailable: the broker sent nothing for ``TIMEOUT_S`` seconds.
         """
+        consumer = self._log if uncommitted else self._committed
         with answering(self._settings):
-            self._consumer.assign([self._place(partition, first)])
+            consumer.assign([self._place(partition, first)])
             heard = time.monotonic()
             while True:
                 # No more than there can be, since the call waits for as many as it is asked for.
-                batch = self._consumer.consume(min(batch_size, last - first + 2), timeout=0.2)
+                batch = consumer.consume(min(batch_size, last - first + 2), timeout=0.2)
                 wanted = []
                 for message in batch:
                     if error := message.error():
@@ -192,12 +223,20 @@ class Broker:
                 elif time.monotonic() - heard > TIMEOUT_S:
                     raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"no message for {TIMEOUT_S} s"))
 
-    def _produced_at(self, partition: int, offset: int, high: int) -> datetime | None:
-        if offset >= high:
-            return None
-        for batch in self.read(partition, offset, high - 1, batch_size=1):
-            return kafka_time(batch[0].timestamp()[1])
-        return None
+    def _first_unread(self, partition: int, reader: int, stable: int, high: int) -> tuple[int, datetime | None]:
+        """Return the first offset from ``reader`` on that holds content, or waits for a transaction, and its time."""
+        end = min(stable, reader + SCAN_OFFSETS)
+        if reader < end:
+            # The next message alone to begin with, since nearly always it has content.
+            next_alone = islice(self.read(partition, reader, end - 1, batch_size=1), 1)
+            for message in chain.from_iterable(chain(next_alone, self.read(partition, reader, end - 1))):
+                if message.value():
+                    return message.offset(), kafka_time(message.timestamp()[1])
+        first = max(reader, end)
+        if first >= high:
+            return high, None
+        [message] = next(self.read(partition, first, high - 1, batch_size=1, uncommitted=True), [None])
+        return first, message and kafka_time(message.timestamp()[1])
 
     def _place(self, partition: int, offset: int = 0) -> TopicPartition:
         return TopicPartition(self._settings.kafka_topic, partition, offset)
@@ -221,8 +260,9 @@ def open_broker(settings: Settings) -> Iterator[Broker]:
         UsageError: the topic does not exist.
     """
     partitions = existing_partitions(settings)
-    consumer = Consumer(client_config(settings) | {"group.id": settings.kafka_group} | _READER)
-    try:
-        yield Broker(settings, partitions, consumer)
-    finally:
-        consumer.close()
+    config = client_config(settings) | {"group.id": settings.kafka_group} | _READER
+    with ExitStack() as stack:
+        consumers = [Consumer(config | {"isolation.level": level}) for level in ("read_committed", "read_uncommitted")]
+        for consumer in consumers:
+            stack.callback(consumer.close)
+        yield Broker(settings, partitions, *consumers)

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from paystream.errors import PaystreamError
+from paystream.errors import PaystreamError, ServiceUnavailable
 from paystream.output import errors
 
 app = typer.Typer(
@@ -71,8 +71,27 @@ def main() -> None:
     _assemble(next((word for word in sys.argv[1:] if not word.startswith("-")), None))
     try:
         app()
-    except PaystreamError as error:
-        if "--debug" in sys.argv:
+    except Exception as error:
+        expected = error if isinstance(error, PaystreamError) else _of_a_service(error)
+        if "--debug" in sys.argv or not expected:
             raise
-        errors.print(f"error: {error}", style="red", soft_wrap=True, markup=False, highlight=False)
-        sys.exit(error.exit_code)
+        errors.print(f"error: {expected}", style="red", soft_wrap=True, markup=False, highlight=False)
+        sys.exit(expected.exit_code)
+
+
+def _of_a_service(error: Exception) -> PaystreamError | None:
+    """Return what a user is told of an error of ClickHouse or Kafka that no command has an answer to."""
+    from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalError
+    from confluent_kafka import KafkaException
+
+    from paystream.clickhouse import cause_of
+
+    if isinstance(error, OperationalError):
+        return ServiceUnavailable(f"ClickHouse was lost on the way: {cause_of(error)}. Run it again when it is back.")
+    if isinstance(error, ClickHouseError):
+        return PaystreamError(
+            f"ClickHouse refused a statement: {cause_of(error)}. Correct the cause; --debug shows where it came from."
+        )
+    if isinstance(error, KafkaException):
+        return ServiceUnavailable(f"Kafka stopped answering: {error.args[0].str()}. Check the broker, then run again.")
+    return None

@@ -3,11 +3,13 @@
 import logging
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from ipaddress import ip_address
 
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError, OperationalError
+from clickhouse_connect.driver.httputil import check_env_proxy, default_pool_manager
 
 from paystream.errors import PaystreamError, ServiceUnavailable, UsageError
 from paystream.settings import Settings
@@ -51,10 +53,12 @@ def connect(settings: Settings, *, database: str | None = None, timeout_s: float
             connect_timeout=5,
             send_receive_timeout=timeout_s,
             autogenerate_session_id=False,  # sessions serialise queries and pin a connection; nothing here needs one
+            # Else the driver would take the environment's proxy, which has no way to this machine's loopback.
+            pool_mgr=default_pool_manager() if _is_loopback(settings) else None,
         )
     except OperationalError as error:
         raise ServiceUnavailable(
-            f"ClickHouse '{address}' cannot be reached: {cause_of(error)}. "
+            f"ClickHouse '{address}' cannot be reached{_by_proxy(settings)}: {cause_of(error)}. "
             "Start the local stack with `paystream up`, or correct PAYSTREAM_CLICKHOUSE_HOST and _PORT."
         ) from error
     except DatabaseError as error:
@@ -105,6 +109,28 @@ def answering(what: str, state: str = "") -> Iterator[None]:
 def is_code(error: ClickHouseError, code: int) -> bool:
     """Return whether the engine gave this error code."""
     return f"Code: {code}." in str(error)
+
+
+def _is_loopback(settings: Settings) -> bool:
+    host = settings.clickhouse_host
+    with suppress(ValueError):
+        return not settings.clickhouse_secure and (host == "localhost" or ip_address(host).is_loopback)
+    return False
+
+
+def _by_proxy(settings: Settings) -> str:
+    scheme = "https" if settings.clickhouse_secure else "http"
+    proxy = check_env_proxy(scheme, settings.clickhouse_host, settings.clickhouse_port)
+    if not proxy or _is_loopback(settings):
+        return ""
+    # Without the user and password that it may name.
+    shown = re.sub(r"//[^/]*@", "//", proxy)
+    return f" by the proxy {shown} of {scheme}_proxy (no_proxy={settings.clickhouse_host} goes without it)"
+
+
+def in_short(text: str) -> str:
+    """Return what the engine wrote down of an error without its stack, in one line; ``""`` stays that."""
+    return " ".join(re.split(r",?\s*Stack trace|\s+0\. \S", text)[0].split())
 
 
 def cause_of(error: BaseException) -> str:

@@ -1,7 +1,9 @@
 """Whether a status is healthy, and why not."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 
+from paystream.group import attached_otherwise
 from paystream.settings import Settings
 from paystream.status import DIMENSIONS, OBJECTIVE_LIMIT, OBJECTIVE_SHARE, Status
 
@@ -65,21 +67,48 @@ def _ingest(status: Status, settings: Settings) -> list[Problem]:
     if status.missing and flow:
         text = f"{', '.join(status.missing)} missing or detached: what is read is not stored"
         found.append(Problem("schema", text, "A part of ingest is missing"))
+    if backlog and (text := attached_otherwise(status.assigned_topics or [], backlog.group, settings)):
+        found.append(Problem("settings", text, "The Kafka table reads something else"))
+    if backlog and backlog.group and backlog.group.others:
+        other = backlog.group.others[0]
+        more = len(backlog.group.others) - 1
+        text = (
+            f"'{other.client_id}' of {other.host}{f' and {more} more' if more else ''} read"
+            f"{'' if more else 's'} with consumer group '{settings.kafka_group}' too: what they read is not stored here"
+        )
+        found.append(Problem("group", text, "Others read with the consumer group"))
+    if backlog and (nobodys := backlog.nobodys):
+        numbers = ", ".join(map(str, nobodys))
+        text = f"nobody reads partition{'s' * (len(nobodys) > 1)} {numbers} of topic '{status.topic}'"
+        found.append(Problem("unassigned", text, "Others read with the consumer group"))
     if backlog:
         expired = sum(one.expired for one in backlog.partitions)
         if expired:
-            found.append(Problem("expired", f"{expired:,} messages expired unread", "Unread messages expire"))
-        late = backlog.seconds > settings.status_lag_limit_seconds
+            found.append(Problem("expired", f"{messages(expired)} expired unread", "Unread messages expire"))
+        limit_s = settings.status_lag_limit_seconds
+        blocked = [one for one in backlog.partitions if one.waits_for_transaction and one.seconds > limit_s]
+        if blocked:
+            # Its own messages may be all there is: what is behind a transaction is known when it ends, and not before.
+            oldest = max(blocked, key=lambda one: one.seconds)
+            since = status.at - timedelta(seconds=oldest.seconds)
+            count = sum(one.blocked for one in blocked)
+            text = (
+                f"{messages(count)} wait{'s' * (count == 1)} behind an open transaction since "
+                f"{since:%Y-%m-%d %H:%M:%S} UTC (partition {oldest.partition}, offset {oldest.blocked_from})"
+            )
+            found.append(Problem("transaction", text, "An open transaction holds messages back"))
+        late = any(one.seconds > limit_s for one in backlog.partitions if one not in blocked)
         # Not before half of its time is up: a topic may keep everything for less than the limit.
         left = backlog.expires_s
-        if late and left is not None and left < min(settings.status_expiry_limit_hours * 3600, backlog.seconds):
+        soon = min(settings.status_expiry_limit_hours * 3600, backlog.seconds)
+        if (late or blocked) and left is not None and left < soon:
             kept = duration(max(0, left))
             text = f"unread messages expire in {kept} (limit {settings.status_expiry_limit_hours:g} h)"
             found.append(Problem("expiry", text, "Unread messages expire"))
         why = f", ingest runs into: {' '.join(status.ingest_error.split())[:160]}" if status.ingest_error else ""
         if late or (why and backlog.seconds > ERROR_AFTER_S):
-            limit = f" (limit {duration(settings.status_lag_limit_seconds)})" if late else ""
-            text = f"{backlog.messages:,} messages unread, the oldest for {duration(backlog.seconds)}{limit}{why}"
+            limit = f" (limit {duration(limit_s)})" if late else ""
+            text = f"{messages(backlog.messages)} unread, the oldest for {duration(backlog.seconds)}{limit}{why}"
             found.append(Problem("lag", text, "Ingest stands still"))
     enough = flow and flow.payments >= AT_LEAST
     if flow and enough and flow.p95_s is not None and flow.p95_s > OBJECTIVE_LIMIT.total_seconds():
@@ -158,6 +187,11 @@ def _dimensions(status: Status, settings: Settings) -> list[Problem]:
         text = f"{pending.share:.1%} of the payments came in without merchant or rate (limit {PENDING_SHARE_LIMIT:.0%})"
         found.append(Problem("pending", text, "A dimension is old"))
     return found
+
+
+def messages(count: int) -> str:
+    """Return how many messages, in words."""
+    return f"{count:,} message{'s' * (count != 1)}"
 
 
 def duration(seconds: float) -> str:

@@ -12,14 +12,7 @@ from paystream.settings import Settings
 
 def client_config(settings: Settings) -> dict[str, str]:
     """Return the librdkafka settings that reach the configured brokers."""
-    config = {
-        "bootstrap.servers": settings.kafka_brokers,
-        "security.protocol": settings.kafka_security_protocol,
-        "sasl.mechanism": settings.kafka_sasl_mechanism,
-        "sasl.username": settings.kafka_sasl_username,
-        "sasl.password": settings.kafka_sasl_password and settings.kafka_sasl_password.get_secret_value(),
-    }
-    return {name: value for name, value in config.items() if value}
+    return {"bootstrap.servers": settings.kafka_brokers} | settings.kafka_security
 
 
 def topic_partitions(settings: Settings, timeout_s: float = 5) -> list[int]:

@@ -11,8 +11,8 @@ from paystream.status import OBJECTIVE_LIMIT, OBJECTIVE_SHARE, Status
 Samples = Iterable[tuple[tuple[str, ...], float | None]]
 
 PROBLEMS = (
-    "unmeasured", "schema", "expired", "expiry", "lag", "latency", "objective", "audit", "refused", "reports", "parts",
-    "load", "dimension", "quote", "pending",
+    "unmeasured", "schema", "settings", "group", "unassigned", "expired", "expiry", "transaction", "lag", "latency",
+    "objective", "audit", "refused", "reports", "parts", "load", "dimension", "quote", "pending",
 )  # fmt: skip
 """Every name that a problem can have: each is exported as 0 or 1, so that an alert on it resolves."""
 
@@ -60,6 +60,8 @@ def families(status: Status, verdict: Verdict) -> list[Metric]:
         add("lag_messages", "Unread messages.", [((str(p.partition),), p.messages) for p in lags], "partition")
         text = "How long the oldest unread message has waited, by its Kafka timestamp."
         add("lag_seconds", text, [((str(p.partition),), p.seconds) for p in lags], "partition")
+        text = "Messages that are handed to nobody until an open transaction ends, its own among them."
+        add("blocked_messages", text, [((str(p.partition),), p.blocked) for p in lags], "partition")
         text = "Messages that retention removed before they were read."
         add("expired_messages", text, [((str(p.partition),), p.expired) for p in lags], "partition")
         text = "How long the oldest unread message, or one that arrives now, is kept."
@@ -69,6 +71,8 @@ def families(status: Status, verdict: Verdict) -> list[Metric]:
         quantiles = (("0.5", flow.p50_s), ("0.95", flow.p95_s), ("0.99", flow.p99_s))
         text = "From the Kafka timestamp to stored, last five minutes, to within 9 %."
         add("latency_seconds", text, [((share,), value) for share, value in quantiles], "quantile")
+        text = "Payments whose Kafka timestamp can't be, last five minutes; latency is of the others."
+        add("untimed_payments", text, one(flow.untimed))
         add("messages_per_second", "Messages read, mean of the last five minutes.", one(flow.messages_per_s))
         share = flow.refused / flow.messages if flow.messages else 0.0
         add("refused_ratio", "Share of the last five minutes' messages that was refused.", one(share))

@@ -27,6 +27,7 @@ from confluent_kafka import KafkaError, Message, Producer
 from paystream.broker import Broker, open_broker
 from paystream.errors import CheckFailed, ServiceUnavailable, UsageError
 from paystream.kafka import answering, client_config
+from paystream.process import identity, is_alive
 from paystream.quarantine import MESSAGES, Example, Place, Selection, connected, contents, example, require_known, sizes
 from paystream.settings import Settings
 
@@ -355,7 +356,8 @@ def _search(broker: Broker, partition: int, wanted: dict[bytes, _Attempt]) -> di
     found: dict[bytes, Place] = {}
     if first >= end:
         return found
-    for batch in broker.read(partition, first, end - 1):
+    # Also behind an open transaction, where a message that was sent is not to be read yet: else it were sent again.
+    for batch in broker.read(partition, first, end - 1, uncommitted=True):
         for message in batch:
             for name, value in message.headers() or []:
                 if name == HEADER and value in wanted:
@@ -373,12 +375,10 @@ def _alone(client: Client, replay_id: str) -> Iterator[Callable[[], None]]:
     sees the other and gives way; both may.
     """
     mine = LOCK + replay_id.replace("-", "")
-    process = psutil.Process()
     owner = {
         "host": socket.gethostname(),
-        "pid": process.pid,
-        "process_started": process.create_time(),
-        "user": process.username(),
+        "user": psutil.Process().username(),
+        **identity(),
     }
     client.command(
         f"CREATE TABLE IF NOT EXISTS {mine} (held UInt8) ENGINE = Memory COMMENT {format_str(json.dumps(owner))}"
@@ -420,14 +420,8 @@ def _locks(client: Client) -> list[tuple[str, str, int]]:
 
 
 def _is_dead(owner: dict[str, Any], age_s: int) -> bool:
-    if owner["host"] != socket.gethostname():
-        return age_s > LOCK_EXPIRES_S
-    try:
-        process = psutil.Process(owner["pid"])
-        # The start time tells a process from a later one with its id; it is known to a few seconds only.
-        return process.status() == psutil.STATUS_ZOMBIE or abs(process.create_time() - owner["process_started"]) > 5
-    except psutil.NoSuchProcess:
-        return True
+    alive = is_alive(owner)
+    return age_s > LOCK_EXPIRES_S if alive is None else not alive
 
 
 def _is_too_large(report: Place | KafkaError | None) -> bool:

@@ -265,8 +265,11 @@ def export(client: Client, asked: Asked, kind: str, path: Path, limit: int | Non
 
 
 def stored_days(client: Client) -> list[date]:
-    """Return the days (UTC) that there are payments of, in order."""
-    query = "SELECT DISTINCT toDate(created_at) AS day FROM transactions ORDER BY day"
+    """Return the days (UTC) that there are payments of, or reports of payments that were deleted, in order."""
+    query = (
+        "SELECT day FROM (SELECT DISTINCT toDate(created_at) AS day FROM transactions"
+        " UNION DISTINCT SELECT toDate(hour) AS day FROM volume_hours FINAL WHERE notEmpty(payments)) ORDER BY day"
+    )
     return [day for (day,) in client.query(query).result_rows]
 
 

@@ -27,6 +27,34 @@ _SOURCES = {
 }
 """What each is computed from, in place of what has changed since the last refresh."""
 
+_OF_RANGE = "toDate(slot) = {day:Date} AND merchant_id BETWEEN {first:UInt32} AND {last:UInt32} AND notEmpty(payments)"
+_GONE = {
+    "merchant_slots": ("slot, merchant_id", f"""
+        SELECT slot, merchant_id FROM merchant_slots FINAL
+        WHERE {_OF_RANGE} AND (slot, merchant_id) NOT IN
+        (
+            SELECT toStartOfInterval(created_at, INTERVAL 30 MINUTE), merchant_id FROM transactions
+            WHERE toDate(created_at) = {{day:Date}} AND merchant_id BETWEEN {{first:UInt32}} AND {{last:UInt32}}
+        )
+    """),
+    "merchant_days": ("day, merchant_id", f"""
+        SELECT day, merchant_id FROM merchant_days FINAL
+        WHERE day = {{day:Date}} AND merchant_id BETWEEN {{first:UInt32}} AND {{last:UInt32}} AND notEmpty(payments)
+            AND merchant_id NOT IN (SELECT merchant_id FROM merchant_slots FINAL WHERE {_OF_RANGE})
+    """),
+    "volume_hours": ("hour", """
+        SELECT hour FROM volume_hours FINAL
+        WHERE toDate(hour) = {day:Date} AND notEmpty(payments) AND hour NOT IN
+        (
+            SELECT toStartOfHour(slot) FROM merchant_slots FINAL
+            WHERE toDate(slot) = {day:Date} AND notEmpty(payments)
+        )
+    """),
+}  # fmt: skip
+"""The key of each, and its buckets whose payments were deleted, which leaves nothing to compute them from."""
+
+_LAST_MERCHANT = 2**32 - 1
+
 # What a rebuild has written, the next steps' refreshes need not look at: the rebuild takes these steps itself.
 _UNTIL = "toDateTime64(0, 3, 'UTC')"
 
@@ -58,8 +86,9 @@ def rebuild(
 ) -> Rebuilt:
     """Compute the roll-ups of the days from ``first`` to ``last`` anew, or of all days; ingest and refreshes go on.
 
-    After all days the refreshes go on from here, and need not look at what was stored before. Killed at any moment it
-    leaves each bucket as it was or as it should be; run again, it does the rest.
+    A bucket whose payments were deleted is emptied. After all days the refreshes go on from here, and need not look at
+    what was stored before. Killed at any moment it leaves each bucket as it was or as it should be; run again, it does
+    the rest.
 
     Raises:
         UsageError: the schema is older, or does not exist.
@@ -76,20 +105,21 @@ def rebuild(
             for low, high, count in _batches(client, day):
                 report(Progress(day, done, len(days), rows))
                 ranges = {"day": day, "first": low, "last": high}
-                _insert(client, "merchant_slots", ranges)
+                _write(client, "merchant_slots", ranges)
                 if day < today:
-                    _insert(client, "merchant_days", ranges)
+                    _write(client, "merchant_days", ranges)
                 rows += count
-            _insert(client, "volume_hours", {"day": day})
+            _write(client, "volume_hours", {"day": day})
         if first is None and last is None:
             _note(client, began_at)
     return Rebuilt(len(days), rows, time.monotonic() - began)
 
 
 def _batches(client: Client, day: date) -> Iterator[tuple[int, int, int]]:
-    # Merchants that are neighbours lie together: each batch reads its own part of the day.
+    # Merchants that are neighbours lie together: each batch reads its own part of the day. Together they are all that
+    # there can be, since reports may have merchants that have no payments any more.
     query = """
-        SELECT min(merchant_id), max(merchant_id), sum(n)
+        SELECT max(merchant_id), sum(n)
         FROM
         (
             SELECT merchant_id, count() AS n, sum(n) OVER (ORDER BY merchant_id) AS before
@@ -98,11 +128,20 @@ def _batches(client: Client, day: date) -> Iterator[tuple[int, int, int]]:
         GROUP BY intDiv(before, {rows:UInt64}) AS batch
         ORDER BY batch
     """
-    yield from client.query(query, parameters={"day": day, "rows": BATCH_ROWS}).result_rows
+    found = client.query(query, parameters={"day": day, "rows": BATCH_ROWS}).result_rows
+    ends = [high for high, _ in found[:-1]] + [_LAST_MERCHANT]
+    starts = [0] + [high + 1 for high in ends[:-1]]
+    yield from zip(starts, ends, [count for _, count in found] or [0], strict=True)
 
 
-def _insert(client: Client, rollup: str, ranges: dict[str, object]) -> None:
+def _write(client: Client, rollup: str, ranges: dict[str, object]) -> None:
     client.command(f"INSERT INTO {rollup} {_select(rollup)}", parameters=ranges, settings=_SETTINGS)
+    key, gone = _GONE[rollup]
+    client.command(
+        f"INSERT INTO {rollup} ({key}, refreshed_at, complete_until) SELECT {key}, now64(3), {_UNTIL} FROM ({gone})",
+        parameters=ranges,
+        settings=_SETTINGS,
+    )
 
 
 @cache

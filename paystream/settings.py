@@ -1,13 +1,15 @@
 """The one place that reads the environment."""
 
 import os
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
 
-import pycountry
+from dotenv import dotenv_values
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from paystream.currencies import iso_4217
 from paystream.errors import UsageError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -18,7 +20,7 @@ Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
 def _is_currency(code: str) -> str:
-    if code not in {currency.alpha_3 for currency in pycountry.currencies}:
+    if code not in iso_4217():
         raise ValueError("not an ISO 4217 currency code, such as USD")
     return code
 
@@ -30,7 +32,7 @@ class Settings(BaseSettings):
     real Kafka is all that production needs.
     """
 
-    model_config = SettingsConfigDict(env_prefix="PAYSTREAM_", env_file=".env", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="PAYSTREAM_", extra="ignore")
 
     home: Path = Field(REPOSITORY / ".paystream", description="data and logs of the local stack")
 
@@ -48,6 +50,17 @@ class Settings(BaseSettings):
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
     kafka_sasl_username: str | None = None
     kafka_sasl_password: SecretStr | None = None
+    kafka_ssl_ca_location: str | None = Field(
+        None, min_length=1, description="file with the CA that signed the brokers' certificates; the same on both sides"
+    )
+    kafka_ssl_certificate_location: str | None = Field(None, min_length=1, description="file with our certificate")
+    kafka_ssl_key_location: str | None = Field(None, min_length=1, description="file with its private key")
+    kafka_ssl_key_password: SecretStr | None = None
+    kafka_client_settings: str = Field(
+        "",
+        pattern=r"^([a-z0-9._]+=[^,]*(,[a-z0-9._]+=[^,]*)*)?$",
+        description="further keys of librdkafka, key=value[,key=value...], for the tools and for ClickHouse",
+    )
 
     clickhouse_host: str = Field("127.0.0.1", min_length=1)
     clickhouse_port: Port = 18123
@@ -94,6 +107,25 @@ class Settings(BaseSettings):
     status_expiry_limit_hours: float = Field(24.0, gt=0, description="not healthy when unread messages expire sooner")
 
     @property
+    def kafka_security(self) -> dict[str, str]:
+        """How a client proves itself and knows the brokers, and further settings, by librdkafka's names."""
+        values = {
+            "security.protocol": self.kafka_security_protocol,
+            "sasl.mechanism": self.kafka_sasl_mechanism,
+            "sasl.username": self.kafka_sasl_username,
+            "sasl.password": self.kafka_sasl_password,
+            "ssl.ca.location": self.kafka_ssl_ca_location,
+            "ssl.certificate.location": self.kafka_ssl_certificate_location,
+            "ssl.key.location": self.kafka_ssl_key_location,
+            "ssl.key.password": self.kafka_ssl_key_password,
+        }
+        plain = {
+            key: value.get_secret_value() if isinstance(value, SecretStr) else value for key, value in values.items()
+        }
+        further = dict(pair.split("=", 1) for pair in self.kafka_client_settings.split(",") if pair)
+        return {key: value for key, value in plain.items() if value} | further
+
+    @property
     def on_cluster(self) -> str:
         """What makes a statement run on every node, with a space before it; ``""`` for one server."""
         return f" ON CLUSTER {self.clickhouse_cluster}" if self.clickhouse_cluster else ""
@@ -110,17 +142,21 @@ class Settings(BaseSettings):
 
 
 def load_settings() -> Settings:
-    """Read the settings.
+    """Read the settings: from the environment, and what that does not say from ``.env`` in the working directory.
 
     Raises:
-        UsageError: naming every setting that is missing or malformed, never showing a value.
+        UsageError: naming every setting that is unknown or malformed, never showing a value, or ``.env`` can't be read.
     """
+    in_file = _env_file()
     known = {f"PAYSTREAM_{name.upper()}" for name in Settings.model_fields}
-    unknown = sorted({name for name in os.environ if name.upper().startswith("PAYSTREAM_")} - known)
+    unknown = {name: "" for name in os.environ if name.upper().startswith("PAYSTREAM_") and name not in known}
+    unknown |= {name: " in .env" for name in in_file if name not in known}
     if unknown:
-        raise UsageError(f"Settings are wrong: {', '.join(unknown)}: no such setting. See docs/settings.md for all.")
+        told = ", ".join(f"{name}{where}{_meant(name, known)}" for name, where in sorted(unknown.items()))
+        raise UsageError(f"Settings are wrong: no such setting: {told}. See docs/settings.md for all.")
+    given = {name.removeprefix("PAYSTREAM_").lower(): in_file[name] for name in in_file.keys() - os.environ.keys()}
     try:
-        return Settings()
+        return Settings(**given)
     except ValidationError as error:
         problems = "; ".join(
             f"PAYSTREAM_{'_'.join(str(part) for part in problem['loc']).upper()}: "
@@ -128,3 +164,21 @@ def load_settings() -> Settings:
             for problem in error.errors(include_input=False, include_url=False)
         )
         raise UsageError(f"Settings are wrong: {problems}. Correct them in the environment or in .env.") from None
+
+
+def _env_file() -> dict[str, str]:
+    """Return what ``.env`` says of this tool; of other names there it is none of this tool's business."""
+    path = Path(".env")
+    try:
+        # Without interpolation: a password may hold ${x}, whatever quotes it stands in.
+        found = dotenv_values(path, interpolate=False, encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"File '{path}' cannot be read: byte {error.start} is not UTF-8. Save it as UTF-8.") from None
+    except OSError as error:
+        raise UsageError(f"File '{path}' cannot be read: {error.strerror}. Correct that, or remove it.") from None
+    return {name: value for name, value in found.items() if name.upper().startswith("PAYSTREAM_") and value is not None}
+
+
+def _meant(name: str, known: set[str]) -> str:
+    close = get_close_matches(name.upper(), known, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""

@@ -20,9 +20,11 @@ from paystream.clickhouse import (
     answering,
     cause_of,
     connect,
+    in_short,
     is_code,
 )
 from paystream.errors import PaystreamError, ServiceUnavailable
+from paystream.group import ASSIGNED_TOPICS, Asked, Group
 from paystream.lag import PartitionLag, partition_lags
 from paystream.latency import quantile_s
 from paystream.settings import Settings
@@ -53,9 +55,15 @@ class Unmeasured:
 
 @dataclass(frozen=True)
 class Backlog:
-    """What is unread."""
+    """What is unread, and the consumer group that reads it; None where the broker does not tell."""
 
     partitions: list[PartitionLag]
+    group: Group | None = None
+
+    @property
+    def nobodys(self) -> list[int]:
+        """The partitions that no member of the group reads."""
+        return self.group.nobodys([one.partition for one in self.partitions]) if self.group else []
 
     @property
     def messages(self) -> int:
@@ -64,6 +72,11 @@ class Backlog:
     @property
     def seconds(self) -> float:
         return max((one.seconds for one in self.partitions), default=0.0)
+
+    @property
+    def blocked(self) -> list[PartitionLag]:
+        """The partitions in which messages wait for an open transaction, the one that has waited longest first."""
+        return sorted((one for one in self.partitions if one.blocked), key=lambda one: -one.seconds)
 
     @property
     def expires_s(self) -> float | None:
@@ -78,12 +91,14 @@ class Flow:
         p50_s, p95_s, p99_s: from a payment's Kafka timestamp (by default the producer's clock) until it is stored
             (ClickHouse's clock), to within 9 %; None when no payment was.
         payments: how many these are of.
+        untimed: further payments, whose Kafka timestamp can't be: none, or more than a year old.
     """
 
     messages: int
     messages_per_s: float
     refused: int
     payments: int
+    untimed: int
     p50_s: float | None
     p95_s: float | None
     p99_s: float | None
@@ -207,6 +222,7 @@ class Status:
     Attributes:
         freshness_s: age of the newest stored message, by its Kafka timestamp; it grows while nothing is sent.
         ingest_error: what the Kafka table ran into lately, '' when nothing.
+        assigned_topics: what the Kafka table reads; empty while it reads nothing.
         missing: tables and views of ingest that are detached or gone, so that messages are read and not stored.
         dimensions: those that were ever loaded.
         slowest_report: None also when none took long or the server keeps no query log; never in ``unmeasured``.
@@ -223,6 +239,7 @@ class Status:
     objective: Objective | None = None
     freshness_s: float | None = None
     ingest_error: str | None = None
+    assigned_topics: list[str] | None = None
     refusals: list[Refusals] | None = None
     pending: Pending | None = None
     dimensions: list[DimensionAge] | None = None
@@ -259,7 +276,8 @@ def read_status(settings: Settings) -> Status:
     totals = found.pop("totals", None)
     if backlog and totals and totals[5] is not None:
         # The oldest unread message bears no time that can be: since the last block there was nothing to wait for.
-        backlog = Backlog([one if one.is_dated else replace(one, seconds=totals[5]) for one in backlog.partitions])
+        partitions = [one if one.is_dated else replace(one, seconds=totals[5]) for one in backlog.partitions]
+        backlog = replace(backlog, partitions=partitions)
     # Without the broker nobody knows what is overdue, and the budget would seem to recover.
     objective = _objective(totals, backlog) if totals and backlog else None
     return Status(
@@ -278,7 +296,8 @@ def read_status(settings: Settings) -> Status:
 def _ask_broker(settings: Settings) -> Backlog | Unmeasured:
     try:
         with open_broker(settings) as broker:
-            return Backlog(partition_lags(broker, OBJECTIVE_LIMIT))
+            asked = Asked(settings)
+            return Backlog(partition_lags(broker, OBJECTIVE_LIMIT), asked.answer())
     except PaystreamError as error:
         return Unmeasured("what is unread", str(error), error.exit_code)
 
@@ -292,12 +311,13 @@ def _ask_clickhouse(settings: Settings, unmeasured: list[Unmeasured]) -> dict[st
     questions: dict[str, tuple[str, Callable[[Client], Any]]] = {
         "flow": ("latency and throughput", lambda client: _flow(client, parameters)),
         "totals": ("the objective and freshness", lambda client: _first(client, sql.TOTALS, parameters)),
-        "ingest_error": ("what ingest runs into", lambda client: _first(client, sql.INGEST_ERROR, parameters)[0]),
+        "ingest_error": ("what ingest runs into", lambda client: in_short(_first(client, sql.INGEST_ERROR, {})[0])),
+        "assigned_topics": ("what ingest reads", lambda client: _first(client, ASSIGNED_TOPICS, {})[0]),
         "missing": ("the schema", lambda client: [name for (name,) in client.query(sql.MISSING).result_rows]),
         "refusals": ("refused messages", lambda client: _refusals(client, parameters)),
         "pending": ("pending enrichments", lambda client: Pending(*_first(client, sql.PENDING, parameters))),
         "dimensions": ("the dimensions", lambda client: _all(client, sql.DIMENSIONS, DimensionAge)),
-        "failed_loads": ("failed loads", lambda client: _all(client, sql.FAILED_LOADS, FailedLoad)),
+        "failed_loads": ("failed loads", _failed_loads),
         "parts": ("parts", lambda client: _all(client, sql.PARTS, TableParts)),
         "reports": ("the reports", lambda client: ReportFreshness(*_first(client, sql.REPORTS, {}))),
         "slowest_report": ("the slowest report", _slowest_report),
@@ -326,7 +346,8 @@ def _ask_clickhouse(settings: Settings, unmeasured: list[Unmeasured]) -> dict[st
 def _refused(what: str, error: ClickHouseError) -> Unmeasured:
     if is_code(error, UNKNOWN_TABLE) or is_code(error, UNKNOWN_IDENTIFIER):
         return Unmeasured(what, "The schema is older than this. Bring it up with `paystream migrate up`.", 2)
-    return Unmeasured(what, f"ClickHouse refused the question: {cause_of(error)}. Grant it, or correct the cause.", 1)
+    advice = "Grant it to the user (access/roles.sql)" if is_code(error, ACCESS_DENIED) else "Correct the cause"
+    return Unmeasured(what, f"ClickHouse refused the question: {cause_of(error)}. {advice}.", 1)
 
 
 def _first(client: Client, query: str, parameters: dict[str, Any]) -> Any:
@@ -348,6 +369,10 @@ def _slowest_report(client: Client) -> SlowestReport | None:
         raise
 
 
+def _failed_loads(client: Client) -> list[FailedLoad]:
+    return [replace(one, why=in_short(one.why)) for one in _all(client, sql.FAILED_LOADS, FailedLoad)]
+
+
 def _audits(client: Client, parameters: dict[str, Any]) -> list[LastAudit]:
     return [LastAudit(*row) for row in client.query(sql.LAST_AUDIT, parameters=parameters, tz_mode="aware").result_rows]
 
@@ -355,7 +380,8 @@ def _audits(client: Client, parameters: dict[str, Any]) -> list[LastAudit]:
 def _flow(client: Client, parameters: dict[str, Any]) -> Flow:
     messages, refused, payments, histogram = _first(client, sql.FLOW, parameters)
     p50, p95, p99 = (quantile_s(histogram, share) for share in (0.5, 0.95, 0.99))
-    return Flow(messages, messages / WINDOW.total_seconds(), refused, payments, p50, p95, p99)
+    untimed = messages - refused - payments
+    return Flow(messages, messages / WINDOW.total_seconds(), refused, payments, untimed, p50, p95, p99)
 
 
 def _refusals(client: Client, parameters: dict[str, Any]) -> list[Refusals]:

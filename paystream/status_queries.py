@@ -13,7 +13,11 @@ SELECT
     sum(late_payments),
     if(sum(payments) = 0, NULL, minIf(hour, payments > 0)),
     -- A message that is stamped ahead of time is no newer than its block.
-    if(sum(read) = 0, NULL, greatest(0, dateDiff('millisecond', least(max(newest), max(last_read)), now64(3)) / 1000)),
+    -- Nor is one old that is stamped with no time that can be.
+    if(
+        sum(read) = 0 OR max(newest) <= max(last_read) - INTERVAL 1 YEAR, NULL,
+        greatest(0, dateDiff('millisecond', least(max(newest), max(last_read)), now64(3)) / 1000)
+    ),
     if(sum(read) = 0, NULL, greatest(0, dateDiff('millisecond', max(last_read), now64(3)) / 1000))
 FROM
 (

@@ -119,6 +119,11 @@ def _unread(status: Status) -> Section:
     if backlog.expires_s is not None:
         what = "The oldest unread message expires in" if backlog.messages else "A message that arrives now is kept for"
         note = f"{what} {duration(max(0, backlog.expires_s))}."
+    for one in backlog.blocked[:1]:
+        note += (
+            f" Partition {one.partition}: {one.blocked:,} messages wait for the transaction that is open since offset "
+            f"{one.blocked_from:,}."
+        )
     if expired := sum(one.expired for one in backlog.partitions):
         note += f" Expired unread: {expired:,}."
     return Section("unread", "Unread, by partition", header, rows, note)
@@ -130,6 +135,8 @@ def _latency(status: Status) -> Section:
         [("50 %", _seconds(flow.p50_s)), ("95 %", _seconds(flow.p95_s)), ("99 %", _seconds(flow.p99_s))] if flow else []
     )
     note = "Last five minutes, to within 9 %."
+    if flow and flow.untimed:
+        note += f" Of {flow.payments:,} payments; {flow.untimed:,} more bear a Kafka timestamp that can't be."
     return Section("latency", "Latency, produced to stored", ("of the payments", "within"), rows, note)
 
 

@@ -6,7 +6,8 @@
 CREATE MATERIALIZED VIEW ledger_mv TO ingest_ledger AS
 WITH
     now64(3) AS stored_at,
-    fault = '' AND kafka_timestamp > toDateTime64(0, 3, 'UTC') AS is_timed,
+    -- A message without a time has 1970's, and one whose producer counts in seconds has a day of January 1970.
+    fault = '' AND kafka_timestamp > stored_at - INTERVAL 1 YEAR AS is_timed,
     -- Clocks that are apart may say that a message was stored before it was sent.
     greatest(0, toUnixTimestamp64Milli(stored_at) - toUnixTimestamp64Milli(kafka_timestamp)) AS latency_ms
 SELECT

@@ -32,6 +32,7 @@ from loader.refresh import Refreshed, refresh
 from loader.source import read_source
 from paystream.clickhouse import connect
 from paystream.errors import CheckFailed, PaystreamError
+from paystream.process import identity
 from paystream.settings import REPOSITORY, Settings
 
 Paystream = Callable[..., subprocess.Popen]
@@ -351,7 +352,7 @@ def test_another_machines_lock_is_respected_until_it_expires(
 ) -> None:
     settings, ingest = warehouse
     path = merchants_file(tmp_path, "Acme")
-    owner = {"token": "0" * 12, "host": "elsewhere", "pid": 1, "process_started": 1.0, "user": "cron"}
+    owner = {"token": "0" * 12, "host": "elsewhere", "user": "cron", **identity(1), "boot": "another"}
     ingest.client.command(f"CREATE TABLE merchants_refresh AS dimension_snapshots COMMENT '{json.dumps(owner)}'")
     ingest.client.command("CREATE TABLE merchants_staging_000000000000 AS merchants")
     before = state(ingest)
@@ -371,9 +372,9 @@ def test_a_swap_that_a_killed_refresh_did_not_record_is_recorded_by_the_next(
     path = merchants_file(tmp_path, "New")
     checksum = hashlib.sha256(path.read_bytes()).hexdigest()
     # What is there right after the exchange: the new rows live, the dictionary with the old ones, the record pending.
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    owner = {"token": "a" * 12, "host": os.uname().nodename, "pid": gone.pid, "process_started": 1.0, "user": "cron"}
+    gone = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    owner = {"token": "a" * 12, "host": os.uname().nodename, "user": "cron", **identity(gone.pid)}
+    gone.communicate(b"\n")
     for statement in [
         f"CREATE TABLE merchants_refresh AS dimension_snapshots COMMENT '{json.dumps(owner)}'",
         "INSERT INTO merchants_refresh (dimension, snapshot_id, source, checksum, row_count, loaded_by) "

@@ -71,6 +71,18 @@ def test_the_rate_of_a_payment_is_the_last_quote_up_to_its_own_day(ingest, day, 
     )
 
 
+@pytest.mark.parametrize("day", ["2019-06-01", "2026-09-30", "2026-10-01", "2026-10-16", "2026-11-20"])
+def test_the_reporting_currency_needs_no_quote(ingest, day):
+    row = stored(
+        ingest,
+        "fx_rate, amount_reporting, reporting_currency, enrichment_status, fx_rate_date <= toDate(created_at)",
+        currency="USD",
+        amount="12.34",
+        created_at=f"{day}T12:00:00Z",
+    )
+    assert row == (1, Decimal("12.34"), "USD", "ok", True)
+
+
 def test_the_day_is_the_utc_day(ingest):
     row = stored(ingest, "fx_rate_date", created_at="2026-10-03T00:30:00+02:00")
     assert row == (date(2026, 10, 2),)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from checkouts import Checkout, following
 
-from migrations import runner
+from migrations import named_collection, runner
 from migrations.check import check_database, check_files
 from migrations.freeze import freeze
 from migrations.history import read_history
@@ -406,7 +406,9 @@ def test_a_plan_before_there_is_a_database(clickhouse_server: Settings, tmp_path
         "", 1, "apply", f"CREATE DATABASE IF NOT EXISTS `{settings.clickhouse_database}`", "creates the database"
     )
     assert [step.statement for step in steps if step.version] == [
-        text for version in read_history() for text in version.statements
+        named_collection.own(text, settings.clickhouse_database)
+        for version in read_history()
+        for text in version.statements
     ]
     assert not any(step.destructive for step in steps)
     [missing] = check_database(settings)

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from server_process import Server
 from yoyo import get_backend, read_migrations
 
-from migrations import lock, runner
+from migrations import lock, named_collection, reporting_currency, runner
 from migrations.backend import ClickHouseBackend
 from paystream.clickhouse import connect
 from paystream.errors import PaystreamError, ServiceUnavailable, UsageError
@@ -38,6 +38,8 @@ ALL = [
     "0010_settlement_sums",
     "0011_rollups_give_way",
     "0012_flush_100_ms",
+    "0013_the_reporting_currency_needs_no_quote",
+    "0014_times_that_cannot_be",
 ]
 ROLLUPS = {
     "latency_minutes",
@@ -169,7 +171,7 @@ def test_the_versions_give_exactly_what_the_files_say(new_database: Callable[...
             failures = {}
             for name, path in waiting.items():
                 try:
-                    client.command(path.read_text())
+                    client.command(named_collection.own(path.read_text(), migrated.clickhouse_database))
                 except DatabaseError as error:
                     failures[name] = error
             assert len(failures) < len(waiting), failures
@@ -219,6 +221,14 @@ def test_the_life_of_a_schema_on_the_command_line(
     code, out, err = migrate("status", "--json")
     assert (code, err) == (0, [])
     assert [(one["version"], one["state"]) for one in json.loads("\n".join(out))] == [(name, "applied") for name in ALL]
+
+    assert "INTERVAL 1 YEAR" in objects(settings)["ledger_mv"] or "toIntervalYear(1)" in objects(settings)["ledger_mv"]
+    assert migrate("down")[0] == 0
+    assert "Year" not in objects(settings)["ledger_mv"] and "YEAR" not in objects(settings)["ledger_mv"]
+
+    assert "is_itself" in objects(settings)["fx_rate_periods"]
+    assert migrate("down")[0] == 0
+    assert "is_itself" not in objects(settings)["fx_rate_periods"]
 
     everything = set(objects(settings))
     flush = "SELECT extract(create_table_query, 'kafka_flush_interval_ms = (\\d+)') FROM system.tables"
@@ -286,6 +296,31 @@ def test_the_life_of_a_schema_on_the_command_line(
     assert objects(settings) == {}
     code, out, _ = migrate("down")
     assert (code, out) == (0, ['migrate_down status="nothing to do"'])
+
+
+def test_the_reporting_currency_has_its_rate_before_any_file_was_loaded(new_database: Callable[..., Settings]) -> None:
+    settings = new_database(reporting_currency="CHF")
+    on_any_day = "SELECT dictGet('fx_rates_dict', 'rate', tuple('{}'), toDate('2019-06-01'))"
+    runner.up(settings)
+    assert rows(settings, on_any_day.format("CHF")) == [(1,)]
+    # Another currency is one while nothing depends on it.
+    settings = settings.model_copy(update={"reporting_currency": "EUR"})
+    runner.up(settings)
+    assert rows(settings, on_any_day.format("EUR")) == [(1,)]
+    assert rows(settings, "SELECT currency FROM fx_rates") == [("EUR",)]
+    # What was loaded stays as it is.
+    with connect(settings) as client:
+        client.command("INSERT INTO fx_rates VALUES ('EUR', '2026-11-02', 1, 'EUR', 1)")
+    before = rows(settings, "SELECT * FROM fx_rates ORDER BY ALL")
+    runner.up(settings.model_copy(update={"reporting_currency": "USD"}))
+    assert rows(settings, "SELECT * FROM fx_rates ORDER BY ALL") == before
+    with pytest.raises(UsageError, match="fx_rates"):
+        runner.down(settings, everything=True)
+    # The rate that nobody loaded is no loss. Of the roll-ups a refresh may have left a row by now.
+    with connect(settings) as client:
+        assert not reporting_currency.is_all(client)
+        client.command("ALTER TABLE fx_rates DELETE WHERE snapshot_id = 1 SETTINGS mutations_sync = 1")
+        assert reporting_currency.is_all(client)
 
 
 def test_status_creates_nothing(database: Settings) -> None:
@@ -548,19 +583,26 @@ def test_a_kafka_table_left_detached_is_attached_again(database: Settings) -> No
     assert set(objects(database)) == set(FILES)
 
 
-def test_the_named_collection_goes_with_its_last_table(
+def test_the_named_collections_of_a_database_come_and_go_with_it(
     new_database: Callable[..., Settings], standin_broker: Producer
 ) -> None:
     # With a broker that cannot be reached, dropping the view on the Kafka table takes several seconds more.
     one, other = (new_database(kafka_brokers=address(standin_broker)) for _ in range(2))
     runner.up(one)
     runner.up(other)
-    find = "SELECT count() FROM system.named_collections WHERE name = 'paystream_kafka'"
+
+    def found() -> set[str]:
+        return {name for (name,) in rows(one, "SELECT name FROM system.named_collections")}
+
+    collections = [
+        {f"{each.clickhouse_database}_{kind}" for kind in ("kafka", "dictionaries")} for each in (one, other)
+    ]
+    assert found() >= collections[0] | collections[1]
     # Refreshes may have left rows that say that they were complete.
     runner.down(one, everything=True, allow_destructive=True)
-    assert rows(one, find) == [(1,)]
+    assert not found() & collections[0] and found() >= collections[1]
     runner.down(other, everything=True, allow_destructive=True)
-    assert rows(one, find) == [(0,)]
+    assert not found() & collections[1]
 
 
 def test_a_password_is_shown_nowhere(
@@ -585,11 +627,32 @@ def test_a_password_is_shown_nowhere(
     ]
     assert "s3cr3t" not in repr(shown)
     # It did arrive: with less set, what was set before is deleted.
-    keys = "SELECT mapKeys(collection) FROM system.named_collections WHERE name = 'paystream_kafka'"
-    assert "kafka_sasl_password" in rows(settings, keys)[0][0]
+    assert "kafka_sasl_password" in collection_keys(settings)
     plain = {"kafka_security_protocol": "PLAINTEXT", "kafka_sasl_password": None, "kafka_sasl_mechanism": None}
     assert runner.up(settings.model_copy(update=plain)).collection_changed
-    assert "kafka_sasl_password" not in rows(settings, keys)[0][0]
+    assert "kafka_sasl_password" not in collection_keys(settings)
+
+
+def collection_keys(settings: Settings) -> set[str]:
+    keys = "SELECT mapKeys(collection) FROM system.named_collections"
+    return set(rows(settings, f"{keys} WHERE name = '{settings.clickhouse_database}_kafka'")[0][0])
+
+
+def test_keys_of_the_collection_are_the_settings_and_what_somebody_added(database: Settings) -> None:
+    tls = {
+        "kafka_security_protocol": "SSL",
+        "kafka_ssl_ca_location": "/etc/kafka/ca.pem",
+        "kafka_client_settings": "socket.keepalive.enable=true,client.rack=a",
+    }
+    runner.up(database.model_copy(update=tls))
+    of_tls = {"kafka.ssl_ca_location", "kafka.socket_keepalive_enable", "kafka.client_rack"}
+    assert collection_keys(database) >= of_tls
+    collection = f"{database.clickhouse_database}_kafka"
+    with connect(database) as client:
+        client.command(f"ALTER NAMED COLLECTION {collection} SET `kafka.broker_address_family` = 'v4'")
+    assert runner.up(database).collection_changed
+    assert not collection_keys(database) & of_tls
+    assert "kafka.broker_address_family" in collection_keys(database)
 
 
 def test_yoyo_itself_understands_the_database(database: Settings, versions: Callable[..., Path]) -> None:

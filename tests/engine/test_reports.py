@@ -231,6 +231,44 @@ def test_drift_is_found_and_mended(warehouse: Warehouse, paystream_here) -> None
     assert paystream_here(settings, "audit", "--reports")[0] == 0
 
 
+def test_deleted_payments_are_drift_until_a_rebuild_and_gone_after_it(warehouse: Warehouse, paystream_here) -> None:
+    settings, ingest = warehouse
+    yesterday = datetime.now(UTC).date() - timedelta(days=1)
+    # Of one merchant alone, in half hours of its own; and of two, of which one goes.
+    ingest.client.command(
+        "INSERT INTO transactions (transaction_id, created_at, merchant_id, amount, currency, status, updated_at,"
+        " enrichment_status, ingested_at) SELECT generateUUIDv4(),"
+        f" toDateTime('{yesterday} 03:10:00', 'UTC') + if(number < 100, 0, 7200), if(number < 100, 79999, number % 2),"
+        " 4, 'EUR', 'captured', now() - 3600, 'merchant_pending', now() - 3600 FROM numbers(130)"
+    )
+    assert paystream_here(settings, "rollup", "rebuild")[0] == 0
+    ingest.complete_reports()
+    assert paystream_here(settings, "audit", "--reports")[0] == 0
+    levels = {
+        "report_merchant_by_day": "SELECT sum(transactions), sum(amount) FROM report_merchant_by_day",
+        "report_volume_by_hour": "SELECT sum(transactions) FROM report_volume_by_hour",
+        "report_currency_exposure_by_day": "SELECT sum(transactions) FROM report_currency_exposure_by_day",
+        "merchant_slots": "SELECT sum(p.transactions) FROM merchant_slots FINAL ARRAY JOIN payments AS p",
+    }
+    assert [ingest.rows(sql)[0][0] for sql in levels.values()] == [130] * 4
+
+    ingest.client.command("DELETE FROM transactions WHERE merchant_id IN (79999, 1)")
+    code, out, _ = paystream_here(settings, "audit", "--reports", "--json")
+    document = json.loads(out)
+    assert (code, document["verdict"]) == (1, "drift")
+    assert (79999, -100) in {(one["merchant_id"], one["transactions"]) for one in document["examples"]}
+    assert paystream_here(settings, "rollup", "rebuild", "--from", str(yesterday), "--to", str(yesterday))[0] == 0
+    assert [ingest.rows(sql)[0][0] for sql in levels.values()] == [15] * 4
+    assert ingest.rows(levels["report_merchant_by_day"]) == [(15, Decimal(60))]
+    assert paystream_here(settings, "audit", "--reports")[0] == 0
+
+    ingest.client.command("DELETE FROM transactions WHERE 1")  # nothing is left that says which days there were
+    assert paystream_here(settings, "audit", "--reports")[0] == 1
+    assert paystream_here(settings, "rollup", "rebuild")[0] == 0
+    assert [ingest.rows(sql)[0][0] for sql in levels.values()] == [0] * 4
+    assert paystream_here(settings, "audit", "--reports")[0] == 0
+
+
 def test_the_roles_of_a_server_name_what_exists(ingest: Ingest) -> None:
     text = re.sub(r"--.*", "", (REPOSITORY / "access" / "roles.sql").read_text())
     statements = [one.strip() for one in text.split(";") if one.strip()]

@@ -14,6 +14,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartiti
 from confluent_kafka.admin import AdminClient, NewTopic
 from payments import message, rfc3339
 
+from loadtest.topic import open_topic
 from migrations import runner
 from paystream.clickhouse import connect
 from paystream.kafka import client_config
@@ -39,16 +40,22 @@ class Pipeline:
         assert producer.flush(30) == 0
 
     def transaction(self, *values: bytes, commit: bool, partition: int = 0) -> None:
-        producer = Producer(client_config(self.settings) | {"log_level": 0, "transactional.id": str(uuid.uuid4())})
-        producer.init_transactions(30)
-        producer.begin_transaction()
-        for value in values:
-            producer.produce(self.settings.kafka_topic, value, b"key", partition=partition)
-        assert producer.flush(30) == 0
+        producer = self.begin(*values, partition=partition)
         if commit:
             producer.commit_transaction(30)
         else:
             producer.abort_transaction(30)
+
+    def begin(self, *values: bytes, partition: int = 0, age: timedelta = timedelta(0)) -> Producer:
+        """Send messages in a transaction that whoever calls must end."""
+        producer = Producer(client_config(self.settings) | {"log_level": 0, "transactional.id": str(uuid.uuid4())})
+        producer.init_transactions(30)
+        producer.begin_transaction()
+        sent_at = int((datetime.now(UTC) - age).timestamp() * 1000)
+        for value in values:
+            producer.produce(self.settings.kafka_topic, value, b"key", partition=partition, timestamp=sent_at)
+        assert producer.flush(30) == 0
+        return producer
 
     def committed(self, partition: int = 0) -> int:
         wanted = ConsumerGroupTopicPartitions(
@@ -88,6 +95,11 @@ class Pipeline:
         with connect(self.settings) as client:
             return list(client.query(sql).result_rows)
 
+    def status(self) -> tuple[int, dict]:
+        code, out, err = self.paystream_here(self.settings, "status", "--json")
+        assert out, err
+        return code, json.loads(out)
+
     def audit(self, *arguments: str) -> tuple[int, dict]:
         code, out, err = self.paystream_here(self.settings, "audit", "--json", *arguments)
         assert out, err
@@ -120,6 +132,10 @@ def pipeline(
 def create(admin: AdminClient, topic: str) -> None:
     [future] = admin.create_topics([NewTopic(topic, PARTITIONS, 1)]).values()
     future.result(30)
+
+
+def problems(status: dict) -> dict[str, str]:
+    return {one["name"]: one["text"] for one in status["problems"]}
 
 
 def holes(**counts: int) -> dict[str, int]:
@@ -225,6 +241,61 @@ def test_messages_in_flight_are_nobodys_loss(pipeline: Pipeline) -> None:
         # The local broker keeps messages for 24 hours.
         assert 23.9 < one["headroom_hours"] < 24
         assert 0 <= one["hours_from_oldest"] < 0.1
+
+
+def test_what_never_becomes_a_row_is_neither_unread_nor_in_flight(pipeline: Pipeline) -> None:
+    pipeline.produce(message())
+    pipeline.read_to(1)
+    pipeline.transaction(*[message() for _ in range(3)], commit=True, partition=1)
+    pipeline.read_to(3, partition=1)
+    with pipeline.detached():
+        # At the end of a partition, where no later message moves the group beyond it; and older than any limit.
+        pipeline.produce(None, b"", None, ahead=timedelta(minutes=-10))
+        pipeline.transaction(*[message() for _ in range(40)], commit=False, partition=1)
+
+        _, found = pipeline.audit()
+        assert (found["verdict"], [one["in_flight"] for one in found["partitions"]]) == ("complete", [0, 0])
+        # The group stands before them: without a look at what they are, 3 and 42 would be unread.
+        assert [one["high"] - one["committed"] for one in found["partitions"]] == [3, 42]
+        _, found = pipeline.status()
+        partitions = found["backlog"]["partitions"]
+        assert [(one["messages"], one["seconds"], one["blocked"]) for one in partitions] == [(0, 0, 0), (0, 0, 0)]
+        assert "lag" not in problems(found)
+        with open_topic(pipeline.settings) as topic:
+            assert (topic.lag(), topic.unread()) == (45, 0)
+
+        pipeline.produce(message(), message(), ahead=timedelta(minutes=-2))
+        _, found = pipeline.status()
+        assert [one["messages"] for one in found["backlog"]["partitions"]] == [2, 0]
+        assert 120 <= found["backlog"]["partitions"][0]["seconds"] < 180
+
+
+def test_an_open_transaction_hides_nothing(pipeline: Pipeline) -> None:
+    began = datetime.now(UTC)
+    pipeline.produce(message())
+    pipeline.read_to(1)
+    producer = pipeline.begin(message(), age=timedelta(minutes=3))
+    try:
+        pipeline.produce(*[message() for _ in range(500)])
+        pipeline.produce(message(), partition=1)
+        pipeline.read_to(1, partition=1)
+        code, found = pipeline.status()
+        behind, other = found["backlog"]["partitions"]
+        assert (behind["messages"], behind["blocked"], behind["blocked_from"]) == (501, 501, 1)
+        assert 180 <= behind["seconds"] < 240
+        assert (other["messages"], other["blocked"], other["blocked_from"]) == (0, 0, None)
+        assert code == 1 and "lag" not in problems(found)
+        since = f"{began - timedelta(minutes=3):%Y-%m-%d %H:%M}"
+        assert f"501 messages wait behind an open transaction since {since}" in problems(found)["transaction"]
+        assert "(partition 0, offset 1)" in problems(found)["transaction"]
+        code, found = pipeline.audit()
+        assert (code, found["verdict"]) == (0, "complete")
+        assert [(one["in_flight"], one["blocked"]) for one in found["partitions"]] == [(501, 501), (0, 0)]
+        assert pipeline.rows("SELECT count() FROM transactions") == [(2,)]
+    finally:
+        producer.abort_transaction(30)
+    wait_until(lambda: pipeline.rows("SELECT count() FROM transactions") == [(502,)])
+    wait_until(lambda: pipeline.status()[1]["backlog"]["partitions"][0]["messages"] == 0)
 
 
 def test_deep_finds_rows_that_are_gone_and_excuses_those_that_a_later_state_replaced(pipeline: Pipeline) -> None:

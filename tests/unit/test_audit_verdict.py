@@ -58,7 +58,7 @@ class Log:
 def position(low: int = 0, oldest_h: float = 2, unread_h: float | None = None) -> Position:
     now = datetime.now(UTC)
     unread_at = None if unread_h is None else now - timedelta(hours=unread_h)
-    return Position(0, low, 1_000, 900, now - timedelta(hours=oldest_h), unread_at)
+    return Position(0, low, 1_000, 1_000, 900, 900, now - timedelta(hours=oldest_h), unread_at)
 
 
 def audited(*partitions: PartitionAudit) -> Audit:

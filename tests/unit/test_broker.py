@@ -28,7 +28,7 @@ def test_an_error_of_one_partition_is_not_taken_for_nothing_committed() -> None:
     good = SimpleNamespace(offset=7, error=None)
     bad = SimpleNamespace(offset=-1001, error=KafkaError(KafkaError.NOT_COORDINATOR))
     consumer = SimpleNamespace(committed=lambda wanted, timeout: answers)
-    broker = Broker(Settings(_env_file=None), [0, 1], consumer)
+    broker = Broker(Settings(_env_file=None), [0, 1], consumer, consumer)
     answers = [good, SimpleNamespace(offset=-1001, error=None)]
     assert broker.committed([0, 1]) == [7, None]
     answers = [good, bad]

@@ -7,11 +7,29 @@ from typing import Any
 import pytest
 from statuses import AT, HEALTHY, lag
 
+from paystream.group import Group, Member
 from paystream.health import duration, judge
 from paystream.settings import Settings
-from paystream.status import FailedLoad, Flow, Objective, Pending, Refusals, ReportFreshness, TableParts, Unmeasured
+from paystream.status import (
+    Backlog,
+    FailedLoad,
+    Flow,
+    Objective,
+    Pending,
+    Refusals,
+    ReportFreshness,
+    TableParts,
+    Unmeasured,
+)
 
 SETTINGS = Settings(_env_file=None)
+OWN = Member("ClickHouse-db1-paystream-transactions_queue-0", "10.0.0.6", True, ["transactions"], [0])
+
+
+def reading(*members: Member) -> Backlog:
+    """Return the backlog of one partition, with a group that has these members beside our own, or in its place."""
+    beside = [] if any(one.is_own for one in members) else [OWN]
+    return replace(lag(), group=Group(True, [*beside, *members]))
 
 
 def test_healthy_needs_no_reason() -> None:
@@ -28,9 +46,34 @@ def test_healthy_needs_no_reason() -> None:
             "expiry",
             "unread messages expire in 23 h (limit 24 h)",
         ),
+        (
+            {"backlog": lag(messages=40, seconds=61, blocked=40, blocked_from=7)},
+            "transaction",
+            "40 messages wait behind an open transaction since 2026-11-25 11:58:59 UTC (partition 0, offset 7)",
+        ),
+        (
+            {"backlog": reading(Member("ClickHouse-db2-staging-transactions_queue-0", "10.0.0.7", False, [], []))},
+            "group",
+            "'ClickHouse-db2-staging-transactions_queue-0' of 10.0.0.7 reads with consumer group 'paystream' too",
+        ),
+        (
+            {"backlog": reading(replace(OWN, partitions=[]))},
+            "unassigned",
+            "nobody reads partition 0 of topic 'transactions'",
+        ),
+        (
+            {"assigned_topics": ["payments"]},
+            "settings",
+            "transactions_queue reads topic 'payments', and the settings say 'transactions'",
+        ),
+        (
+            {"assigned_topics": ["transactions"], "backlog": replace(lag(), group=Group(True, []))},
+            "settings",
+            "transactions_queue reads with another consumer group than 'paystream', or from other brokers",
+        ),
         ({"backlog": lag(expired=7)}, "expired", "7 messages expired unread"),
         (
-            {"flow": Flow(1000, 3.3, 0, 1000, 1.0, 301.0, 400.0)},
+            {"flow": Flow(1000, 3.3, 0, 1000, 0, 1.0, 301.0, 400.0)},
             "latency",
             "95 % of payments are stored within 5 min (limit 5 min)",
         ),
@@ -45,7 +88,7 @@ def test_healthy_needs_no_reason() -> None:
             "the last audit, 30 min ago, said loss (3 lost, 0 expired)",
         ),
         (
-            {"flow": Flow(1000, 3.3, 20, 980, 0.1, 0.2, 0.3), "refusals": [Refusals("currency_unknown", 20, 4.0)]},
+            {"flow": Flow(1000, 3.3, 20, 980, 0, 0.1, 0.2, 0.3), "refusals": [Refusals("currency_unknown", 20, 4.0)]},
             "refused",
             "2.00% of the messages are refused (limit 1.00%), most for currency_unknown",
         ),
@@ -89,7 +132,7 @@ def test_healthy_needs_no_reason() -> None:
             "lag",
             "12 messages unread, the oldest for 11 s, ingest runs into: Code: 395. Value",
         ),
-        ({"flow": Flow(2, 0.01, 2, 0, None, None, None)}, "refused", "100.00% of the messages are refused"),
+        ({"flow": Flow(2, 0.01, 2, 0, 0, None, None, None)}, "refused", "100.00% of the messages are refused"),
         (
             {"last_audit": replace(HEALTHY.last_audit, age_hours=25)},
             "audit",
@@ -119,13 +162,16 @@ def test_each_reason_is_in_the_first_line(change: dict[str, Any], name: str, tex
 @pytest.mark.parametrize(
     "change",
     [
+        {"backlog": lag(messages=3, seconds=59, blocked=3, blocked_from=7)},  # a transaction that is under way
+        {"backlog": replace(lag(), group=Group(False, [])), "assigned_topics": ["transactions"]},  # a rebalance
+        {"backlog": reading(OWN), "assigned_topics": ["transactions"]},
         {"backlog": lag(seconds=59, expires_s=50.0)},  # a topic that keeps everything for two minutes
-        {"flow": Flow(12, 0.04, 9, 3, 0.1, 0.2, 0.3)},  # three quarters, but of next to nothing
+        {"flow": Flow(12, 0.04, 9, 3, 0, 0.1, 0.2, 0.3)},  # three quarters, but of next to nothing
         {"pending": Pending(3, 0, 4)},
         {"last_audit": None},
         {"ingest_error": "Code: 210. Connection refused"},  # a broker that restarts: nothing waits for long
         {"objective": Objective(100, 9, 0.91, 1.8, AT)},  # nine late ones, in the first minutes of a new system
-        {"flow": Flow(9, 0.03, 0, 9, 400.0, 400.0, 400.0)},
+        {"flow": Flow(9, 0.03, 0, 9, 0, 400.0, 400.0, 400.0)},
         {"missing": ["transactions_mv"], "flow": None},  # there is no schema at all: that is said already
         {"objective": None, "flow": None, "backlog": None, "parts": None, "dimensions": None, "pending": None},
     ],

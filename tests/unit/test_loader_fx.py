@@ -437,11 +437,12 @@ def test_a_table_of_ones_own_is_taken_as_it_is(
         "0.000",
         "-1",
         "+1",
-        "1e3",
-        "1E-3",
+        "1e",
+        "1e-13",
+        "1e8",
         '"1,234.5"',
         "100000000",
-        "0.1234567890123",
+        "0.00000000000049",
         "NaN",
         "",
         " 1",
@@ -453,7 +454,24 @@ def test_a_table_of_ones_own_is_taken_as_it_is(
 def test_a_rate_that_is_no_positive_plain_number_is_named_with_its_place(rate: str) -> None:
     lines = refusal(f"{PLAIN}2024-01-02,JPY,0.0067\n2024-01-02,GBP,{rate}\n")
     assert "1 problem in 2 rows" in lines[0]
-    assert lines[1].startswith(f"  line 3, column rate_to_reporting: {rate.strip(chr(34))!r} is not a positive decimal")
+    assert lines[1].startswith(f"  line 3, column rate_to_reporting: {rate.strip(chr(34))!r} is not a positive number")
+
+
+@pytest.mark.parametrize(
+    ("written", "rate"),
+    [
+        ("0.006353240152477763", "0.006353240152"),
+        ("2.38e-05", "0.000023800000"),
+        ("1.2E3", "1200.000000000000"),
+        # Half goes to the even digit, and only what is exactly half.
+        ("0.1234567890125", "0.123456789012"),
+        ("0.1234567890135", "0.123456789014"),
+        ("0.12345678901250000000000000000000000001", "0.123456789013"),
+    ],
+)
+def test_a_rate_is_read_exactly_and_rounded_once(written: str, rate: str) -> None:
+    found = read(f"{PLAIN}2024-01-02,JPY,{written}\n")
+    assert str(found["JPY", "2024-01-02"]) == rate
 
 
 def test_problems_of_a_table_are_counted_together_in_the_order_of_the_file() -> None:
