@@ -8,6 +8,7 @@ from rich.table import Table
 from loadtest.drain_command import drain_backlog
 from loadtest.fault_commands import faults
 from loadtest.generate_command import generate
+from loadtest.removal_command import remove
 from loadtest.repair_command import repair
 from loadtest.report_command import report
 from loadtest.run_command import run
@@ -22,6 +23,7 @@ app.command()(generate)
 app.command("drain")(drain_backlog)
 app.command()(faults)
 app.command()(repair)
+app.command()(remove)
 
 
 @app.command("list")

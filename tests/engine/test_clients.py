@@ -14,6 +14,8 @@ from ingest import Ingest, ingest_schema
 from payments import message
 
 from devstack import maven
+from paystream.clickhouse import connect
+from paystream.errors import ServiceUnavailable
 from paystream.settings import Settings
 
 CLIENTS = Path(__file__).with_name("clients")
@@ -77,6 +79,22 @@ def test_sqlalchemy_as_superset_uses_it(clickhouse_server: Settings, database: s
         columns = sqlalchemy.inspect(connection).get_columns("report_settlement_by_day", database)
         assert {"day", "net", "complete_until"} <= {column["name"] for column in columns}
     engine.dispose()
+
+
+def test_a_proxy_of_the_environment_is_not_in_the_way_to_loopback(
+    clickhouse_server: Settings, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://somebody:secret@127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    for host in (clickhouse_server.clickhouse_host, "localhost"):
+        settings = clickhouse_server.model_copy(update={"clickhouse_host": host, "clickhouse_database": database})
+        with connect(settings) as client:
+            assert client.command("SELECT 1") == 1
+    away = clickhouse_server.model_copy(update={"clickhouse_host": "clickhouse.example.com"})
+    says = r"by the proxy http://127\.0\.0\.1:1 of http_proxy \(no_proxy=clickhouse\.example\.com goes without it\)"
+    with pytest.raises(ServiceUnavailable, match=says), connect(away):
+        pass
 
 
 @pytest.mark.skipif(MISSING is not None, reason=f"needs the JDBC driver. {MISSING}")

@@ -11,10 +11,13 @@ import numpy as np
 import orjson
 import pytest
 from ingest import ingest_schema
+from payments import message
 
 from loadtest.checker import Stages, Window, check, stored_ms
 from loadtest.messages import Plan, defects, halves, numbers_of, render
 from loadtest.probe import QUERY
+from loadtest.removal import Removed, remove
+from paystream.rollup import rebuild
 
 MERCHANTS = list(range(100, 140))
 PARTITIONS = 3
@@ -62,9 +65,9 @@ class StoredRun:
         for key, value, valid in zip(self.keys, self.values, clean, strict=True):
             if value == valid:
                 # A state is the newest by its own time, not by when it was sent.
-                message, known = orjson.loads(value), self.distinct.get(key.decode())
-                if known is None or message["updated_at"] > known["updated_at"]:
-                    self.distinct[key.decode()] = message
+                sent, known = orjson.loads(value), self.distinct.get(key.decode())
+                if known is None or sent["updated_at"] > known["updated_at"]:
+                    self.distinct[key.decode()] = sent
             else:
                 self.malformed[key.decode()] = value
         self.sendings = Counter(key.decode() for key in self.keys)
@@ -106,8 +109,8 @@ class StoredRun:
 
     def sums(self):
         totals: dict[str, Decimal] = {}
-        for message in self.distinct.values():
-            totals[message["currency"]] = totals.get(message["currency"], Decimal(0)) + Decimal(message["amount"])
+        for sent in self.distinct.values():
+            totals[sent["currency"]] = totals.get(sent["currency"], Decimal(0)) + Decimal(sent["amount"])
         return totals
 
 
@@ -126,6 +129,36 @@ def faults(found):
     return {name: count for name in names if (count := getattr(found, name))} | (
         {"wrong_sums": found.wrong_sums} if found.wrong_sums else {}
     )
+
+
+def test_a_run_can_be_taken_out_and_nothing_else_goes(poisoned, clickhouse_server, tmp_path):
+    client, plan = poisoned.client, poisoned.plan
+    database = clickhouse_server.model_copy(update={"clickhouse_database": client.database, "home": tmp_path})
+    others = [message(merchant_id=MERCHANTS[1]) for _ in range(5)]
+    poisoned.deliver([orjson.loads(one)["transaction_id"].encode() for one in others], others)
+    poisoned.deliver([b"no uuid", b"-"], [b"{", b"nothing"])
+
+    def stored():
+        return (
+            client.command("SELECT uniqExact(transaction_id) FROM transactions"),
+            client.command("SELECT count() FROM quarantine"),
+            client.command("SELECT sum(transactions) FROM report_merchant_by_day"),
+        )
+
+    rebuild(database)
+    before = (len(poisoned.distinct) + 5, sum(poisoned.sendings[key] for key in poisoned.malformed) + 2)
+    assert stored() == (*before, before[0])
+    found = remove(database, plan.seed, plan.messages, dry_run=True)
+    assert (found.payments, found.refused) == (before[0] - 5, before[1] - 2)
+    assert stored() == (*before, before[0])
+    assert remove(database, plan.seed + 1, plan.messages).payments == 0
+    assert stored() == (*before, before[0])
+    assert remove(database, plan.seed, plan.messages) == found
+    assert stored() == (5, 2, 5)
+    # Again, as after a kill: nothing is left to go.
+    assert remove(database, plan.seed, plan.messages) == Removed(0, 0, 0)
+    assert stored() == (5, 2, 5)
+    assert client.command("SELECT count() FROM system.tables WHERE name LIKE 'loadtest_staging_%'") == 0
 
 
 def test_an_untouched_run_has_no_fault_and_exact_sums(run):

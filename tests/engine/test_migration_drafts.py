@@ -259,6 +259,18 @@ def test_each_kind_of_change_has_its_statement(checkout: Checkout, engine: Setti
     ]
 
 
+def test_a_dictionary_is_loaded_again_when_its_source_view_changes(checkout: Checkout, engine: Settings) -> None:
+    checkout.edit("fx_rate_periods", ("rate_date + 10", "rate_date + 11"))
+    draft = checkout.new("longer", engine)
+    assert draft.unwritten == 0
+    assert beginnings(draft.statements)[-2:] == [
+        "CREATE OR REPLACE VIEW fx_rate_periods AS",
+        "SYSTEM RELOAD DICTIONARY fx_rates_dict;",
+    ]
+    # Taken back, it is loaded after the view is as it was.
+    assert read_history(checkout.versions)[-1].rollbacks[0].strip() == "SYSTEM RELOAD DICTIONARY fx_rates_dict;"
+
+
 def test_a_kafka_table_and_its_view_that_change_together(checkout: Checkout, engine: Settings) -> None:
     checkout.shorten_flush()
     checkout.edit("transactions_parsed_mv", ("AS kafka_timestamp", "AS kafka_time"))

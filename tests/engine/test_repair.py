@@ -55,6 +55,20 @@ def everything(ingest: Ingest) -> dict[uuid.UUID, tuple]:
     return {key: rest for key, *rest in ingest.rows("SELECT transaction_id, * FROM transactions_current")}
 
 
+def test_the_reporting_currency_is_repaired_without_a_quote(warehouse: Warehouse) -> None:
+    settings, ingest = warehouse
+    ingest.load_merchants((7, "Known", "DE", "5411"))
+    # As stored by a version that took a quote for it; of two days, of which the file will quote neither.
+    early = pay(ingest, merchant_id=7, currency="USD", created_at=at(date(2019, 6, 1)), amount="12.34")
+    late = pay(ingest, merchant_id=7, currency="USD", created_at=at(DAY + timedelta(30)), amount="56.78")
+    status = "fx_rate, amount_reporting, reporting_currency, enrichment_status"
+    assert row(ingest, early, status) == row(ingest, late, status) == (None, None, "", "fx_pending")
+    ingest.load_rates(("EUR", str(DAY), "1.1"), ("EUR", str(DAY + timedelta(60)), "1.2"), snapshot_id=2)
+    assert repair(settings).rows == 2
+    assert row(ingest, early, status) == (1, Decimal("12.34"), "USD", "ok")
+    assert row(ingest, late, status) == (1, Decimal("56.78"), "USD", "ok")
+
+
 def test_late_merchants_and_rates_repair_exactly_their_rows(warehouse: Warehouse) -> None:
     settings, ingest = warehouse
     ingest.load_merchants((7, "Known", "DE", "5411"))

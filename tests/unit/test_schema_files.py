@@ -168,6 +168,17 @@ def _mark(folder: Path) -> None:
     lock.write_lock(folder, [*lock.locked_versions(folder), MORE])
 
 
+def test_line_ends_of_windows_are_no_edit(checkout: Checkout) -> None:
+    for path in [
+        *checkout.versions.glob("*.sql"),
+        lock.snapshot_path(checkout.versions),
+        *checkout.root.rglob("*.sql"),
+    ]:
+        path.write_bytes(path.read_bytes().replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"))
+    assert [version.id for version in read_history(checkout.versions)] == [version.id for version in read_history()]
+    assert check_files(checkout.versions, checkout.root) == []
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [

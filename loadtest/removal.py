@@ -1,0 +1,95 @@
+"""Take a load test's own payments out again, whatever else was sent meanwhile: those whose ids are its ids."""
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from clickhouse_connect.driver.client import Client
+
+from loadtest.messages import Plan, ids
+from paystream.clickhouse import answering, connect
+from paystream.rollup import rebuild
+from paystream.settings import Settings
+
+BATCH = 2_000_000
+"""So many ids are looked for at a time, some 100 MB in the engine."""
+
+# A UUID's halves, as ``messages.ids`` gives them.
+_HALVES = "(byteSwap(reinterpretAsUInt64(substring({0}, 1, 8))), byteSwap(reinterpretAsUInt64(substring({0}, 9, 8))))"
+_OF_RUN = {
+    "transactions": f"{_HALVES.format('UUIDToNum(transaction_id)')} IN {{staging}}",
+    # A malformed message's key is its id; of a key that is none, nothing is left to compare.
+    "quarantine": f"{_HALVES.format('UUIDToNum(toUUIDOrZero(kafka_key))')} IN {{staging}}",
+}
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What was, or would be, taken out: payments, refused messages, and days whose reports were computed anew."""
+
+    payments: int
+    refused: int
+    days: int
+
+
+def remove(
+    settings: Settings,
+    seed: int,
+    messages: int,
+    dry_run: bool = False,
+    report: Callable[[str], None] = lambda text: None,
+) -> Removed:
+    """Delete the payments and the refused messages of a run, and compute the reports of their days anew.
+
+    The ledger still says that the messages were read, since they were. Killed at any moment, it can be run again. What
+    is gone by then does not say of which days it was: `paystream rollup rebuild` computes all reports anew.
+
+    Args:
+        settings: where ClickHouse is.
+        seed: the run's, from its result.
+        messages: how many it planned.
+        dry_run: whether to count only.
+        report: told, in a few words, what is going on.
+
+    Raises:
+        UsageError: the schema does not exist.
+        ServiceUnavailable: ClickHouse cannot be reached, or was lost on the way.
+        PaystreamError: ClickHouse refused a statement.
+    """
+    # What an id is depends on the seed and the message's number alone.
+    plan = Plan(
+        seed=seed, rate_per_second=1, messages=messages, duplicate_share=0, canaries_per_second=1, merchants=[1],
+        canary_merchant=1, currencies={}, statuses={},
+    )  # fmt: skip
+    payments = refused = 0
+    days: set = set()
+    with connect(settings) as client, answering("Removal of a load test"):
+        staging = f"loadtest_staging_{secrets.token_hex(6)}"
+        client.command(f"CREATE TABLE {staging} (upper UInt64, lower UInt64) ENGINE = MergeTree ORDER BY upper")
+        try:
+            for first in range(0, messages, BATCH):
+                report(f"{first:,} of {messages:,} messages")
+                numbers = np.arange(first, min(messages, first + BATCH))
+                client.command(f"TRUNCATE TABLE {staging}")
+                client.insert(staging, list(ids(plan, numbers)), column_names=["upper", "lower"], column_oriented=True)
+                found = client.query(
+                    "SELECT uniqExact(transaction_id), groupUniqArray(toDate(created_at)) FROM transactions"
+                    f" WHERE {_OF_RUN['transactions'].format(staging=staging)}"
+                ).first_row
+                payments, days = payments + found[0], days | set(found[1])
+                refused += _of_run(client, "quarantine", staging)
+                if not dry_run:
+                    for table, condition in _OF_RUN.items():
+                        client.command(f"DELETE FROM {table} WHERE {condition.format(staging=staging)}")
+        finally:
+            client.command(f"DROP TABLE IF EXISTS {staging} SYNC")
+    if not dry_run:
+        report("computing the reports anew")
+        for day in sorted(days):
+            rebuild(settings, day, day)
+    return Removed(payments, refused, len(days))
+
+
+def _of_run(client: Client, table: str, staging: str) -> int:
+    return client.query(f"SELECT count() FROM {table} WHERE {_OF_RUN[table].format(staging=staging)}").first_row[0]

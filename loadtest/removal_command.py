@@ -1,0 +1,44 @@
+"""``paystream loadtest remove``."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from loadtest.removal import remove as remove_run
+from loadtest.report_file import parse, read_document
+from paystream.errors import UsageError
+from paystream.output import errors, print_fields, print_json
+from paystream.settings import load_settings
+
+
+def remove(
+    file: Annotated[Path, typer.Argument(help="The run's result, as `paystream loadtest run --json FILE` writes it.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would go.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Take a load test's own payments out of the tables and the reports again; all others stay.
+
+    They are told by their ids, which follow from the result's seed. The topic keeps the messages until they expire:
+    `paystream audit --deep` counts them as absent until then, and what reads them again brings them back.
+
+    Example: paystream loadtest remove result.json
+    """
+    result = parse(read_document(file))
+    if result.seed is None or result.generator.planned is None:
+        raise UsageError(f"Result '{file}': it has no seed or no number of messages. Name the result of a whole run.")
+    settings = load_settings()
+    with errors.status("Taking the load test's payments out") as status:
+        done = remove_run(
+            settings,
+            result.seed,
+            result.generator.planned,
+            dry_run,
+            lambda text: status.update(f"Taking the load test's payments out: {text}"),
+        )
+    fields = {"status": "would remove" if dry_run else "removed", **asdict(done)}
+    if as_json:
+        print_json(fields)
+    else:
+        print_fields("loadtest_remove", fields)
