@@ -29,6 +29,7 @@ GRANT INSERT ON paystream.merchant_days TO paystream_loader;
 GRANT INSERT ON paystream.volume_hours TO paystream_loader;
 GRANT INSERT ON paystream.rollup_progress TO paystream_loader;
 GRANT INSERT, ALTER DELETE, TRUNCATE ON paystream.dimension_snapshots TO paystream_loader;
+GRANT INSERT ON paystream.dimension_checks TO paystream_loader;
 GRANT INSERT, CREATE TABLE, DROP TABLE ON paystream.merchants* TO paystream_loader;
 GRANT INSERT, CREATE TABLE, DROP TABLE ON paystream.fx_rates* TO paystream_loader;
 GRANT ALTER DELETE ON paystream.merchants_history TO paystream_loader;

@@ -62,7 +62,14 @@ def refresh_merchants(
     forced = force or []
 
     def read(source: Source, settings: Settings) -> tuple[dict[str, list[Any]], bool]:
-        return read_merchants(source, file_format, allow_unknown_codes=gates.UNKNOWN_CODES in forced), False
+        columns = read_merchants(
+            source,
+            file_format,
+            allow_unknown_codes=gates.UNKNOWN_CODES in forced,
+            countries=settings.dims_further_countries.split(","),
+            category_codes=settings.dims_further_category_codes.split(","),
+        )
+        return columns, False
 
     _refresh(MERCHANTS, "Merchants file", place, read, forced, then_repair, as_json)
 
@@ -141,7 +148,7 @@ def _refresh(
     started = time.monotonic()
     with errors.status(f"Refreshing {dimension.name}"):
         require_schema(settings, dimension)
-        source = read_source(kind, place)
+        source = read_source(kind, place, folders=dimension is MERCHANTS)
         columns, merge = read(source, settings)
         done = refresh(settings, dimension, source, columns, merge=merge, forced=forced)
     # How old the newest quote is decides what payments are converted with, so it is said each time.

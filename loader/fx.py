@@ -1,11 +1,8 @@
 """Exchange rates: reading the European Central Bank's reference rates or a table of one's own."""
 
-import io
 import re
-import zipfile
-import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from functools import lru_cache
@@ -16,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from loader.source import Problem, Problems, Source, line
 from loader.tables import check_not_empty, csv_batches, is_markup, read_csv, validate, wrong_width
+from loader.unpack import unpacked
 from paystream.currencies import of_rates
 
 EURO_START = date(1999, 1, 1)
@@ -166,7 +164,7 @@ def read_fx(
         GateFailed: codes that no list has are all that is wrong with the file.
         CheckFailed: the file is refused; the message counts all problems and lists the first twenty.
     """
-    plain = _unpacked(source)
+    plain = unpacked(source, LARGEST_CSV_BYTES)
     check_not_empty(plain)
     match format or _recognized(plain):
         case "plain-csv":
@@ -176,23 +174,6 @@ def read_fx(
         case "ecb-csv":
             quotes = _read_ecb_csv(plain, allow_unknown_codes)
     return Rates(_converted(plain, quotes, reporting_currency), quotes.partial)
-
-
-def _unpacked(source: Source) -> Source:
-    """Return the CSV of a ZIP, or what is not a ZIP as it is."""
-    if not source.data.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        return source
-    try:
-        with zipfile.ZipFile(io.BytesIO(source.data)) as archive:
-            members = [member for member in archive.infolist() if member.filename.lower().endswith(".csv")]
-            if len(members) != 1:
-                raise source.refuse(f"the ZIP holds {len(members)} CSV files instead of one")
-            if members[0].file_size > LARGEST_CSV_BYTES:
-                raise source.refuse(f"the CSV in the ZIP is larger than {LARGEST_CSV_BYTES:,} bytes")
-            return replace(source, data=archive.read(members[0]))
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
-        cause = str(error) or type(error).__name__
-        raise source.refuse(f"the ZIP is truncated or damaged ({cause})", "Fetch it again") from None
 
 
 def _recognized(source: Source) -> FxFormat:

@@ -1,5 +1,7 @@
 """Merchants: what a merchants file may hold, and reading one at bulk speed."""
 
+from collections.abc import Collection
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import iso18245
@@ -7,15 +9,20 @@ import pycountry
 from pydantic import AfterValidator, BaseModel, Field
 
 from loader.source import Problem, Problems, Source, line, row
-from loader.tables import PARQUET_MAGIC, csv_batches, parquet_batches, validate
+from loader.tables import PARQUET_MAGIC, Batch, csv_batches, parquet_batches, validate
+from loader.unpack import unpacked
 
-COUNTRIES = frozenset(country.alpha_2 for country in pycountry.countries)
-"""ISO 3166-1 alpha-2 codes."""
+COUNTRIES = frozenset(country.alpha_2 for country in pycountry.countries) | {"XK"}
+"""ISO 3166-1 alpha-2 codes, and the one that the European Union, the IMF and SWIFT use for Kosovo until it has one."""
 
-CATEGORY_CODES = frozenset(category.mcc for category in iso18245.get_all_mccs())
-"""ISO 18245 merchant category codes, four digits, with those that card schemes gave to single airlines and hotels."""
+CATEGORY_CODES = frozenset(category.mcc for category in iso18245.get_all_mccs()) | {"5723"}
+"""ISO 18245 merchant category codes, four digits, with those that card schemes gave to single airlines and hotels, and
+the one for guns and ammunition, which ISO 18245 has had since 2023 and the package has not yet."""
 
 MerchantsFormat = Literal["csv", "parquet"]
+
+_PART = 10**12
+"""Places of the second part file begin after so many: more than a file has lines."""
 
 
 def _merchant_id(text: str) -> int:
@@ -43,17 +50,23 @@ COLUMNS = list(MerchantColumns.model_fields)
 
 
 def read_merchants(
-    source: Source, format: MerchantsFormat | None = None, allow_unknown_codes: bool = False
+    source: Source,
+    format: MerchantsFormat | None = None,
+    allow_unknown_codes: bool = False,
+    countries: Collection[str] = (),
+    category_codes: Collection[str] = (),
 ) -> dict[str, list[Any]]:
-    """Read and validate a merchants file.
+    """Read and validate a merchants file, or a folder of part files.
 
     It has the columns of ``MerchantColumns`` in any order; further columns are ignored. CSV is UTF-8. Parquet stores
-    merchant_id as integers or strings, the others as strings.
+    merchant_id as integers, decimals without decimals or strings, the others as strings. Either may be compressed.
 
     Args:
         source: the file.
         format: what it is; by default its content tells.
         allow_unknown_codes: take countries of two capital letters and categories of four digits that no list has.
+        countries: further ones that are known.
+        category_codes: further ones that are known.
 
     Returns:
         The columns, all of one length, in the order of the file; merchant ids are distinct.
@@ -62,26 +75,41 @@ def read_merchants(
         GateFailed: codes that no list has are all that is wrong with the file.
         CheckFailed: the file is refused; the message counts all problems and lists the first twenty.
     """
-    is_parquet = format == "parquet" or (format is None and source.data.startswith(PARQUET_MAGIC))
-    batches = parquet_batches(source, COLUMNS, {"merchant_id"}) if is_parquet else csv_batches(source, COLUMNS)
-    name_place = row if is_parquet else line
-    known = {} if allow_unknown_codes else {"country": COUNTRIES, "category_code": CATEGORY_CODES}
+    parts = [unpacked(part) for part in source.parts or (source,)]
+    is_parquet = [format == "parquet" or (format is None and part.data.startswith(PARQUET_MAGIC)) for part in parts]
+
+    def name_place(place: int) -> str:
+        part, within = divmod(place, _PART)
+        text = row(within) if is_parquet[part] else line(within)
+        return f"{text} of {Path(parts[part].name).name}" if source.parts else text
+
+    known = {"country": COUNTRIES.union(countries), "category_code": CATEGORY_CODES.union(category_codes)}
     columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     place_of: dict[int, int] = {}
     problems = Problems(name_place)
     count = 0
-    for batch in batches:
-        count += batch.rows
-        places, valid, found = validate(MerchantColumns, batch, known)
-        for place, merchant_id in zip(places, valid.merchant_id, strict=True):
-            first = place_of.setdefault(merchant_id, place)
-            if first != place:
-                found.append(Problem(place, "merchant_id", str(merchant_id), f"is already on {name_place(first)}"))
-        for name in COLUMNS:
-            columns[name] += getattr(valid, name)
-        problems.add(found)
+    for number, part in enumerate(parts):
+        batches = parquet_batches(part, COLUMNS, {"merchant_id"}) if is_parquet[number] else csv_batches(part, COLUMNS)
+        for batch in batches:
+            count += batch.rows
+            places, valid, found = validate(MerchantColumns, _at(batch, number), {} if allow_unknown_codes else known)
+            for place, merchant_id in zip(places, valid.merchant_id, strict=True):
+                first = place_of.setdefault(merchant_id, place)
+                if first != place:
+                    found.append(Problem(place, "merchant_id", str(merchant_id), f"is already on {name_place(first)}"))
+            for name in COLUMNS:
+                columns[name] += getattr(valid, name)
+            problems.add(found)
     if problems.count:
         raise source.refuse_rows(problems, count)
     if not count:
-        raise source.refuse(f"it has {'columns' if is_parquet else 'a header'} and no rows", "Fetch it again")
+        raise source.refuse(f"it has {'columns' if is_parquet[0] else 'a header'} and no rows", "Fetch it again")
     return columns
+
+
+def _at(batch: Batch, part: int) -> Batch:
+    """Return a batch whose places say in which part file they are."""
+    if not part:
+        return batch
+    moved = [problem._replace(place=problem.place + part * _PART) for problem in batch.found]
+    return batch._replace(places=[place + part * _PART for place in batch.places], found=moved)

@@ -95,6 +95,9 @@ def refresh(
     with _connected(settings, dimension) as client, _locked(client, dimension) as token:
         _settle_killed_refresh(client, dimension)
         unchanged = _unchanged(client, dimension, source, columns)
+        if unchanged:
+            row = [dimension.name, unchanged.snapshot_id]
+            client.insert("dimension_checks", [row], column_names=["dimension", "snapshot_id"])
         origin = _Origin(source.name, source.checksum, source.modified_at, sorted(forced))
         return unchanged or _load(client, settings, dimension, token, origin, fill)
 
@@ -164,6 +167,7 @@ def _connected(settings: Settings, dimension: Dimension) -> AbstractContextManag
         dimension.dictionary,
         dimension.dictionary_source,
         "dimension_snapshots",
+        "dimension_checks",
     ]
     return connected(settings, f"Refresh of '{dimension.name}'", "The previous snapshot serves.", needed)
 

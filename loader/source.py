@@ -76,7 +76,10 @@ class Problems:
 
 @dataclass(frozen=True)
 class Source:
-    """The bytes of a file, read once, so that the checksum is of what was loaded."""
+    """The bytes of a file, read once, so that the checksum is of what was loaded.
+
+    Of a folder of part files, ``parts`` are these and ``data`` is empty.
+    """
 
     kind: str
     name: str
@@ -84,11 +87,16 @@ class Source:
     data: bytes = field(repr=False)
     modified_at: datetime | None = None
     """When the file was last changed (UTC), as far as its place says."""
+    packed: bytes | None = field(default=None, repr=False)
+    """What ``data`` was unpacked from."""
+    parts: tuple["Source", ...] = ()
 
     @property
     def checksum(self) -> str:
-        """SHA-256 of the bytes, hexadecimal."""
-        return hashlib.sha256(self.data).hexdigest()
+        """SHA-256 of the bytes as they came, hexadecimal; of a folder, of its parts' checksums in order."""
+        if self.parts:
+            return hashlib.sha256("".join(f"{part.checksum}\n" for part in self.parts).encode()).hexdigest()
+        return hashlib.sha256(self.data if self.packed is None else self.packed).hexdigest()
 
     def refuse(self, cause: str, remedy: str = "Correct it and run again") -> CheckFailed:
         """Return the error that refuses this file as a whole."""
@@ -111,13 +119,20 @@ class Source:
         return f"{self.kind} '{self.name}': {cause}. Nothing was changed. {remedy}."
 
 
-def read_source(kind: str, place: str | Path, limits: Limits = Limits()) -> Source:  # noqa: B008  frozen
+def read_source(
+    kind: str,
+    place: str | Path,
+    limits: Limits = Limits(),  # noqa: B008  frozen
+    folders: bool = False,
+) -> Source:
     """Read a file whole: a path, an ``http://`` or ``https://`` address, or ``s3://bucket/key`` (see ``fetch``).
 
     Args:
         kind: what the file is to the user, as messages shall call it.
         place: where it is. An address is a ``str``: a ``Path`` has lost one of its slashes.
         limits: what the source may take at most; of a path, only the size counts.
+        folders: whether a folder of part files will do, as Spark and Snowflake write them. What begins with ``.`` or
+            ``_`` is none of them.
 
     Raises:
         UsageError: there is no such file, it is not a regular file, or it may not be read.
@@ -129,6 +144,8 @@ def read_source(kind: str, place: str | Path, limits: Limits = Limits()) -> Sour
         return Source(kind, name, data, modified_at)
     path = Path(place)
     try:
+        if path.is_dir() and folders:
+            return _read_folder(kind, path, limits)
         if path.is_dir():
             raise UsageError(f"{kind} '{path}': it is a directory. Name the file with --from.")
         if path.exists() and not path.is_file():
@@ -142,6 +159,17 @@ def read_source(kind: str, place: str | Path, limits: Limits = Limits()) -> Sour
     except OSError as error:
         cause = (error.strerror or str(error)).lower()
         raise UsageError(f"{kind} '{path}': {cause}. Name a file that can be read with --from.") from None
+
+
+def _read_folder(kind: str, folder: Path, limits: Limits) -> Source:
+    files = sorted(one for one in folder.iterdir() if one.is_file() and one.name[0] not in "._")
+    if not files:
+        raise UsageError(f"{kind} '{folder}': there is no file in that folder. Name another with --from.")
+    if sum(one.stat().st_size for one in files) > limits.largest_bytes:
+        raise CheckFailed(f"{kind} '{folder}': it is larger than {limits.largest_bytes:,} bytes. Nothing was changed.")
+    parts = tuple(read_source(kind, one, limits) for one in files)
+    newest = max(part.modified_at for part in parts if part.modified_at)
+    return Source(kind, str(folder), b"", newest, parts=parts)
 
 
 def _counted(number: int, noun: str) -> str:

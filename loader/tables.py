@@ -91,7 +91,8 @@ def _check_parquet_columns(source: Source, schema: Any, names: list[str], whole_
         stored = kind.value_type if types.is_dictionary(kind) else kind
         if types.is_string(stored) or types.is_large_string(stored) or types.is_string_view(stored):
             continue
-        is_number = types.is_integer(stored)
+        # Snowflake's NUMBER without decimals is a decimal too.
+        is_number = types.is_integer(stored) or (types.is_decimal(stored) and stored.scale == 0)
         if is_number and name in whole_numbers:
             continue
         expected = "an integer or a string" if name in whole_numbers else "a string"

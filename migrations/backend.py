@@ -5,14 +5,18 @@ error or a kill, it is known how many of its steps may have run, and only those 
 """
 
 import getpass
+import json
 import logging
 import os
+import re
+import secrets
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from threading import Timer
 from typing import Any, Literal
 
 from clickhouse_connect.driver.binding import format_str, quote_identifier
@@ -25,9 +29,15 @@ from yoyo.exceptions import LockTimeout
 from yoyo.migrations import Migration, default_migration_table, get_migration_hash
 
 from paystream.clickhouse import TABLE_ALREADY_EXISTS, UNKNOWN_TABLE, cause_of, connect, is_code
+from paystream.process import identity, is_alive
 from paystream.settings import Settings
 
 _LOCK_POLL_S = 0.2
+STATEMENT_TIMEOUT_S = 7 * 24 * 3600
+"""A statement over a large table takes what it takes. That a server is gone, the connection's keep-alive notices."""
+TELL_AFTER_S = 30
+"""A statement that takes longer is worth a line."""
+_DROP_TABLE = re.compile(r"DROP TABLE IF EXISTS (\w+)(?: ON CLUSTER \w+)? SYNC;?")
 
 # yoyo logs a failed step with its traceback; without a handler, Python would print that beside our one line.
 logging.getLogger("yoyo").addHandler(logging.NullHandler())
@@ -59,6 +69,7 @@ class Cursor:
     """What yoyo runs a step's statement on."""
 
     client: Client
+    tell: Callable[[str], None]
     description: None = None
     """Says to yoyo that no statement has rows to print."""
 
@@ -68,10 +79,16 @@ class Cursor:
         Raises:
             StatementFailed: the engine refused it, or the connection was lost meanwhile (then the cause says so).
         """
+        beginning = " ".join(statement.split())[:80]
+        long = Timer(TELL_AFTER_S, self.tell, [f"ClickHouse has worked for {TELL_AFTER_S} s on: {beginning}"])
+        long.daemon = True
+        long.start()
         try:
             self.client.command(statement)
         except DatabaseError as error:
             raise StatementFailed(statement, cause_of(error)) from error
+        finally:
+            long.cancel()
 
     def close(self) -> None:
         """Do nothing: a statement over HTTP leaves nothing open."""
@@ -86,6 +103,8 @@ class ClickHouseBackend(DatabaseBackend):
 
     driver_module = "clickhouse_connect.driver.exceptions"
     lock_table = "_yoyo_lock"
+    tell: Callable[[str], None] = staticmethod(lambda text: None)
+    """Told, in a sentence, what takes long."""
     _has_tables = False
 
     @classmethod
@@ -115,7 +134,11 @@ class ClickHouseBackend(DatabaseBackend):
             clickhouse_database=dburi.database,
         )
         self._open = ExitStack()
-        return self._open.enter_context(connect(settings))
+        client = self._open.enter_context(connect(settings, timeout_s=STATEMENT_TIMEOUT_S))
+        # What the server still does for a migrator that was killed is told by this.
+        self._session = f"paystream migrate {secrets.token_hex(8)}"
+        client.set_client_setting("log_comment", self._session)
+        return client
 
     def __exit__(self, *_: object) -> None:
         self._open.close()
@@ -127,7 +150,7 @@ class ClickHouseBackend(DatabaseBackend):
         return nullcontext()
 
     def cursor(self) -> Cursor:
-        return Cursor(self.connection)
+        return Cursor(self.connection, self.tell)
 
     def quote_identifier(self, s: str) -> str:
         return quote_identifier(s)
@@ -249,16 +272,23 @@ class ClickHouseBackend(DatabaseBackend):
 
     @contextmanager
     def lock(self, timeout: float = 10) -> Iterator[None]:
-        """Hold the database's migration lock.
+        """Hold the database's migration lock. That of a migrator that is dead is taken over at once.
 
         Args:
-            timeout: seconds to wait for another migrator.
+            timeout: seconds to wait for another migrator, and as long as the server works on a statement of its.
 
         Raises:
             LockTimeout: saying who holds it.
         """
         deadline = time.monotonic() + timeout
+        waits_for = ""
         while not self._take_lock():
+            if self._set_aside_dead_lock():
+                continue
+            if statement := self._under_way():
+                if statement != waits_for:
+                    self.tell(f"waiting for another migrator's statement: {statement}")
+                deadline, waits_for = time.monotonic() + timeout, statement
             if time.monotonic() >= deadline and (holder := self.lock_holder()):
                 raise LockTimeout(holder)
             time.sleep(_LOCK_POLL_S)
@@ -270,22 +300,29 @@ class ClickHouseBackend(DatabaseBackend):
             with suppress(OperationalError):
                 if self._lock_identity() == mine:  # somebody may have broken it, and somebody else taken it since
                     self.break_lock()
+                dead = self.connection.query(
+                    "SELECT name FROM system.tables"
+                    " WHERE database = currentDatabase() AND startsWith(name, {lock:String})",
+                    parameters={"lock": f"{self.lock_table}_"},
+                ).result_rows
+                for (name,) in dead:
+                    self.connection.command(f"DROP TABLE IF EXISTS {self.quote_identifier(name)} SYNC")
 
     def lock_holder(self) -> str | None:
         """Return who holds the lock and since when, None when nobody does."""
-        found = self.connection.query(
-            "SELECT concat(comment, ', since ', toString(toTimeZone(metadata_modification_time, 'UTC')), ' UTC')"
-            " FROM system.tables WHERE database = currentDatabase() AND name = {name:String}",
-            parameters={"name": self.lock_table},
-        ).result_rows
-        return found[0][0] if found else None
+        lock = self._lock()
+        if not lock:
+            return None
+        owner = _owner(lock.comment)
+        who = f"process {owner['pid']} of {owner['user']} on {owner['host']}" if owner else lock.comment
+        return f"{who}, since {lock.since} UTC"
 
     def break_lock(self) -> None:
         """Remove the lock, whoever holds it."""
         self.connection.command(f"DROP TABLE IF EXISTS {self.lock_table_quoted} SYNC")
 
     def _take_lock(self) -> bool:
-        who = f"process {os.getpid()} of {_username()} on {socket.gethostname()}"
+        who = json.dumps({"user": _username(), "host": socket.gethostname(), "session": self._session, **identity()})
         try:
             # Without IF NOT EXISTS, the engine lets exactly one of several succeed.
             self.connection.command(
@@ -297,19 +334,78 @@ class ClickHouseBackend(DatabaseBackend):
             raise
         return True
 
-    def _lock_identity(self) -> str | None:
+    def _lock(self) -> "_Lock | None":
         found = self.connection.query(
-            "SELECT toString(uuid) FROM system.tables WHERE database = currentDatabase() AND name = {name:String}",
+            "SELECT toString(uuid), comment, toString(toTimeZone(metadata_modification_time, 'UTC'))"
+            " FROM system.tables WHERE database = currentDatabase() AND name = {name:String}",
             parameters={"name": self.lock_table},
         ).result_rows
-        return found[0][0] if found else None
+        return _Lock(*found[0]) if found else None
+
+    def _lock_identity(self) -> str | None:
+        lock = self._lock()
+        return lock and lock.uuid
+
+    def _set_aside_dead_lock(self) -> bool:
+        """Rename the lock of a migrator that is surely dead, and return whether there is none any more.
+
+        Not as long as the server works on its last statement, which then goes on as if it lived.
+        """
+        lock = self._lock()
+        if not lock:
+            return True
+        owner = _owner(lock.comment)
+        if not owner or is_alive(owner) is not False or self._under_way():
+            return False
+        # Under a name that is the dead one's alone: of two who see it at once, one gets it, and a lock that was taken
+        # since can't be renamed to it.
+        aside = self.quote_identifier(f"{self.lock_table}_{lock.uuid.replace('-', '')}")
+        try:
+            self.connection.command(f"RENAME TABLE {self.lock_table_quoted} TO {aside}")
+        except DatabaseError as error:
+            if not (is_code(error, UNKNOWN_TABLE) or is_code(error, TABLE_ALREADY_EXISTS)):
+                raise
+            return False
+        return True
+
+    def _under_way(self) -> str:
+        """Return the beginning of the statement that the server runs for whoever holds the lock; ``""`` for none."""
+        lock = self._lock()
+        owner = lock and _owner(lock.comment)
+        if not owner:
+            return ""
+        return (
+            self.connection.query(
+                "SELECT anyOrNull(substring(replaceRegexpAll(query, '\\\\s+', ' '), 1, 80)) FROM system.processes"
+                " WHERE Settings['log_comment'] = {session:String}",
+                parameters={"session": owner["session"]},
+            ).first_row[0]
+            or ""
+        )
 
     def _undo(self, migration: Migration, steps: int) -> None:
+        # yoyo wraps the steps that it has read itself.
+        self._drop_kafka_tables_first([getattr(one, "step", one)._rollback for one in migration.steps[:steps]])
         for number in reversed(range(steps)):
             self._record(migration, "unfinished", number + 1)
             migration.steps[number].rollback(self)
         self.unmark_one(migration, log=False)
         self.log_migration(migration, "rollback")
+
+    def _drop_kafka_tables_first(self, rollbacks: list[str]) -> None:
+        """Run those that drop a Kafka table before their turn, at which they then have nothing to do.
+
+        To drop the view on one takes seconds, some twelve without a broker, as it waits for the consumers to look up.
+        """
+        dropped = {found[1]: text for text in rollbacks if text and (found := _DROP_TABLE.fullmatch(text.strip()))}
+        if dropped:
+            rows = self.connection.query(
+                "SELECT name FROM system.tables WHERE database = currentDatabase() AND engine = 'Kafka'"
+                " AND has({names:Array(String)}, name)",
+                parameters={"names": list(dropped)},
+            ).result_rows
+            for (name,) in rows:
+                self.cursor().execute(dropped[name])
 
     def _record(self, migration: Migration, state: str, steps: int) -> None:
         self._insert(self.migration_table_quoted, migration_id=migration.id, state=state, steps=str(steps))
@@ -317,6 +413,21 @@ class ClickHouseBackend(DatabaseBackend):
     def _insert(self, table: str, **values: str) -> None:
         placeholders = ", ".join(f"{{{column}:String}}" for column in values)
         self.connection.command(f"INSERT INTO {table} ({', '.join(values)}) SELECT {placeholders}", parameters=values)
+
+
+@dataclass(frozen=True)
+class _Lock:
+    uuid: str
+    comment: str
+    since: str
+
+
+def _owner(comment: str) -> dict[str, Any] | None:
+    """Return whose lock it is; None of one that an earlier version took, which wrote a sentence."""
+    try:
+        return json.loads(comment)
+    except ValueError:
+        return None
 
 
 def _username() -> str:

@@ -207,7 +207,9 @@ def up(
     def applied(moved: runner.Moved) -> None:
         _print_moved("applied", moved, as_json)
 
-    done = runner.up(settings, allow_destructive=allow_destructive, leave_unread=leave_unread, on_applied=applied)
+    done = runner.up(
+        settings, allow_destructive=allow_destructive, leave_unread=leave_unread, on_applied=applied, tell=_note
+    )
     state = "migrated" if done.applied else "attached anew" if done.collection_changed else "nothing to do"
     if as_json:
         print_json(
@@ -257,6 +259,7 @@ def down(
         everything=everything,
         allow_destructive=allow_destructive,
         on_taken_back=taken_back,
+        tell=_note,
     )
     state = "taken back" if moved else "nothing to do"
     if as_json:
@@ -345,7 +348,11 @@ def _warn_about_kafka(settings: Settings) -> None:
         if partitions:
             return
         note = f"Topic '{settings.kafka_topic}' does not exist yet. Ingest starts by itself once it is created."
-    errors.print(f"note: {note}", style="yellow", soft_wrap=True, markup=False, highlight=False)
+    _note(note)
+
+
+def _note(text: str) -> None:
+    errors.print(f"note: {text}", style="yellow", soft_wrap=True, markup=False, highlight=False)
 
 
 def _print_differences(found: Iterable[Difference]) -> None:

@@ -136,6 +136,7 @@ def up(
     leave_unread: bool = False,
     lock_timeout_s: float = LOCK_TIMEOUT_S,
     on_applied: Callable[[Moved], None] = lambda moved: None,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> Upgrade:
     """Create the database and the named collection where missing, and apply every pending version in order.
 
@@ -149,6 +150,7 @@ def up(
         leave_unread: go on where another topic is read from now on, and messages of the one so far are unread.
         lock_timeout_s: seconds to wait for another migrator.
         on_applied: called after each version.
+        tell: told, in a sentence, what takes long.
 
     Raises:
         PaystreamError: a version failed, or somebody else is migrating.
@@ -161,7 +163,7 @@ def up(
     if not database_exists(settings):
         with _migrating(settings), connect(settings, database="") as client:
             client.command(_create_database(settings))
-    with _locked(settings, lock_timeout_s) as backend:
+    with _locked(settings, lock_timeout_s, tell) as backend:
         backend.ensure_internal_schema_updated()
         states = backend.states()
         _refuse_other_cluster(settings, backend, states)
@@ -196,6 +198,7 @@ def down(
     allow_destructive: bool = False,
     lock_timeout_s: float = LOCK_TIMEOUT_S,
     on_taken_back: Callable[[Moved], None] = lambda moved: None,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> list[Moved]:
     """Take back the newest version, and return what was taken back.
 
@@ -209,6 +212,7 @@ def down(
         allow_destructive: do it even where it drops a table with rows.
         lock_timeout_s: seconds to wait for another migrator.
         on_taken_back: called after each version.
+        tell: told, in a sentence, what takes long.
 
     Raises:
         PaystreamError: a step failed, or somebody else is migrating.
@@ -220,7 +224,7 @@ def down(
     known = [version.id for version in history]
     if to is not None and to not in known:
         raise UsageError(f"Version '{to}' does not exist. Choose one of {', '.join(known)}.")
-    with _locked(settings, lock_timeout_s) as backend:
+    with _locked(settings, lock_timeout_s, tell) as backend:
         states = backend.states()
         _refuse_unknown_cluster(settings, backend.connection)
         _refuse_other_cluster(settings, backend, states)
@@ -512,10 +516,12 @@ def _refuse_to_lose_rows(settings: Settings, backend: ClickHouseBackend, version
 
 
 @contextmanager
-def _locked(settings: Settings, timeout_s: float) -> Iterator[ClickHouseBackend]:
+def _locked(settings: Settings, timeout_s: float, tell: Callable[[str], None]) -> Iterator[ClickHouseBackend]:
     try:
-        with _migrating(settings), ClickHouseBackend.of(settings) as backend, backend.lock(timeout_s):
-            yield backend
+        with _migrating(settings), ClickHouseBackend.of(settings) as backend:
+            backend.tell = tell
+            with backend.lock(timeout_s):
+                yield backend
     except LockTimeout as error:
         raise PaystreamError(
             f"Database '{settings.clickhouse_database}' is being migrated by somebody else: {error}. "

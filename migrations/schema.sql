@@ -1,4 +1,4 @@
--- What the versions up to 0014_times_that_cannot_be give, as the engine spells it.
+-- What the versions up to 0015_dimension_checks give, as the engine spells it.
 -- `paystream migrate check` compares databases with it.
 -- Written by `paystream migrate new` and `lock`; do not edit.
 
@@ -17,6 +17,19 @@ CREATE TABLE audits
 ENGINE = MergeTree
 ORDER BY audited_at
 TTL toDateTime(audited_at) + toIntervalYear(1)
+SETTINGS index_granularity = 8192
+;
+
+-- object: dimension_checks; words of its file: b325a41a951fe51d0571a9a80bf51cbed02932b579a0f796798ad82b98de0f80
+CREATE TABLE dimension_checks
+(
+    `dimension` LowCardinality(String),
+    `snapshot_id` UInt32,
+    `checked_at` DateTime64(3, 'UTC') DEFAULT now64(3, 'UTC')
+)
+ENGINE = MergeTree
+ORDER BY (dimension, checked_at)
+TTL toDateTime(checked_at) + toIntervalDay(90)
 SETTINGS index_granularity = 8192
 ;
 

@@ -172,14 +172,14 @@ def _dimensions(status: Status, settings: Settings) -> list[Problem]:
         for name in DIMENSIONS:
             if name not in loaded:
                 found.append(Problem("dimension", f"{name} was never loaded", "A dimension is old"))
-            elif loaded[name].age_hours > settings.status_dimension_age_limit_hours:
+            elif loaded[name].age_hours > (limit := settings.dimension_age_limit_hours(name)):
                 text = (
-                    f"{name} was loaded {duration(loaded[name].age_hours * 3600)} ago "
-                    f"(limit {duration(settings.status_dimension_age_limit_hours * 3600)})"
+                    f"{name} was loaded or found unchanged {duration(loaded[name].age_hours * 3600)} ago "
+                    f"(limit {duration(limit * 3600)})"
                 )
                 found.append(Problem("dimension", text, "A dimension is old"))
         quote = loaded["fx"].newest_quote if "fx" in loaded else None
-        if quote and (status.at.date() - quote).days * 24 > settings.status_dimension_age_limit_hours:
+        if quote and (status.at.date() - quote).days * 24 > settings.dimension_age_limit_hours("fx"):
             days = (status.at.date() - quote).days
             found.append(Problem("quote", f"the newest exchange rate is {days} days old", "A dimension is old"))
     pending = status.pending

@@ -89,7 +89,7 @@ def families(status: Status, verdict: Verdict) -> list[Metric]:
     ages = status.dimensions or []
     add(
         "dimension_age_seconds",
-        "Since it was loaded.",
+        "Since it was loaded, or its file found to be what serves already.",
         [((d.dimension,), d.age_hours * 3600) for d in ages],
         "dimension",
     )

@@ -60,6 +60,14 @@ def report(
     limit: Annotated[
         int | None, typer.Option(min=1, help="At most so many rows; a terminal shows 50, or what fits.")
     ] = None,
+    spreadsheet: Annotated[
+        bool | None,
+        typer.Option(
+            "--spreadsheet/--no-spreadsheet",
+            help="In a CSV, put an apostrophe before a merchant's name that a spreadsheet would take for a formula; "
+            "without either: where it is called from a terminal.",
+        ),
+    ] = None,
     wait: Annotated[
         bool, typer.Option("--wait", help="First wait until it has everything read up to now, at most three minutes.")
     ] = False,
@@ -75,8 +83,9 @@ def report(
         _refuse(day, month, first, last, merchant, out, limit)
         _list(kind)
         return
-    asked = Asked(find_report(name), *_days(day, month, first, last), merchant)
     chosen = kind or (_by_name(out) if out else Format.TABLE if is_terminal() else Format.CSV)
+    for_people = is_terminal() if spreadsheet is None else spreadsheet
+    asked = Asked(find_report(name), *_days(day, month, first, last), merchant, for_people and chosen is Format.CSV)
     if out and chosen in (Format.TABLE, Format.JSON):
         raise UsageError(f"File '{out}': a file is written as csv or parquet. Say which with --format.")
     if out and not out.absolute().parent.is_dir():

@@ -26,6 +26,8 @@ CHUNK_BYTES = 1 << 20
 SORT_BYTES = 1 << 28
 """More than this of a report is sorted on ClickHouse's disk, not in its memory."""
 
+_FORMULA = r"'^[=+\\-@\\t\\r]'"
+
 FORMATS = {"csv": "CSVWithNames", "parquet": "Parquet"}
 
 
@@ -96,12 +98,17 @@ REPORTS = {
 
 @dataclass(frozen=True)
 class Asked:
-    """A report for the days (UTC) from ``first`` to ``last``, both included, of one merchant or of all."""
+    """A report for the days (UTC) from ``first`` to ``last``, both included, of one merchant or of all.
+
+    ``for_spreadsheet``: a merchant's name that a spreadsheet would take for a formula has an apostrophe before it, as
+    OWASP's "CSV Injection" advises.
+    """
 
     report: Report
     first: date
     last: date
     merchant_id: int | None = None
+    for_spreadsheet: bool = False
 
     def query(self) -> tuple[str, dict[str, Any]]:
         """Return the SELECT and its parameters."""
@@ -115,7 +122,11 @@ class Asked:
             conditions.append("merchant_id = {merchant_id:UInt32}")
             parameters["merchant_id"] = self.merchant_id
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-        return f"SELECT * FROM {source}{where} ORDER BY {self.report.order}", parameters
+        columns = "*"
+        if self.for_spreadsheet and self.report.has_merchant:
+            columns += f" REPLACE (if(match(merchant_name, {_FORMULA}), concat('\\'', merchant_name), merchant_name)"
+            columns += " AS merchant_name)"
+        return f"SELECT {columns} FROM {source}{where} ORDER BY {self.report.order}", parameters
 
 
 @dataclass(frozen=True)

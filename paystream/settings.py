@@ -79,6 +79,12 @@ class Settings(BaseSettings):
         "USD", description="ISO 4217 code of the currency that every amount is converted to"
     )
 
+    dims_further_countries: str = Field(
+        "", pattern=r"^([A-Z]{2}(,[A-Z]{2})*)?$", description="countries that are in use and in no list, such as AN,CS"
+    )
+    dims_further_category_codes: str = Field(
+        "", pattern=r"^([0-9]{4}(,[0-9]{4})*)?$", description="categories that are in use and in no list"
+    )
     dims_row_fall_limit: float = Field(
         0.1, ge=0, le=1, description="a dimension that loses more than this share of its rows is refused"
     )
@@ -101,10 +107,17 @@ class Settings(BaseSettings):
         0.01, ge=0, le=1, description="not healthy when more than this share of the messages is refused"
     )
     status_dimension_age_limit_hours: float = Field(
-        144.0, gt=0, description="not healthy when a dimension was loaded longer ago"
+        144.0, gt=0, description="not healthy when a dimension was loaded, or found unchanged, longer ago"
     )
+    status_merchants_age_limit_hours: float | None = Field(None, gt=0, description="another limit for merchants alone")
+    status_fx_age_limit_hours: float | None = Field(None, gt=0, description="another limit for exchange rates alone")
     status_audit_age_limit_hours: float = Field(24.0, gt=0, description="not healthy when the last audit is older")
     status_expiry_limit_hours: float = Field(24.0, gt=0, description="not healthy when unread messages expire sooner")
+
+    def dimension_age_limit_hours(self, dimension: Literal["merchants", "fx"]) -> float:
+        """The age at which a dimension is too old for ``paystream status``."""
+        own = {"merchants": self.status_merchants_age_limit_hours, "fx": self.status_fx_age_limit_hours}
+        return own[dimension] or self.status_dimension_age_limit_hours
 
     @property
     def kafka_security(self) -> dict[str, str]:

@@ -155,7 +155,7 @@ class Pending:
 
 @dataclass(frozen=True)
 class DimensionAge:
-    """A dimension as it serves. ``age_hours``: since it was loaded; a file found unchanged since then does not count.
+    """A dimension as it serves. ``age_hours``: since it was loaded, or its file found to be what serves already.
     ``newest_quote``: the last day that exchange rates are quoted for."""
 
     dimension: str

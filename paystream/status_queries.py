@@ -94,9 +94,16 @@ SELECT
     max(snapshot_id),
     argMax(row_count, snapshot_id),
     argMax(loaded_at, snapshot_id),
-    dateDiff('second', argMax(loaded_at, snapshot_id), now64(3)) / 3600,
+    -- A file that was found to be the one that serves is as good as a new one.
+    dateDiff('second', greatest(argMax(loaded_at, snapshot_id), max(last_check)), now64(3)) / 3600,
     if(dimension = 'fx', (SELECT max(rate_date) FROM fx_rates), NULL)
 FROM dimension_snapshots
+LEFT JOIN
+(
+    SELECT dimension, max(checked_at) AS last_check
+    FROM dimension_checks
+    GROUP BY dimension
+) AS checks USING dimension
 GROUP BY dimension
 ORDER BY dimension
 """

@@ -164,7 +164,7 @@ def _refused(status: Status) -> Section:
 
 
 def _dimensions(status: Status) -> Section:
-    header = ("dimension", "loaded", "newest quote", "rows", "snapshot")
+    header = ("dimension", "loaded or unchanged", "newest quote", "rows", "snapshot")
     rows = [
         (
             one.dimension,

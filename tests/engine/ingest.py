@@ -25,6 +25,7 @@ OBJECTS = [
     "sql/3_enrich/fx_rates.sql",
     "sql/3_enrich/fx_rate_periods.sql",
     "sql/3_enrich/dimension_snapshots.sql",
+    "sql/3_enrich/dimension_checks.sql",
     "sql/3_enrich/merchants_history.sql",
     "sql/3_enrich/fx_rates_history.sql",
     "sql/3_enrich/repaired_days.sql",

@@ -18,10 +18,11 @@ from pydantic import SecretStr
 from server_process import Server
 from yoyo import get_backend, read_migrations
 
-from migrations import lock, named_collection, reporting_currency, runner
+from migrations import backend, lock, named_collection, reporting_currency, runner
 from migrations.backend import ClickHouseBackend
 from paystream.clickhouse import connect
 from paystream.errors import PaystreamError, ServiceUnavailable, UsageError
+from paystream.process import identity
 from paystream.settings import REPOSITORY, Settings
 
 WAIT_S = 60
@@ -40,6 +41,7 @@ ALL = [
     "0012_flush_100_ms",
     "0013_the_reporting_currency_needs_no_quote",
     "0014_times_that_cannot_be",
+    "0015_dimension_checks",
 ]
 ROLLUPS = {
     "latency_minutes",
@@ -221,6 +223,10 @@ def test_the_life_of_a_schema_on_the_command_line(
     code, out, err = migrate("status", "--json")
     assert (code, err) == (0, [])
     assert [(one["version"], one["state"]) for one in json.loads("\n".join(out))] == [(name, "applied") for name in ALL]
+
+    everything = set(objects(settings))
+    assert migrate("down")[0] == 0
+    assert everything - set(objects(settings)) == {"dimension_checks"}
 
     assert "INTERVAL 1 YEAR" in objects(settings)["ledger_mv"] or "toIntervalYear(1)" in objects(settings)["ledger_mv"]
     assert migrate("down")[0] == 0
@@ -503,9 +509,7 @@ def test_two_migrators_at_once_share_the_work(database: Settings, paystream: Cal
     assert set(objects(database)) == set(FILES)
 
 
-def test_a_killed_migrator_can_be_cleaned_up_after(
-    database: Settings, versions: Callable[..., Path], paystream: Callable[..., subprocess.Popen]
-) -> None:
+def test_a_killed_migrator_is_cleaned_up_after(database: Settings, versions: Callable[..., Path]) -> None:
     folder = versions(
         v0001_slow=(
             "CREATE TABLE first (x UInt8) ENGINE = MergeTree ORDER BY x;\n"
@@ -533,19 +537,54 @@ def test_a_killed_migrator_can_be_cleaned_up_after(
     assert set(objects(database)) == {"first"}
     assert states(database, folder) == {"0001_slow": "unfinished"}
 
-    with pytest.raises(PaystreamError, match=f"process {migrator.pid} .*break-lock"):
-        runner.up(database, folder, lock_timeout_s=0.2)
-    code, out, err = finish(paystream(database, "migrate", "break-lock"))
-    assert (code, out) == (2, []) and f"process {migrator.pid} " in err and "--yes" in err
-    code, out, err = finish(paystream(database, "migrate", "break-lock", "--yes"))
-    assert (code, err) == (0, "") and out[0].startswith("migrate_break_lock status=removed")
-
+    # The server still works on its last statement, which is waited for; then its lock is in nobody's way.
+    at_work = "SELECT count() FROM system.processes WHERE query LIKE '%sleepEachRow%' AND query NOT LIKE '%processes%'"
+    assert rows(database, at_work) == [(1,)]
+    told: list[str] = []
     with pytest.raises(UsageError, match=r"would drop first \(1 row\)\. Repeat with --allow-destructive"):
-        runner.up(database, folder)
+        runner.up(database, folder, lock_timeout_s=0.2, tell=told.append)
+    assert rows(database, at_work) == [(0,)]
+    assert [text.partition(" FROM")[0] for text in told] == [
+        "waiting for another migrator's statement: SELECT sleepEachRow(1)"
+    ]
     runner.up(database, folder, allow_destructive=True)
     assert states(database, folder) == {"0001_slow": "applied"}
     assert set(objects(database)) == {"first", "second"}
     assert rows(database, "SELECT x FROM first") == [(1,)]
+    assert rows(database, "SELECT name FROM system.tables WHERE name LIKE '_yoyo_lock%'") == []
+
+
+def test_a_statement_may_take_longer_than_any_request(
+    database: Settings, versions: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(connect.__wrapped__.__kwdefaults__, "timeout_s", 0.5)  # what every other request may take
+    monkeypatch.setattr(backend, "TELL_AFTER_S", 1)
+    folder = versions(v0001_slow=("SELECT sleepEachRow(1) FROM numbers(3) SETTINGS max_block_size = 1;", "SELECT 1;"))
+    told: list[str] = []
+    assert [moved.version for moved in runner.up(database, folder, tell=told.append).applied] == ["0001_slow"]
+    assert [text[:60] for text in told] == ["ClickHouse has worked for 1 s on: SELECT sleepEachRow(1) FRO"]
+
+
+@pytest.mark.parametrize("change", [{"boot": "another"}, {"namespace": "pid:[1]"}, {}])
+def test_the_lock_of_a_migrator_that_may_live_is_broken_by_a_person_alone(
+    database: Settings,
+    versions: Callable[..., Path],
+    paystream_here: Callable[..., tuple[int, str, list[str]]],
+    change: dict[str, str],
+) -> None:
+    folder = versions(v0001_first=("CREATE TABLE a (x UInt8) ENGINE = Null;", "DROP TABLE IF EXISTS a SYNC;"))
+    runner.up(database, folder)
+    owner = {"user": "ops", "host": "elsewhere", "session": "none", **identity(), **change}
+    with connect(database) as client:
+        client.command(f"CREATE TABLE _yoyo_lock (held UInt8) ENGINE = Memory COMMENT '{json.dumps(owner)}'")
+    who = f"process {os.getpid()} of ops on elsewhere, since "
+    with pytest.raises(PaystreamError, match=f"{who}.*break-lock"):
+        runner.up(database, folder, lock_timeout_s=0.2)
+    code, out, [line] = paystream_here(database, "migrate", "break-lock")
+    assert (code, out) == (2, "") and who in line and "--yes" in line
+    code, out, err = paystream_here(database, "migrate", "break-lock", "--yes")
+    assert (code, err) == (0, []) and out.startswith("migrate_break_lock status=removed")
+    runner.up(database, folder, lock_timeout_s=0.2)
 
 
 def _count(settings: Settings, table: str) -> int:

@@ -1,5 +1,6 @@
 """Every report against the nightly batch in plain Python (tests/batch.py), after each thing that befalls payments."""
 
+import csv
 import json
 import random
 import re
@@ -199,6 +200,23 @@ def test_the_commands(some: Warehouse, paystream_here, tmp_path) -> None:
         code, out, err = paystream_here(settings, "report", *arguments)
         assert (code, out) == (2, ""), arguments
         assert complaint in " ".join(err), arguments
+
+
+def test_a_name_that_a_spreadsheet_would_take_for_a_formula(warehouse: Warehouse, paystream_here) -> None:
+    settings, ingest = warehouse
+    names = ['=HYPERLINK("http://example.com","Prize")', "+1 Shop", "-Minus", "@at", "Tea - and = Coffee"]
+    ingest.load_merchants(*((number, name, "DE", "5462") for number, name in enumerate(names, start=1)))
+    ingest.deliver(*(message(merchant_id=number) for number in range(1, 6)))
+    assert paystream_here(settings, "rollup", "rebuild")[0] == 0
+
+    def written(*options: str) -> list[str]:
+        code, out, _ = paystream_here(settings, "report", "settlement_by_day", "--from", "2026-01-01", *options)
+        assert code == 0
+        return [row["merchant_name"] for row in csv.DictReader(out.splitlines())]
+
+    # For machines as it is, in the same order.
+    assert written("--format", "csv") == written("--format", "csv", "--no-spreadsheet") == names
+    assert written("--format", "csv", "--spreadsheet") == [*(f"'{name}" for name in names[:4]), names[4]]
 
 
 def test_drift_is_found_and_mended(warehouse: Warehouse, paystream_here) -> None:

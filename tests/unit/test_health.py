@@ -115,7 +115,7 @@ def test_healthy_needs_no_reason() -> None:
         (
             {"dimensions": [HEALTHY.dimensions[0], replace(HEALTHY.dimensions[1], age_hours=145)]},
             "dimension",
-            "merchants was loaded 6 d ago (limit 6 d)",
+            "merchants was loaded or found unchanged 6 d ago (limit 6 d)",
         ),
         (
             {"dimensions": [replace(HEALTHY.dimensions[0], newest_quote=date(2026, 11, 18)), HEALTHY.dimensions[1]]},
@@ -203,6 +203,17 @@ def test_limits_are_settings() -> None:
         status_expiry_limit_hours=25,
     )
     assert [one.name for one in judge(HEALTHY, strict).problems] == ["lag", "refused", "dimension", "quote"]
+
+
+def test_each_dimension_may_have_a_limit_of_its_own() -> None:
+    old = replace(HEALTHY, dimensions=[HEALTHY.dimensions[0], replace(HEALTHY.dimensions[1], age_hours=800)])
+    assert [one.name for one in judge(old, SETTINGS).problems] == ["dimension"]
+    assert judge(old, SETTINGS.model_copy(update={"status_merchants_age_limit_hours": 900})).problems == []
+    assert [one.name for one in judge(old, SETTINGS.model_copy(update={"status_fx_age_limit_hours": 4})).problems] == [
+        "dimension",
+        "dimension",
+        "quote",
+    ]
 
 
 def test_a_topic_that_keeps_little_is_in_no_danger_at_first() -> None:

@@ -1,7 +1,11 @@
 """What a merchants file may hold, and what a wrong one is told."""
 
+import bz2
+import gzip
 import io
 import os
+import zipfile
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,6 +16,7 @@ from pyarrow import parquet
 
 from loader.merchants import MerchantsFormat, read_merchants
 from loader.source import GateFailed, Source, read_source
+from loader.unpack import unpacked
 from paystream.errors import CheckFailed, UsageError
 
 HEADER = "merchant_id,merchant_name,country,category_code\n"
@@ -365,3 +370,109 @@ def test_the_gate_is_named_exactly_where_all_problems_are_unknown_codes(countrie
         assert isinstance(error, GateFailed) == (wrong == 0)
     else:
         assert unknown + wrong == 0
+
+
+ONE = HEADER + "1,One,DE,5411\n2,Two,XK,5723\n"
+
+
+def zipped(members: dict[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return file.getvalue()
+
+
+def in_zstandard(data: bytes) -> bytes:
+    file = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(file, "zstd") as target:
+        target.write(data)
+    return file.getvalue().to_pybytes()
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        gzip.compress,
+        lambda data: gzip.compress(data[:40]) + gzip.compress(data[40:]),  # as parts that were put together
+        bz2.compress,
+        in_zstandard,
+        lambda data: zipped({"merchants.csv": data}),
+        lambda data: zipped({"export/merchants.csv": data, "readme.txt": b"hello"}),
+    ],
+)
+@pytest.mark.parametrize("content", [ONE.encode(), in_parquet(category_code=pa.array(["5411", "5723"]))])
+def test_a_compressed_file_gives_what_is_in_it(packed, content: bytes) -> None:
+    assert read(packed(content)) == read(content)
+    source = Source("Merchants file", "m.csv", packed(content))
+    assert source.checksum != Source("Merchants file", "m.csv", content).checksum
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (zipped({"[Content_Types].xml": b"<x/>", "xl/workbook.xml": b"<x/>"}), "it is an Excel workbook (.xlsx)"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(100), "it is an Excel workbook of the old format (.xls)"),
+        (
+            zipped({"mimetype": b"application/vnd.oasis.opendocument.spreadsheet", "content.xml": b"<x/>"}),
+            "office program",
+        ),
+        (zipped({"a.csv": b"x", "b.csv": b"x"}), "the ZIP holds 2 files instead of one"),
+        (zipped({}), "the ZIP holds 0 files instead of one"),
+        (zipped({"a.csv": ONE.encode() * 100})[:80], "the ZIP is truncated or damaged"),
+        (gzip.compress(ONE.encode())[:-9], "the compressed file is truncated or damaged"),
+        (bz2.compress(ONE.encode())[:-9], "the compressed file is truncated or damaged"),
+        (in_zstandard(os.urandom(5000))[:-900], "the compressed file is truncated or damaged"),
+        (gzip.compress(b""), "the file is empty"),
+    ],
+)
+def test_what_cannot_be_unpacked_is_named_for_what_it_is(content: bytes, says: str) -> None:
+    [line] = refusal(content)
+    assert says in line
+
+
+def test_what_unpacks_to_more_than_fits_is_refused() -> None:
+    source = Source("Merchants file", "m.csv", gzip.compress(bytes(5_000_000)))
+    with pytest.raises(CheckFailed, match="what the compressed file holds is larger than 4,000,000 bytes"):
+        unpacked(source, 4_000_000)
+
+
+def test_whole_numbers_of_any_width_are_ids() -> None:
+    for kind in (pa.int64(), pa.decimal128(38, 0), pa.decimal128(12, 0)):
+        assert read(in_parquet(merchant_id=pa.array([7, 4294967295], kind)))["merchant_id"] == [7, 4294967295]
+    [line] = refusal(in_parquet(merchant_id=pa.array([Decimal("7.0"), Decimal("8.0")], pa.decimal128(12, 1))))
+    assert "column merchant_id is stored as decimal128(12, 1) instead of an integer or a string" in line
+
+
+def test_a_folder_of_part_files_is_one_file(tmp_path: Path) -> None:
+    folder = tmp_path / "merchants"
+    folder.mkdir()
+    (folder / "_SUCCESS").touch()
+    (folder / ".part-00000.crc").write_bytes(b"x")
+    (folder / "part-00000.csv").write_text(HEADER + "1,One,DE,5411\n2,Two,FR,5812\n")
+    (folder / "part-00001.parquet").write_bytes(in_parquet(merchant_id=pa.array([3, 4])))
+    (folder / "part-00002.csv.gz").write_bytes(gzip.compress((HEADER + "5,Five,DE,5411\n").encode()))
+    source = read_source("Merchants file", folder, folders=True)
+    assert read_merchants(source)["merchant_id"] == [1, 2, 3, 4, 5]
+    before = source.checksum
+    (folder / "part-00003.csv").write_text(HEADER + "2,Again,DE,5411\n6,Six,ZZ,5411\n")
+    source = read_source("Merchants file", folder, folders=True)
+    assert source.checksum != before
+    with pytest.raises(CheckFailed) as refused:
+        read_merchants(source)
+    assert str(refused.value).splitlines()[1:] == [
+        "  line 2 of part-00003.csv, column merchant_id: '2' is already on line 3 of part-00000.csv",
+        "  line 3 of part-00003.csv, column country: 'ZZ' is not an ISO 3166-1 country code of two capital letters",
+    ]
+    with pytest.raises(UsageError, match="there is no file in that folder"):
+        (tmp_path / "empty").mkdir()
+        read_source("Merchants file", tmp_path / "empty", folders=True)
+
+
+def test_codes_of_ones_own_are_known_and_no_others() -> None:
+    content = HEADER + "1,One,AN,5411\n2,Two,DE,9751\n3,Three,ZZ,5411\n"
+    source = Source("Merchants file", "m.csv", content.encode())
+    with pytest.raises(GateFailed) as refused:
+        read_merchants(source, countries=["AN"], category_codes=["9751"])
+    assert [line.split(":")[0] for line in str(refused.value).splitlines()[1:]] == ["  line 4, column country"]
+    assert read_merchants(source, countries=["AN", "ZZ"], category_codes=["9751"])["merchant_id"] == [1, 2, 3]
