@@ -12,7 +12,9 @@ from loader.source import Problem, Problems, Source, line, row
 from loader.tables import PARQUET_MAGIC, Batch, csv_batches, parquet_batches, validate
 from loader.unpack import unpacked
 
-COUNTRIES = frozenset(country.alpha_2 for country in pycountry.countries) | {"XK"}
+ISO_3166_1 = frozenset(country.alpha_2 for country in pycountry.countries)
+
+COUNTRIES = ISO_3166_1 | {"XK"}
 """ISO 3166-1 alpha-2 codes, and the one that the European Union, the IMF and SWIFT use for Kosovo until it has one."""
 
 CATEGORY_CODES = frozenset(category.mcc for category in iso18245.get_all_mccs()) | {"5723"}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import iso18245
 
-from loader.merchants import COLUMNS, COUNTRIES
+from loader.merchants import COLUMNS, ISO_3166_1
 from paystream.errors import UsageError
 from paystream.files import whole_file
 
@@ -134,7 +134,7 @@ def write_fx(path: Path) -> int:
 
 def _merchants(count: int, seed: int) -> str:
     chance = random.Random(seed)
-    rare_countries = sorted(COUNTRIES - _COUNTRIES.keys())
+    rare_countries = sorted(ISO_3166_1 - _COUNTRIES.keys())
     # The private-use codes name single airlines and hotels.
     public_codes = {category.mcc for category in iso18245.get_all_mccs() if not category.range.reserved}
     rare_codes = sorted(public_codes - _CATEGORIES.keys())

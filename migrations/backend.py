@@ -283,12 +283,12 @@ class ClickHouseBackend(DatabaseBackend):
         deadline = time.monotonic() + timeout
         waits_for = ""
         while not self._take_lock():
-            if self._set_aside_dead_lock():
-                continue
             if statement := self._under_way():
                 if statement != waits_for:
                     self.tell(f"waiting for another migrator's statement: {statement}")
                 deadline, waits_for = time.monotonic() + timeout, statement
+            elif self._set_aside_dead_lock():
+                continue
             if time.monotonic() >= deadline and (holder := self.lock_holder()):
                 raise LockTimeout(holder)
             time.sleep(_LOCK_POLL_S)
@@ -349,13 +349,13 @@ class ClickHouseBackend(DatabaseBackend):
     def _set_aside_dead_lock(self) -> bool:
         """Rename the lock of a migrator that is surely dead, and return whether there is none any more.
 
-        Not as long as the server works on its last statement, which then goes on as if it lived.
+        Not to be called as long as the server works on its last statement, which goes on as if it lived.
         """
         lock = self._lock()
         if not lock:
             return True
         owner = _owner(lock.comment)
-        if not owner or is_alive(owner) is not False or self._under_way():
+        if not owner or is_alive(owner) is not False:
             return False
         # Under a name that is the dead one's alone: of two who see it at once, one gets it, and a lock that was taken
         # since can't be renamed to it.

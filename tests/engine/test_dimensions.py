@@ -244,11 +244,12 @@ def test_wrong_use_and_an_absent_clickhouse_get_one_line(
 ) -> None:
     settings, ingest = warehouse
     path = str(merchants_file(tmp_path, "Acme"))
+    (tmp_path / "empty").mkdir()
     no_database = settings.model_copy(update={"clickhouse_database": "not_there"})
     no_server = settings.model_copy(update={"clickhouse_port": free_port()})
     for given, file, exit_code, says in [
         (settings, str(tmp_path / "missing.csv"), 2, "no such file or directory"),
-        (settings, str(tmp_path), 2, "it is a directory"),
+        (settings, str(tmp_path / "empty"), 2, "there is no file in that folder"),
         (settings, "ftp://example.com/m.csv", 2, "its scheme is not http, https or s3"),
         (settings, f"http://127.0.0.1:{free_port()}/m.csv", 3, "connection refused"),
         (settings, None, 2, "merchants_dict does not exist in database"),

@@ -557,7 +557,7 @@ def test_a_killed_migrator_is_cleaned_up_after(database: Settings, versions: Cal
 def test_a_statement_may_take_longer_than_any_request(
     database: Settings, versions: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(connect.__wrapped__.__kwdefaults__, "timeout_s", 0.5)  # what every other request may take
+    monkeypatch.setitem(connect.__wrapped__.__kwdefaults__, "timeout_s", 1)  # what every other request may take
     monkeypatch.setattr(backend, "TELL_AFTER_S", 1)
     folder = versions(v0001_slow=("SELECT sleepEachRow(1) FROM numbers(3) SETTINGS max_block_size = 1;", "SELECT 1;"))
     told: list[str] = []

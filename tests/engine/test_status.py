@@ -241,7 +241,7 @@ def test_the_command_line(watched: Watched, paystream_here: PaystreamHere) -> No
     assert "Kafka timestamp" in found["clocks"]
 
     code, out, _ = paystream_here(settings, "status", PAYSTREAM_STATUS_DIMENSION_AGE_LIMIT_HOURS="24.5")
-    assert code == 1 and 'why="fx was loaded 36 h ago (limit 24 h)"' in out
+    assert code == 1 and 'why="fx was loaded or found unchanged 36 h ago (limit 24 h)"' in out
 
     code, out, [line] = paystream_here(settings, "status", PAYSTREAM_STATUS_LAG_LIMIT_SECONDS="never")
     assert code == 2 and "PAYSTREAM_STATUS_LAG_LIMIT_SECONDS" in line
