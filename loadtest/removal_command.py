@@ -29,14 +29,21 @@ def remove(
     if result.seed is None or result.generator.planned is None:
         raise UsageError(f"Result '{file}': it has no seed or no number of messages. Name the result of a whole run.")
     settings = load_settings()
-    with errors.status("Taking the load test's payments out") as status:
+    doing = "Counting the load test's payments" if dry_run else "Taking the load test's payments out"
+    with errors.status(doing) as status:
         done = remove_run(
             settings,
             result.seed,
             result.generator.planned,
             dry_run,
-            lambda text: status.update(f"Taking the load test's payments out: {text}"),
+            lambda text: status.update(f"{doing}: {text}"),
         )
+    if not done.payments + done.refused:
+        errors.print(
+            f"note: database '{settings.clickhouse_database}' has nothing of this run: it was taken out before, or "
+            "is in another database.",
+            style="yellow", soft_wrap=True, markup=False, highlight=False,
+        )  # fmt: skip
     fields = {"status": "would remove" if dry_run else "removed", **asdict(done)}
     if as_json:
         print_json(fields)

@@ -514,7 +514,7 @@ def test_a_killed_migrator_is_cleaned_up_after(database: Settings, versions: Cal
         v0001_slow=(
             "CREATE TABLE first (x UInt8) ENGINE = MergeTree ORDER BY x;\n"
             "INSERT INTO first VALUES (1);\n"
-            "SELECT sleepEachRow(1) FROM numbers(5) SETTINGS max_block_size = 1;\n"
+            "SELECT sleepEachRow(1) FROM numbers(8) SETTINGS max_block_size = 1;\n"
             "CREATE TABLE second (x UInt8) ENGINE = MergeTree ORDER BY x;\n",
             "DROP TABLE IF EXISTS second SYNC;\n"
             "SELECT 'nothing';\n"
@@ -529,8 +529,10 @@ def test_a_killed_migrator_is_cleaned_up_after(database: Settings, versions: Cal
     migrator = subprocess.Popen(
         [sys.executable, "-c", program, str(folder)], cwd=REPOSITORY, env=os.environ | database.environment()
     )
+    at_work = "SELECT count() FROM system.processes WHERE query LIKE '%sleepEachRow%' AND query NOT LIKE '%processes%'"
     try:
         wait_for(lambda: _count(database, "first") == 1, "the version's second statement")
+        wait_for(lambda: rows(database, at_work) == [(1,)], "its third")
     finally:
         migrator.kill()
         migrator.wait()
@@ -538,8 +540,6 @@ def test_a_killed_migrator_is_cleaned_up_after(database: Settings, versions: Cal
     assert states(database, folder) == {"0001_slow": "unfinished"}
 
     # The server still works on its last statement, which is waited for; then its lock is in nobody's way.
-    at_work = "SELECT count() FROM system.processes WHERE query LIKE '%sleepEachRow%' AND query NOT LIKE '%processes%'"
-    assert rows(database, at_work) == [(1,)]
     told: list[str] = []
     with pytest.raises(UsageError, match=r"would drop first \(1 row\)\. Repeat with --allow-destructive"):
         runner.up(database, folder, lock_timeout_s=0.2, tell=told.append)
