@@ -8,7 +8,7 @@ from rich.table import Table
 
 from devstack import stack
 from paystream.errors import PaystreamError
-from paystream.output import console, errors, is_terminal, print_fields, print_json
+from paystream.output import console, errors, is_terminal, note, print_fields, print_json
 from paystream.settings import load_settings
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -38,8 +38,8 @@ def up(
             f"Local stack '{settings.home.resolve()}': starting it was interrupted, and what had been started is "
             "stopped again. Run `paystream up` to start it."
         ) from None
-    for note in started.notes:
-        errors.print(f"note: {note}", style="yellow", soft_wrap=True, markup=False, highlight=False)
+    for text in started.notes:
+        note(text)
     status = "started" if started.started else "already running"
     if as_json:
         parts = [
@@ -79,13 +79,7 @@ def down(
         deleted = stack.delete_data(settings) if delete_data else []
     for one in stopped:
         if one.how == "killed":
-            errors.print(
-                f"note: {one.part.label} did not heed SIGTERM for {stack.STOP_TIMEOUT_S} s and was killed.",
-                style="yellow",
-                soft_wrap=True,
-                markup=False,
-                highlight=False,
-            )
+            note(f"{one.part.label} did not heed SIGTERM for {stack.STOP_TIMEOUT_S} s and was killed.")
     ended = {one.part.kind: one.how for one in stopped}
     status = "stopped" if {"stopped", "killed"} & set(ended.values()) else "nothing was running"
     if as_json:

@@ -152,7 +152,9 @@ def _refresh(
         columns, merge = read(source, settings)
         done = refresh(settings, dimension, source, columns, merge=merge, forced=forced)
     # How old the newest quote is decides what payments are converted with, so it is said each time.
-    newest = {"newest_quote": _newest_quote(settings)} if dimension is FX else {}
+    newest = {}
+    if dimension is FX:
+        newest["newest_quote"] = _newest_quote(settings) if merge else max(columns["rate_date"]).isoformat()
     fields = asdict(done) | newest | {"seconds": round(time.monotonic() - started, 2)}
     try:
         serving = f"Snapshot {done.snapshot_id} of '{dimension.name}' serves"
@@ -164,7 +166,7 @@ def _refresh(
 
 
 def _newest_quote(settings: Settings) -> str:
-    # Of what serves: a file that was merged into it may end earlier.
+    # Of what serves: the file that was merged into it may end earlier.
     with connect(settings) as client, answering("Newest quote"):
         return client.query(f"SELECT max(rate_date) FROM {FX.table}").first_row[0].isoformat()
 

@@ -1,21 +1,18 @@
 """One at a time, from whichever machine: a lock that is a table in ClickHouse, in its comment whose it is."""
 
 import json
-import socket
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
 
-import psutil
 from clickhouse_connect.driver.binding import format_str
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 
 from paystream.clickhouse import TABLE_ALREADY_EXISTS, UNKNOWN_TABLE, is_code
 from paystream.errors import CheckFailed, PaystreamError
-from paystream.process import identity, is_alive
+from paystream.process import is_dead, owner
 
 EXPIRES_S = 15 * 60
 """After so long a holder on another machine or in another container counts as dead. Here its process is looked for."""
@@ -66,32 +63,27 @@ def locked(client: Client, name: str, what: str, *, like: str, wait_s: float = 0
 
 
 def _acquire(client: Client, name: str, what: str, like: str, token: str) -> None:
-    owner = {
-        "token": token,
-        "host": socket.gethostname(),
-        "user": psutil.Process().username(),
-        **identity(),
-    }
+    holder = {"token": token, **owner()}
     for _ in range(3):
         try:
             # A table can be created once only, from whichever machine: that is the lock.
-            client.command(f"CREATE TABLE {name} AS {like} COMMENT {format_str(json.dumps(owner))}")
+            client.command(f"CREATE TABLE {name} AS {like} COMMENT {format_str(json.dumps(holder))}")
             return
         except DatabaseError as error:
             if not is_code(error, TABLE_ALREADY_EXISTS):
                 raise
-        holder = client.query(
+        found = client.query(
             "SELECT comment, dateDiff('second', metadata_modification_time, now()) FROM system.tables "
             "WHERE database = currentDatabase() AND name = {name:String}",
             parameters={"name": name},
         ).result_rows
-        if not holder:
+        if not found:
             continue
-        comment, age_s = holder[0]
+        comment, age_s = found[0]
         other = json.loads(comment)
         if other["token"] == token:
             return  # the driver sent the request twice
-        if not _is_dead(other, age_s):
+        if not is_dead(other, age_s, EXPIRES_S):
             raise CheckFailed(
                 f"{what}: another one is running for {age_s} s (by {other['user']} on "
                 f"{other['host']}, process {other['pid']}). Run this one again when that has ended."
@@ -102,11 +94,6 @@ def _acquire(client: Client, name: str, what: str, like: str, token: str) -> Non
             if not is_code(error, UNKNOWN_TABLE):
                 raise
     raise CheckFailed(f"{what}: others are starting at the same time. Run it again.")
-
-
-def _is_dead(owner: dict[str, Any], age_s: int) -> bool:
-    alive = is_alive(owner)
-    return age_s > EXPIRES_S if alive is None else not alive
 
 
 def _release(client: Client, name: str, token: str) -> None:

@@ -14,21 +14,47 @@ from loader.source import Source
 
 CHUNK_BYTES = 1 << 20
 
-
-def _zstandard(data: io.BytesIO) -> IO[bytes]:
-    import pyarrow as pa
-
-    return pa.CompressedInputStream(pa.BufferReader(data.getbuffer()), "zstd")
-
-
-_OPENERS: dict[bytes, Callable[[io.BytesIO], IO[bytes]]] = {
-    b"\x1f\x8b": lambda data: gzip.GzipFile(fileobj=data),
-    b"BZh": bz2.BZ2File,
-    b"\x28\xb5\x2f\xfd": _zstandard,
-}
-_ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _OLD_OFFICE = b"\xd0\xcf\x11\xe0"
 _EXPORT = "Export it as CSV (UTF-8) or Parquet"
+
+
+def _gzip(_: Source, packed: io.BytesIO) -> IO[bytes]:
+    return gzip.GzipFile(fileobj=packed)
+
+
+def _bzip2(_: Source, packed: io.BytesIO) -> IO[bytes]:
+    return bz2.BZ2File(packed)
+
+
+def _zstandard(_: Source, packed: io.BytesIO) -> IO[bytes]:
+    import pyarrow as pa
+
+    return pa.CompressedInputStream(pa.BufferReader(packed.getbuffer()), "zstd")
+
+
+def _member(source: Source, packed: io.BytesIO) -> IO[bytes]:
+    """Open the one table of an archive, or the one file that it has."""
+    archive = zipfile.ZipFile(packed)
+    members = [one for one in archive.infolist() if not one.is_dir() and "__MACOSX/" not in one.filename]
+    names = {one.filename for one in members}
+    if "[Content_Types].xml" in names:
+        raise source.refuse("it is an Excel workbook (.xlsx)", _EXPORT)
+    if "mimetype" in names:
+        raise source.refuse("it is an office program's document", _EXPORT)
+    tables = [one for one in members if one.filename.lower().endswith((".csv", ".parquet"))]
+    if len(tables or members) != 1:
+        raise source.refuse(f"the ZIP holds {len(tables or members)} files instead of one")
+    [member] = tables or members
+    return archive.open(member)
+
+
+_FORMATS: list[tuple[bytes, str, Callable[[Source, io.BytesIO], IO[bytes]]]] = [
+    (b"PK\x03\x04", "ZIP", _member),
+    (b"PK\x05\x06", "ZIP", _member),
+    (b"\x1f\x8b", "compressed file", _gzip),
+    (b"BZh", "compressed file", _bzip2),
+    (b"\x28\xb5\x2f\xfd", "compressed file", _zstandard),
+]
 
 
 def unpacked(source: Source, largest_bytes: int = Limits().largest_bytes) -> Source:
@@ -42,41 +68,18 @@ def unpacked(source: Source, largest_bytes: int = Limits().largest_bytes) -> Sou
     """
     if source.data.startswith(_OLD_OFFICE):
         raise source.refuse("it is an Excel workbook of the old format (.xls)", _EXPORT)
-    if source.data.startswith(_ZIP):
-        return _from_archive(source, largest_bytes)
-    for magic, opener in _OPENERS.items():
-        if source.data.startswith(magic):
-            return _read(source, "compressed file", opener(io.BytesIO(source.data)), largest_bytes)
-    return source
-
-
-def _from_archive(source: Source, largest_bytes: int) -> Source:
-    try:
-        with zipfile.ZipFile(io.BytesIO(source.data)) as archive:
-            members = [one for one in archive.infolist() if not one.is_dir() and "__MACOSX/" not in one.filename]
-            names = {one.filename for one in members}
-            if "[Content_Types].xml" in names:
-                raise source.refuse("it is an Excel workbook (.xlsx)", _EXPORT)
-            if "mimetype" in names:
-                raise source.refuse("it is an office program's document", _EXPORT)
-            tables = [one for one in members if one.filename.lower().endswith((".csv", ".parquet"))]
-            if len(tables or members) != 1:
-                raise source.refuse(f"the ZIP holds {len(tables or members)} files instead of one")
-            [member] = tables or members
-            return _read(source, "ZIP", archive.open(member), largest_bytes)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
-        cause = str(error) or type(error).__name__
-        raise source.refuse(f"the ZIP is truncated or damaged ({cause})", "Fetch it again") from None
-
-
-def _read(source: Source, what: str, stream: IO[bytes], largest_bytes: int) -> Source:
+    found = next(((what, opener) for magic, what, opener in _FORMATS if source.data.startswith(magic)), None)
+    if not found:
+        return source
+    what, opener = found
     data = bytearray()
     try:
+        stream = opener(source, io.BytesIO(source.data))
         while chunk := stream.read(CHUNK_BYTES):
             data += chunk
             if len(data) > largest_bytes:
                 raise source.refuse(f"what the {what} holds is larger than {largest_bytes:,} bytes")
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
         cause = str(error) or type(error).__name__
         raise source.refuse(f"the {what} is truncated or damaged ({cause})", "Fetch it again") from None
     return replace(source, data=bytes(data), packed=source.data)

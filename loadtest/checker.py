@@ -15,6 +15,7 @@ from loadtest.messages import (
     Plan,
     contents,
     halves,
+    halves_sql,
     intended_us,
     is_duplicate,
     is_malformed,
@@ -40,11 +41,11 @@ AND kafka_offset < {end:Array(UInt64)}[kafka_partition + 1]
 _WINDOW = f"{_OFFSETS} AND ingested_at >= {{started:DateTime64(3, 'UTC')}}"
 _DAYS = f"SELECT DISTINCT toDate(created_at) AS day FROM transactions WHERE {_WINDOW} ORDER BY day"
 _CURRENT = f"FROM transactions_current WHERE toDate(created_at) IN {{days:Array(Date)}} AND {_WINDOW}"
+_UPPER, _LOWER = halves_sql("transaction_id")
 _ROWS = f"""
-WITH UUIDToNum(transaction_id) AS id
 SELECT
-    byteSwap(reinterpretAsUInt64(substring(id, 1, 8))) AS upper,
-    byteSwap(reinterpretAsUInt64(substring(id, 9, 8))) AS lower,
+    {_UPPER} AS upper,
+    {_LOWER} AS lower,
     merchant_id,
     reinterpretAsInt64(amount) AS amount,  -- a Decimal(18, 4) is its count of 1/10,000
     indexOf({{currencies:Array(String)}}, currency) AS currency_place,

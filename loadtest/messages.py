@@ -287,6 +287,12 @@ def contents(plan: Plan, numbers: Numbers) -> Contents:
     )
 
 
+def halves_sql(uuid: str) -> tuple[str, str]:
+    """Return the SQL of the two halves of a UUID, as ``ids`` gives them."""
+    upper, lower = (f"byteSwap(reinterpretAsUInt64(substring(UUIDToNum({uuid}), {at}, 8)))" for at in (1, 9))
+    return upper, lower
+
+
 def ids(plan: Plan, numbers: Numbers) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     """Return the transaction ids that messages with these roots carry, as the two halves of version 4 UUIDs.
 

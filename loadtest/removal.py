@@ -3,11 +3,11 @@
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 
 import numpy as np
-from clickhouse_connect.driver.client import Client
 
-from loadtest.messages import Plan, ids
+from loadtest.messages import Plan, halves_sql, ids
 from paystream.clickhouse import answering, connect
 from paystream.rollup import rebuild
 from paystream.settings import Settings
@@ -15,12 +15,10 @@ from paystream.settings import Settings
 BATCH = 2_000_000
 """So many ids are looked for at a time, some 100 MB in the engine."""
 
-# A UUID's halves, as ``messages.ids`` gives them.
-_HALVES = "(byteSwap(reinterpretAsUInt64(substring({0}, 1, 8))), byteSwap(reinterpretAsUInt64(substring({0}, 9, 8))))"
 _OF_RUN = {
-    "transactions": f"{_HALVES.format('UUIDToNum(transaction_id)')} IN {{staging}}",
+    "transactions": f"({', '.join(halves_sql('transaction_id'))}) IN {{staging}}",
     # A malformed message's key is its id; of a key that is none, nothing is left to compare.
-    "quarantine": f"{_HALVES.format('UUIDToNum(toUUIDOrZero(kafka_key))')} IN {{staging}}",
+    "quarantine": f"({', '.join(halves_sql('toUUIDOrZero(kafka_key)'))}) IN {{staging}}",
 }
 
 
@@ -63,7 +61,7 @@ def remove(
         canary_merchant=1, currencies={}, statuses={},
     )  # fmt: skip
     payments = refused = 0
-    days: set = set()
+    days: set[date] = set()
     with connect(settings) as client, answering("Removal of a load test"):
         staging = f"loadtest_staging_{secrets.token_hex(6)}"
         client.command(f"CREATE TABLE {staging} (upper UInt64, lower UInt64) ENGINE = MergeTree ORDER BY upper")
@@ -78,18 +76,14 @@ def remove(
                     f" WHERE {_OF_RUN['transactions'].format(staging=staging)}"
                 ).first_row
                 payments, days = payments + found[0], days | set(found[1])
-                refused += _of_run(client, "quarantine", staging)
+                count = f"SELECT count() FROM quarantine WHERE {_OF_RUN['quarantine'].format(staging=staging)}"
+                refused += client.query(count).first_row[0]
                 if not dry_run:
                     for table, condition in _OF_RUN.items():
                         client.command(f"DELETE FROM {table} WHERE {condition.format(staging=staging)}")
         finally:
             client.command(f"DROP TABLE IF EXISTS {staging} SYNC")
-    if not dry_run:
+    if days and not dry_run:
         report("computing the reports anew")
-        for day in sorted(days):
-            rebuild(settings, day, day)
+        rebuild(settings, among=days)
     return Removed(payments, refused, len(days))
-
-
-def _of_run(client: Client, table: str, staging: str) -> int:
-    return client.query(f"SELECT count() FROM {table} WHERE {_OF_RUN[table].format(staging=staging)}").first_row[0]

@@ -9,7 +9,7 @@ import typer
 from loadtest.removal import remove as remove_run
 from loadtest.report_file import parse, read_document
 from paystream.errors import UsageError
-from paystream.output import errors, print_fields, print_json
+from paystream.output import errors, note, print_fields, print_json
 from paystream.settings import load_settings
 
 
@@ -39,11 +39,10 @@ def remove(
             lambda text: status.update(f"{doing}: {text}"),
         )
     if not done.payments + done.refused:
-        errors.print(
-            f"note: database '{settings.clickhouse_database}' has nothing of this run: it was taken out before, or "
-            "is in another database.",
-            style="yellow", soft_wrap=True, markup=False, highlight=False,
-        )  # fmt: skip
+        note(
+            f"database '{settings.clickhouse_database}' has nothing of this run: it was taken out before, or is in "
+            "another database."
+        )
     fields = {"status": "would remove" if dry_run else "removed", **asdict(done)}
     if as_json:
         print_json(fields)

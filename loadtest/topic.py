@@ -40,8 +40,7 @@ class Topic:
         Raises:
             ServiceUnavailable: the broker does not answer.
         """
-        positions = [self._broker.position(partition, with_oldest=False) for partition in self._broker.partitions]
-        return sum(one.high - one.unread for one in positions)
+        return sum(position.waiting for position in self._broker.positions())
 
     def has_read_to(self, ends: list[int]) -> bool:
         """Return whether the group has committed every message before these offsets, which is after storing it.

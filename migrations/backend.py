@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from threading import Timer
 from typing import Any, Literal
 
@@ -283,14 +284,17 @@ class ClickHouseBackend(DatabaseBackend):
         deadline = time.monotonic() + timeout
         waits_for = ""
         while not self._take_lock():
-            if statement := self._under_way():
+            lock = self._lock()
+            if not lock:
+                continue
+            if statement := self._under_way(lock):
                 if statement != waits_for:
                     self.tell(f"waiting for another migrator's statement: {statement}")
                 deadline, waits_for = time.monotonic() + timeout, statement
-            elif self._set_aside_dead_lock():
+            elif self._set_aside(lock):
                 continue
-            if time.monotonic() >= deadline and (holder := self.lock_holder()):
-                raise LockTimeout(holder)
+            if time.monotonic() >= deadline:
+                raise LockTimeout(lock.holder)
             time.sleep(_LOCK_POLL_S)
         mine = self._lock_identity()
         try:
@@ -311,11 +315,7 @@ class ClickHouseBackend(DatabaseBackend):
     def lock_holder(self) -> str | None:
         """Return who holds the lock and since when, None when nobody does."""
         lock = self._lock()
-        if not lock:
-            return None
-        owner = _owner(lock.comment)
-        who = f"process {owner['pid']} of {owner['user']} on {owner['host']}" if owner else lock.comment
-        return f"{who}, since {lock.since} UTC"
+        return lock and lock.holder
 
     def break_lock(self) -> None:
         """Remove the lock, whoever holds it."""
@@ -346,16 +346,12 @@ class ClickHouseBackend(DatabaseBackend):
         lock = self._lock()
         return lock and lock.uuid
 
-    def _set_aside_dead_lock(self) -> bool:
-        """Rename the lock of a migrator that is surely dead, and return whether there is none any more.
+    def _set_aside(self, lock: "_Lock") -> bool:
+        """Rename a lock whose migrator is surely dead, and return whether that was done.
 
         Not to be called as long as the server works on its last statement, which goes on as if it lived.
         """
-        lock = self._lock()
-        if not lock:
-            return True
-        owner = _owner(lock.comment)
-        if not owner or is_alive(owner) is not False:
+        if not lock.owner or is_alive(lock.owner) is not False:
             return False
         # Under a name that is the dead one's alone: of two who see it at once, one gets it, and a lock that was taken
         # since can't be renamed to it.
@@ -368,17 +364,15 @@ class ClickHouseBackend(DatabaseBackend):
             return False
         return True
 
-    def _under_way(self) -> str:
-        """Return the beginning of the statement that the server runs for whoever holds the lock; ``""`` for none."""
-        lock = self._lock()
-        owner = lock and _owner(lock.comment)
-        if not owner:
+    def _under_way(self, lock: "_Lock") -> str:
+        """Return the beginning of the statement that the server runs for whoever holds a lock; ``""`` for none."""
+        if not lock.owner:
             return ""
         return (
             self.connection.query(
                 "SELECT anyOrNull(substring(replaceRegexpAll(query, '\\\\s+', ' '), 1, 80)) FROM system.processes"
                 " WHERE Settings['log_comment'] = {session:String}",
-                parameters={"session": owner["session"]},
+                parameters={"session": lock.owner["session"]},
             ).first_row[0]
             or ""
         )
@@ -421,13 +415,20 @@ class _Lock:
     comment: str
     since: str
 
+    @cached_property
+    def owner(self) -> dict[str, Any] | None:
+        """Whose it is; None of one that an earlier version took, which wrote a sentence."""
+        try:
+            return json.loads(self.comment)
+        except ValueError:
+            return None
 
-def _owner(comment: str) -> dict[str, Any] | None:
-    """Return whose lock it is; None of one that an earlier version took, which wrote a sentence."""
-    try:
-        return json.loads(comment)
-    except ValueError:
-        return None
+    @property
+    def holder(self) -> str:
+        """Who holds it and since when, in words."""
+        owner = self.owner
+        who = f"process {owner['pid']} of {owner['user']} on {owner['host']}" if owner else self.comment
+        return f"{who}, since {self.since} UTC"
 
 
 def _username() -> str:

@@ -15,7 +15,7 @@ from migrations.plan import Step
 from migrations.schema import Difference
 from paystream.errors import CheckFailed, ServiceUnavailable, UsageError
 from paystream.kafka import topic_partitions
-from paystream.output import console, errors, is_terminal, print_fields, print_json
+from paystream.output import console, is_terminal, note, print_fields, print_json
 from paystream.settings import Settings, load_settings
 
 app = typer.Typer(name="migrate", help="Create and change the schema.", no_args_is_help=True)
@@ -208,7 +208,7 @@ def up(
         _print_moved("applied", moved, as_json)
 
     done = runner.up(
-        settings, allow_destructive=allow_destructive, leave_unread=leave_unread, on_applied=applied, tell=_note
+        settings, allow_destructive=allow_destructive, leave_unread=leave_unread, on_applied=applied, tell=note
     )
     state = "migrated" if done.applied else "attached anew" if done.collection_changed else "nothing to do"
     if as_json:
@@ -259,7 +259,7 @@ def down(
         everything=everything,
         allow_destructive=allow_destructive,
         on_taken_back=taken_back,
-        tell=_note,
+        tell=note,
     )
     state = "taken back" if moved else "nothing to do"
     if as_json:
@@ -343,16 +343,12 @@ def _warn_about_kafka(settings: Settings) -> None:
     try:
         partitions = topic_partitions(settings, timeout_s=2)
     except ServiceUnavailable as error:
-        note = str(error)
+        text = str(error)
     else:
         if partitions:
             return
-        note = f"Topic '{settings.kafka_topic}' does not exist yet. Ingest starts by itself once it is created."
-    _note(note)
-
-
-def _note(text: str) -> None:
-    errors.print(f"note: {text}", style="yellow", soft_wrap=True, markup=False, highlight=False)
+        text = f"Topic '{settings.kafka_topic}' does not exist yet. Ingest starts by itself once it is created."
+    note(text)
 
 
 def _print_differences(found: Iterable[Difference]) -> None:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from paystream.clickhouse import answering, connect
 from paystream.errors import CheckFailed, ServiceUnavailable, UsageError
-from paystream.output import console, errors, is_terminal, print_fields, print_json
+from paystream.output import console, is_terminal, note, print_fields, print_json
 from paystream.settings import REPOSITORY, load_settings
 
 if TYPE_CHECKING:
@@ -43,8 +43,7 @@ def lint(
             try:
                 client = stack.enter_context(connect(load_settings(), database=""))
             except ServiceUnavailable as error:
-                note = f"note: types are compared only where the files say them: {error}"
-                errors.print(note, style="yellow", soft_wrap=True, markup=False, highlight=False)
+                note(f"types are compared only where the files say them: {error}")
         with answering("Check of the views' types"):
             findings = lint_files(folder, client)
     types = "by files" if client is None else "by engine"

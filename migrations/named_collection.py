@@ -62,11 +62,11 @@ def authored(text: str, database: str) -> str:
     return re.sub(rf"\b{database}(_kafka|_dictionaries)\b", r"paystream\1", text)
 
 
-def sync(backend: ClickHouseBackend, settings: Settings, kafka_tables: list[str], attach: bool = False) -> bool:
-    """Make the named collections say what the settings say, and return whether Kafka's was changed.
+def sync(backend: ClickHouseBackend, settings: Settings, kafka_tables: list[str], attach: bool = True) -> None:
+    """Make the named collections say what the settings say.
 
-    When it was, or with ``attach``, those of ``kafka_tables`` that exist are detached and attached, since a Kafka table
-    reads its collection only then; consumption goes on from the committed offsets. A dictionary reads its own at every
+    With ``attach``, those of ``kafka_tables`` that exist are detached and attached, since a Kafka table reads its
+    collection only then; consumption goes on from the committed offsets. A dictionary reads its own at every
     load, and one whose load had failed is loaded now, since the engine tries that again late (after minutes) or never.
     What an earlier version made over the collections of a database named paystream is made anew over this database's.
     On a cluster, tables are attached and dictionaries loaded on every node, but the collections are written on this one
@@ -84,11 +84,10 @@ def sync(backend: ClickHouseBackend, settings: Settings, kafka_tables: list[str]
             name = backend.quote_identifier(dictionary)
             backend.connection.command(f"SYSTEM RELOAD DICTIONARY{settings.on_cluster} {name}")
         written = backend.newest_comment(_LOG_OPERATION).partition(" ")[2]
-        created = _write(backend, kafka, values, written.split(",") if written else _WRITTEN_BEFORE)
+        _write(backend, kafka, values, written.split(",") if written else _WRITTEN_BEFORE)
         for statement in taking_over(backend, settings):
             backend.connection.command(statement)
-        changed = created or attach or not _matches(backend.newest_comment(_LOG_OPERATION), values)
-        if changed:
+        if attach:
             for table in existing(backend, kafka_tables):
                 name = f"{backend.quote_identifier(table)}{settings.on_cluster}"
                 backend.connection.command(f"DETACH TABLE IF EXISTS {name} SYNC")
@@ -96,7 +95,6 @@ def sync(backend: ClickHouseBackend, settings: Settings, kafka_tables: list[str]
             backend.log(_LOG_TOPIC, kafka, f"{settings.kafka_topic} {settings.kafka_group}")
             # Last, so that whatever interrupts this, the next run does it again.
             backend.log(_LOG_OPERATION, kafka, f"{_fingerprint(values, secrets.token_hex(16))} {','.join(values)}")
-        return changed
     except OperationalError as error:
         raise ServiceUnavailable(
             "ClickHouse was lost while its named collections were written. Repeat `paystream migrate up`."
@@ -167,8 +165,8 @@ def _key(name: str) -> str:
     return f"kafka{'_' if name in own else '.'}{name.replace('.', '_')}"
 
 
-def _write(backend: ClickHouseBackend, name: str, values: dict[str, str], ours: Collection[str] = ()) -> bool:
-    """Write a collection whatever it holds, and return whether it is new.
+def _write(backend: ClickHouseBackend, name: str, values: dict[str, str], ours: Collection[str] = ()) -> None:
+    """Write a collection whatever it holds.
 
     Of other keys those among ``ours`` are deleted. What somebody else has added stays.
     """
@@ -176,11 +174,10 @@ def _write(backend: ClickHouseBackend, name: str, values: dict[str, str], ours: 
     found = _keys(backend, name)
     if not found:
         backend.connection.command(f"CREATE NAMED COLLECTION {name} AS {assignments}")
-        return True
+        return
     superfluous = sorted(set(found) & set(ours) - set(values))
     deletion = f" DELETE {', '.join(f'`{key}`' for key in superfluous)}" if superfluous else ""
     backend.connection.command(f"ALTER NAMED COLLECTION {name} SET {assignments}{deletion}")
-    return False
 
 
 def _keys(backend: ClickHouseBackend, name: str) -> list[str]:

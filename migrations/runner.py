@@ -109,9 +109,7 @@ def plan(settings: Settings, folder: Path = VERSIONS) -> list[Step]:
         pending, unfinished = _pending(history, states)
         steps: list[Step] = []
         if not named_collection.is_current(backend, settings) or group.look(backend.connection, settings):
-            kafka = named_collection.own(named_collection.KAFKA, settings.clickhouse_database)
-            tables = [table for version in history for table in version.tables_reading(kafka)]
-            there = named_collection.existing(backend, tables)
+            there = named_collection.existing(backend, _kafka_tables(settings, history))
             anew = named_collection.taking_over(backend, settings)
             steps = _collection_steps(settings, _collections(backend.connection), 1, there, anew)
             if left := _left_unread(backend, settings):
@@ -173,20 +171,20 @@ def up(
             _refuse_destruction(explain(pending, unfinished, Live.read(backend.connection, settings)))
         if backend.newest_comment(_CLUSTER) != settings.clickhouse_cluster:
             backend.log(_CLUSTER, settings.clickhouse_database, settings.clickhouse_cluster)
-        kafka = named_collection.own(named_collection.KAFKA, settings.clickhouse_database)
-        kafka_tables = [table for version in history for table in version.tables_reading(kafka)]
-        if kafka_tables and not named_collection.is_current(backend, settings):
+        kafka_tables = _kafka_tables(settings, history)
+        is_current = named_collection.is_current(backend, settings)
+        if kafka_tables and not is_current:
             group.refuse_others(settings)
             if not leave_unread and (left := _left_unread(backend, settings)):
                 raise UsageError(
                     f"Topic '{settings.kafka_topic}' cannot be read yet: {left}. Let the Kafka table read those first, "
                     "with the topic as it was, or repeat with --leave-unread to leave them."
                 )
-        otherwise = group.look(backend.connection, settings)
-        collection_changed = named_collection.sync(backend, settings, kafka_tables, attach=bool(otherwise))
+        attach = not is_current or bool(group.look(backend.connection, settings))
+        named_collection.sync(backend, settings, kafka_tables, attach)
         applied = [_move(backend, version, "apply", history, on_applied) for version in pending]
         reporting_currency.seed(backend.connection, settings)
-    return Upgrade(tuple(applied), history[-1].id, collection_changed)
+    return Upgrade(tuple(applied), history[-1].id, attach)
 
 
 def down(
@@ -392,6 +390,11 @@ def _collection_steps(
     return [Step("", number, "apply", *texts) for number, texts in enumerate(told, start=first)]
 
 
+def _kafka_tables(settings: Settings, history: list[Version]) -> list[str]:
+    collection = named_collection.own(named_collection.KAFKA, settings.clickhouse_database)
+    return [table for version in history for table in version.tables_reading(collection)]
+
+
 def _left_unread(backend: ClickHouseBackend, settings: Settings) -> str:
     """Return in words what of the topic so far stays unread once the settings' topic is read; ``""`` for nothing."""
     # Versions before this one did not write it down.
@@ -403,12 +406,11 @@ def _left_unread(backend: ClickHouseBackend, settings: Settings) -> str:
     before = settings.model_copy(update={"kafka_topic": topic, "kafka_group": consumer_group})
     try:
         with open_broker(before) as broker:
-            positions = [broker.position(partition, with_oldest=False) for partition in broker.partitions]
+            unread = sum(position.waiting for position in broker.positions())
     except ServiceUnavailable:
         return f"what is unread of topic '{topic}' could not be counted, since Kafka does not answer"
     except UsageError:  # the topic is gone
         return ""
-    unread = sum(one.high - one.unread for one in positions)
     return f"{unread:,} messages of topic '{topic}' stay unread, and nobody reads them any more" if unread else ""
 
 

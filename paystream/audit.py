@@ -168,9 +168,8 @@ def _left_unread(settings: Settings, topics: list[str]) -> dict[str, int]:
     found = {}
     for topic in topics:
         with suppress(UsageError), open_broker(settings.model_copy(update={"kafka_topic": topic})) as broker:
-            positions = [broker.position(partition, with_oldest=False) for partition in broker.partitions]
             # Where the group has committed nothing, it was another that read it.
-            if unread := sum(one.high - one.unread for one in positions if one.committed is not None):
+            if unread := sum(one.waiting for one in broker.positions() if one.committed is not None):
                 found[topic] = unread
     return found
 
@@ -202,8 +201,8 @@ def _reconcile(
         position.high,
         position.committed,
         start,
-        in_flight=position.high - position.unread,
-        blocked=position.high - position.stable,
+        in_flight=position.waiting,
+        blocked=position.blocked,
         hours_from_oldest=_hours_from_oldest(position),
         headroom_hours=headroom_hours(position, retention),
         # The topic has grown since the first look, so look again before saying that it is shorter than what was read.

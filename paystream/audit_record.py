@@ -5,7 +5,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from paystream.audit import Audit
 from paystream.clickhouse import cause_of, connect
 from paystream.errors import PaystreamError
-from paystream.output import errors
+from paystream.output import note
 from paystream.settings import Settings
 
 
@@ -19,11 +19,7 @@ def record(settings: Settings, found: Audit, deep: bool) -> None:
             client.insert("audits", [row], column_names=columns)
     except (ClickHouseError, PaystreamError) as error:
         why = str(error) if isinstance(error, PaystreamError) else cause_of(error)
-        errors.print(
-            f"note: the audit of topic '{found.topic}' was not recorded: {why.rstrip('.')}. "
-            "`paystream status` will not know of it; bring the schema up with `paystream migrate up`.",
-            style="yellow",
-            soft_wrap=True,
-            markup=False,
-            highlight=False,
+        note(
+            f"the audit of topic '{found.topic}' was not recorded: {why.rstrip('.')}. "
+            "`paystream status` will not know of it; bring the schema up with `paystream migrate up`."
         )

@@ -81,6 +81,16 @@ class Position:
         """Return the next offset that the group will get: what retention removed is nobody's to read."""
         return max(self.low, self.committed or 0)
 
+    @property
+    def waiting(self) -> int:
+        """Return how many offsets there are from the first unread message to the end of the log."""
+        return self.high - self.unread
+
+    @property
+    def blocked(self) -> int:
+        """Return how many of them nobody is handed before a transaction ends; its own are among them."""
+        return self.high - self.stable
+
 
 class Broker:
     """The configured topic, read only: it joins no group, commits nothing and takes no message from anyone.
@@ -129,6 +139,14 @@ class Broker:
             oldest_at=oldest and kafka_time(oldest[0].timestamp()[1]),
             unread_at=unread_at,
         )
+
+    def positions(self) -> list[Position]:
+        """Return where each partition ends and how far the group has come, without its oldest message's time.
+
+        Raises:
+            ServiceUnavailable: the broker does not answer.
+        """
+        return [self.position(partition, with_oldest=False) for partition in self.partitions]
 
     def committed(self, partitions: list[int]) -> list[int | None]:
         """Return the next offset that the group will read of each partition, None where it has committed nothing.

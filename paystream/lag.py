@@ -68,15 +68,15 @@ def _lag(broker: Broker, partition: int, retention: Retention, overdue_after: ti
     kept_hours = headroom_hours(position, retention)
     return PartitionLag(
         partition,
-        messages=position.high - position.unread,
+        messages=position.waiting,
         seconds=waited.total_seconds(),
         overdue=max(0, overdue - position.unread),
         expired=_expired(position),
         # A message without a time is kept as long as the newest one of its segment: nothing to be called for.
         expires_s=None if kept_hours is None or not is_dated else kept_hours * 3600,
         is_dated=is_dated,
-        blocked=position.high - position.stable,
-        blocked_from=position.stable if position.stable < position.high else None,
+        blocked=position.blocked,
+        blocked_from=position.stable if position.blocked else None,
     )
 
 

@@ -20,6 +20,11 @@ def is_terminal() -> bool:
     return sys.stdout.isatty()
 
 
+def note(text: str) -> None:
+    """Say on stderr what a user should know and need not act upon at once."""
+    errors.print(f"note: {text}", style="yellow", soft_wrap=True, markup=False, highlight=False)
+
+
 def print_json(value: Any) -> None:
     """Print a value as one JSON document. Dates become ISO 8601, decimals strings."""
     sys.stdout.write(orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode())

@@ -1,6 +1,7 @@
 """Which process a record or a lock speaks of, by what neither a later process with its id nor a set clock has."""
 
 import os
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,17 @@ def is_alive(process: Mapping[str, Any]) -> bool | None:
         return _started(process["pid"]) == process["started"] and not is_zombie
     except psutil.NoSuchProcess:
         return False
+
+
+def owner() -> dict[str, Any]:
+    """Return what a lock says of this process: ``host``, ``user`` and its ``identity``."""
+    return {"host": socket.gethostname(), "user": psutil.Process().username(), **identity()}
+
+
+def is_dead(process: Mapping[str, Any], age_s: float, expires_s: float) -> bool:
+    """Return whether the owner of a lock is dead: as known, or else as taken for so after ``expires_s`` seconds."""
+    alive = is_alive(process)
+    return age_s > expires_s if alive is None else not alive
 
 
 def boot() -> str:

@@ -16,7 +16,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import groupby, islice
-from typing import Any
 
 import psutil
 from clickhouse_connect.driver.binding import format_str
@@ -27,7 +26,7 @@ from confluent_kafka import KafkaError, Message, Producer
 from paystream.broker import Broker, open_broker
 from paystream.errors import CheckFailed, ServiceUnavailable, UsageError
 from paystream.kafka import answering, client_config
-from paystream.process import identity, is_alive
+from paystream.process import is_dead, owner
 from paystream.quarantine import MESSAGES, Example, Place, Selection, connected, contents, example, require_known, sizes
 from paystream.settings import Settings
 
@@ -375,13 +374,8 @@ def _alone(client: Client, replay_id: str) -> Iterator[Callable[[], None]]:
     sees the other and gives way; both may.
     """
     mine = LOCK + replay_id.replace("-", "")
-    owner = {
-        "host": socket.gethostname(),
-        "user": psutil.Process().username(),
-        **identity(),
-    }
     client.command(
-        f"CREATE TABLE IF NOT EXISTS {mine} (held UInt8) ENGINE = Memory COMMENT {format_str(json.dumps(owner))}"
+        f"CREATE TABLE IF NOT EXISTS {mine} (held UInt8) ENGINE = Memory COMMENT {format_str(json.dumps(owner()))}"
     )
 
     def check() -> None:
@@ -396,7 +390,7 @@ def _alone(client: Client, replay_id: str) -> Iterator[Callable[[], None]]:
             if name == mine:
                 continue
             other = json.loads(comment)
-            if not _is_dead(other, age_s):
+            if not is_dead(other, age_s, LOCK_EXPIRES_S):
                 raise CheckFailed(
                     f"Replay of refused messages: another one is running for {age_s} s (by {other['user']} on "
                     f"{other['host']}, process {other['pid']}). Run this one again when that has ended."
@@ -417,11 +411,6 @@ def _locks(client: Client) -> list[tuple[str, str, int]]:
             parameters={"prefix": LOCK},
         ).result_rows
     )
-
-
-def _is_dead(owner: dict[str, Any], age_s: int) -> bool:
-    alive = is_alive(owner)
-    return age_s > LOCK_EXPIRES_S if alive is None else not alive
 
 
 def _is_too_large(report: Place | KafkaError | None) -> bool:

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cache
@@ -83,8 +83,11 @@ def rebuild(
     first: date | None = None,
     last: date | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
+    among: Collection[date] | None = None,
 ) -> Rebuilt:
     """Compute the roll-ups of the days from ``first`` to ``last`` anew, or of all days; ingest and refreshes go on.
+
+    With ``among``, of those that are named there too.
 
     A bucket whose payments were deleted is emptied. After all days the refreshes go on from here, and need not look at
     what was stored before. Killed at any moment it leaves each bucket as it was or as it should be; run again, it does
@@ -98,7 +101,11 @@ def rebuild(
     with open_reports(settings) as client:
         [[began_at]] = client.query("SELECT now64(3, 'UTC')", tz_mode="aware").result_rows
         [[today]] = client.query("SELECT toDate(now('UTC'))").result_rows
-        days = [day for day in stored_days(client) if (first is None or day >= first) and (last is None or day <= last)]
+        days = [
+            day
+            for day in stored_days(client)
+            if (first is None or day >= first) and (last is None or day <= last) and (among is None or day in among)
+        ]
         rows = 0
         # The newest first: it is what people look at.
         for done, day in enumerate(reversed(days)):
@@ -110,7 +117,7 @@ def rebuild(
                     _write(client, "merchant_days", ranges)
                 rows += count
             _write(client, "volume_hours", {"day": day})
-        if first is None and last is None:
+        if first is None and last is None and among is None:
             _note(client, began_at)
     return Rebuilt(len(days), rows, time.monotonic() - began)
 

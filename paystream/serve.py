@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from paystream.errors import PaystreamError, UsageError
 from paystream.health import Verdict, judge
-from paystream.output import errors
+from paystream.output import errors, note
 from paystream.settings import Settings
 from paystream.signals import sigterm_interrupts
 from paystream.status import Status, read_status
@@ -113,13 +113,7 @@ def serve(host: str, port: int, routes: Mapping[str, Callable[[], Answer]], read
             f"Address '{host}:{port}': cannot listen there: {why}. Choose another with --host and --port."
         ) from error
     if not _is_loopback(server.server_address[0]):
-        errors.print(
-            f"note: '{host}' can be reached from other machines, and asks for no password.",
-            style="yellow",
-            soft_wrap=True,
-            markup=False,
-            highlight=False,
-        )
+        note(f"'{host}' can be reached from other machines, and asks for no password.")
     with server, sigterm_interrupts():
         shown = f"[{host}]" if ":" in host else host
         ready(f"http://{shown}:{server.server_address[1]}")
