@@ -1,15 +1,25 @@
-"""Apache Kafka for the local stack: one broker from Maven Central's jars, without a download page or a container."""
+"""Apache Kafka for the local stack: one broker from Maven Central's jars, without a download page or a container.
 
+``python -m devstack.kafka_broker`` runs one for a moment and writes down for Java what classes it loads: a later start
+takes half as long.
+"""
+
+import socket
 import subprocess
+import tempfile
+import time
 import uuid
 from base64 import urlsafe_b64encode
+from contextlib import suppress
 from pathlib import Path
 
 from devstack import maven
+from devstack.ports import free_ports
 from paystream.errors import PaystreamError
 
 POM = Path(__file__).with_name("pom.xml")
 FORMAT_TIMEOUT_S = 60
+_ARCHIVE = "classes.jsa"
 
 # Measured at 5,000 messages a second and with 1,000,000 produced and read back: 190 MB resident, against 220 MB with
 # the optimising compiler and 270 MB with G1 on top; the fastest start and the least processor time of the three.
@@ -88,7 +98,10 @@ def prepare(home: Path, host: str, port: int, controller_port: int) -> list[str]
         PaystreamError: the storage cannot be formatted.
     """
     run = [maven.find_java(), *JVM_OPTIONS, "-Dlog4j2.configurationFile=log4j2.properties"]
-    run += ["-cp", f"{maven.ensure_jars(POM)}/*"]
+    jars = maven.ensure_jars(POM)
+    if (jars / _ARCHIVE).exists():  # another Java than the one that wrote it ignores it
+        run += [f"-XX:SharedArchiveFile={jars / _ARCHIVE}", "-Xshare:auto", "-Xlog:disable"]
+    run += ["-cp", f"{jars}/*"]
     folder = home / "kafka"
     folder.mkdir(parents=True, exist_ok=True)
     properties = folder / "server.properties"
@@ -111,3 +124,45 @@ def prepare(home: Path, host: str, port: int, controller_port: int) -> list[str]
                 "Check that the folder is writable, or set PAYSTREAM_HOME to another one."
             )
     return [*run, "kafka.Kafka", str(properties)]
+
+
+def archive_classes() -> None:
+    """Run a broker for a moment, and archive the classes that it loads beside its jars, for ``prepare`` to use.
+
+    Raises:
+        UsageError, ServiceUnavailable, PaystreamError: as ``prepare``.
+    """
+    archive = maven.ensure_jars(POM) / _ARCHIVE
+    if archive.exists():
+        return
+    with tempfile.TemporaryDirectory(prefix="paystream-broker-") as home:
+        port, controller_port = free_ports(2)
+        java, *arguments = prepare(Path(home), "127.0.0.1", port, controller_port)
+        draft = archive.with_suffix(f".{uuid.uuid4().hex[:8]}")
+        command = [java, f"-XX:ArchiveClassesAtExit={draft}", "-Xlog:disable", *arguments]
+        process = subprocess.Popen(
+            command,
+            cwd=Path(home) / "kafka",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            deadline = time.monotonic() + FORMAT_TIMEOUT_S
+            while process.poll() is None and time.monotonic() < deadline:
+                with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                    break
+                time.sleep(0.1)
+            process.terminate()
+            process.wait(FORMAT_TIMEOUT_S)
+            draft.rename(archive)
+        except (subprocess.TimeoutExpired, FileNotFoundError):
+            pass  # a start takes longer, and that is all
+        finally:
+            process.kill()
+            process.wait()
+            draft.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    archive_classes()

@@ -105,7 +105,7 @@ if __name__ == "__main__":
     try:
         find_java()
         for name in sys.argv[1:]:
-            print(ensure_jars(Path(name)))
+            print(f"Jars of {name}: {ensure_jars(Path(name))}")
     except PaystreamError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

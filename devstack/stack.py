@@ -235,12 +235,12 @@ def pids(settings: Settings) -> dict[PartName, int]:
 
 def _local_addresses(settings: Settings) -> dict[PartName, list[Address]]:
     problems = []
-    broker_host, _, broker_port = settings.kafka_brokers.rpartition(":")
-    if "," in settings.kafka_brokers:
+    (broker_host, broker_port), *more = settings.kafka_addresses
+    if more:
         problems.append("PAYSTREAM_KAFKA_BROKERS names several brokers, the local stack has one")
     elif not _is_loopback(broker_host):
         problems.append(f"PAYSTREAM_KAFKA_BROKERS names '{broker_host}', which is someone else's server")
-    if not 0 < int(broker_port) < 65536:
+    if not 0 < broker_port < 65536:
         problems.append(f"PAYSTREAM_KAFKA_BROKERS names port {broker_port}, which does not exist")
     if settings.kafka_security_protocol != "PLAINTEXT":
         problems.append("PAYSTREAM_KAFKA_SECURITY_PROTOCOL is not PLAINTEXT")
@@ -248,7 +248,7 @@ def _local_addresses(settings: Settings) -> dict[PartName, list[Address]]:
         problems.append(f"PAYSTREAM_CLICKHOUSE_HOST names '{settings.clickhouse_host}', which is someone else's server")
     if settings.clickhouse_secure:
         problems.append("PAYSTREAM_CLICKHOUSE_SECURE is on, the local stack speaks plain HTTP")
-    if len({int(broker_port), settings.clickhouse_port, settings.clickhouse_native_port}) < 3:
+    if len({broker_port, settings.clickhouse_port, settings.clickhouse_native_port}) < 3:
         names = ", ".join(name for names in PORT_SETTINGS.values() for name in names)
         problems.append(f"two of {names} name the same port")
     if problems:
@@ -258,7 +258,7 @@ def _local_addresses(settings: Settings) -> dict[PartName, list[Address]]:
         )
     host = settings.clickhouse_host
     return {
-        "broker": [(broker_host, int(broker_port))],
+        "broker": [(broker_host, broker_port)],
         "clickhouse": [(host, settings.clickhouse_port), (host, settings.clickhouse_native_port)],
     }
 

@@ -1,10 +1,10 @@
 """``paystream dims``: the dimensions that payments are enriched with."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -15,10 +15,10 @@ from loader.merchants import MerchantsFormat, read_merchants
 from loader.refresh import Refreshed, refresh, require_schema
 from loader.repair_command import ThenRepair, repair_after, repair_transactions, show_repaired
 from loader.snapshot_commands import compare_snapshots, list_history, roll_back_dimension
-from loader.source import Source, read_source
+from loader.source import SHOWN_PROBLEMS, Rejected, Source, read_source
 from paystream.clickhouse import answering, connect
 from paystream.errors import PaystreamError
-from paystream.output import console, errors, is_terminal, print_fields, print_json
+from paystream.output import console, errors, is_terminal, note, print_fields, print_json
 from paystream.settings import Settings, load_settings
 
 app = typer.Typer(help="Merchants and exchange rates, as transactions are enriched with.", no_args_is_help=True)
@@ -40,6 +40,12 @@ Force = Annotated[
 ]
 
 
+class _Read(NamedTuple):
+    columns: dict[str, list[Any]]
+    rejected: Sequence[Rejected] = ()
+    merge: bool = False
+
+
 @refresh_app.command("merchants")
 def refresh_merchants(
     place: From,
@@ -54,22 +60,24 @@ def refresh_merchants(
 
     CSV (UTF-8) or Parquet with the columns merchant_id, merchant_name, country (ISO 3166-1, two letters) and
     category_code (ISO 18245, four digits), in any order. A file that breaks this anywhere, or that a gate stops, is
-    refused with exit code 1. The file that is serving already changes nothing and says so. Then the transactions that
+    refused with exit code 1; a few rows (PAYSTREAM_DIMS_REJECTED_SHARE_LIMIT) with codes that no list has are left out
+    and named. The file that is serving already changes nothing and says so. Then the transactions that
     came before their merchant are repaired.
 
     Example: paystream dims refresh merchants --from merchants.csv
     """
     forced = force or []
 
-    def read(source: Source, settings: Settings) -> tuple[dict[str, list[Any]], bool]:
-        columns = read_merchants(
+    def read(source: Source, settings: Settings) -> _Read:
+        merchants = read_merchants(
             source,
             file_format,
             allow_unknown_codes=gates.UNKNOWN_CODES in forced,
             countries=settings.dims_further_countries.split(","),
             category_codes=settings.dims_further_category_codes.split(","),
+            rejected_share_limit=settings.dims_rejected_share_limit,
         )
-        return columns, False
+        return _Read(merchants.columns, merchants.rejected)
 
     _refresh(MERCHANTS, "Merchants file", place, read, forced, then_repair, as_json)
 
@@ -89,24 +97,24 @@ def refresh_fx(
 ) -> None:
     """Replace all exchange rates by a history, at once, or add a day's rates, or leave everything as it is.
 
-    The European Central Bank's history (eurofxref-hist, CSV, ZIP or XML) or 90 days, converted to
-    PAYSTREAM_REPORTING_CURRENCY; its daily file (eurofxref, CSV, ZIP or XML), which is added to what serves; or a plain
-    CSV with the columns date, currency and rate_to_reporting. A file that breaks its format anywhere, or that a gate
-    stops, is refused with exit code 1. The file that is serving already changes nothing and says so. Then the
+    The European Central Bank's history (eurofxref-hist, CSV, ZIP or XML), 90 days, or its data portal's CSV, converted
+    to PAYSTREAM_REPORTING_CURRENCY; its daily file (eurofxref, CSV, ZIP or XML), which is added to what serves; or a
+    plain CSV with the columns date, currency and rate_to_reporting. A file that breaks its format anywhere, or that a
+    gate stops, is refused with exit code 1. The file that is serving already changes nothing and says so. Then the
     transactions whose rate is known now, or was corrected, are repaired.
 
     Example: paystream dims refresh fx --from eurofxref-hist.zip
     """
     forced = force or []
 
-    def read(source: Source, settings: Settings) -> tuple[dict[str, list[Any]], bool]:
+    def read(source: Source, settings: Settings) -> _Read:
         rates = read_fx(
             source,
             settings.reporting_currency,
             file_format,
             allow_unknown_codes=gates.UNKNOWN_CODES in forced,
         )
-        return rates.columns, merge or rates.partial
+        return _Read(rates.columns, merge=merge or rates.partial)
 
     _refresh(FX, "FX file", place, read, forced, then_repair, as_json)
 
@@ -138,7 +146,7 @@ def _refresh(
     dimension: Dimension,
     kind: str,
     place: str,
-    read: Callable[[Source, Settings], tuple[dict[str, list[Any]], bool]],
+    read: Callable[[Source, Settings], _Read],
     forced: list[str],
     then_repair: bool,
     as_json: bool,
@@ -149,12 +157,14 @@ def _refresh(
     with errors.status(f"Refreshing {dimension.name}"):
         require_schema(settings, dimension)
         source = read_source(kind, place, folders=dimension is MERCHANTS)
-        columns, merge = read(source, settings)
-        done = refresh(settings, dimension, source, columns, merge=merge, forced=forced)
+        columns, rejected, merge = read(source, settings)
+        done = refresh(settings, dimension, source, columns, merge=merge, forced=forced, rejected=rejected)
     # How old the newest quote is decides what payments are converted with, so it is said each time.
     newest = {}
     if dimension is FX:
         newest["newest_quote"] = _newest_quote(settings) if merge else max(columns["rate_date"]).isoformat()
+    if rejected:
+        _report_rejected(source, rejected)
     fields = asdict(done) | newest | {"seconds": round(time.monotonic() - started, 2)}
     try:
         serving = f"Snapshot {done.snapshot_id} of '{dimension.name}' serves"
@@ -163,6 +173,17 @@ def _refresh(
         _report(dimension, done, fields, as_json)
         raise
     _report(dimension, done, fields | repaired, as_json)
+
+
+def _report_rejected(source: Source, rejected: Sequence[Rejected]) -> None:
+    count = len(rejected)
+    note(
+        f"{source.kind} '{source.name}': {count:,} row{'s' * (count != 1)} left out for codes that no list has; what "
+        "served for these merchants goes on. Correct the file, or add codes that are right to "
+        "PAYSTREAM_DIMS_FURTHER_COUNTRIES or PAYSTREAM_DIMS_FURTHER_CATEGORY_CODES, and run again. "
+        "`paystream dims history merchants --json` lists all."
+        + "".join(f"\n  {row.place}, merchant {row.key}, {row.cause}" for row in rejected[:SHOWN_PROBLEMS])
+    )
 
 
 def _newest_quote(settings: Settings) -> str:

@@ -25,7 +25,7 @@ RATE_LIMIT = 10**8
 
 LARGEST_CSV_BYTES = 256 * 2**20
 
-FxFormat = Literal["ecb-csv", "ecb-xml", "plain-csv"]
+FxFormat = Literal["ecb-csv", "ecb-xml", "ecb-data", "plain-csv"]
 
 MONTHS = (
     "January", "February", "March", "April", "May", "June",
@@ -35,6 +35,9 @@ MONTHS = (
 # The names of the bank's XML, with expat's separator between namespace and name.
 _ENVELOPE = "http://www.gesmes.org/xml/2002-08-01 Envelope"
 _CUBE = "http://www.ecb.int/vocabulary/2002-08-01/eurofxref Cube"
+
+# What a series of the bank's data portal must be, of which there are others: daily, against the euro, reference rates.
+_SERIES = {"FREQ": "D", "CURRENCY_DENOM": "EUR", "EXR_TYPE": "SP00"}
 
 # Enough digits that rounding twice is rounding once: a quotient of two quotes (24 digits each) that is not halfway
 # between two rates is at least 10^-37 away from there, and has at most 24 digits before the point.
@@ -147,7 +150,8 @@ def read_fx(
     per euro, ``N/A`` where there is no quote. The rate of a currency, and of the euro, is units of the reporting
     currency for one unit of it: the reporting currency's quote of that day divided by the currency's, exactly, then
     rounded half to even to 12 decimals. A day on which the reporting currency or the currency is not quoted gives no
-    row.
+    row. ``ecb-data`` is the CSV of the bank's data portal (dataflow EXR, SDMX-CSV: one quote a row), where nothing and
+    ``NaN`` are no quote.
 
     ``plain-csv`` has the columns date, currency and rate_to_reporting in any order and is taken as it is; further
     columns are ignored.
@@ -173,6 +177,8 @@ def read_fx(
             quotes = _read_xml(plain, allow_unknown_codes)
         case "ecb-csv":
             quotes = _read_ecb_csv(plain, allow_unknown_codes)
+        case "ecb-data":
+            quotes = _read_ecb_data(plain, allow_unknown_codes)
     return Rates(_converted(plain, quotes, reporting_currency), quotes.partial)
 
 
@@ -182,6 +188,8 @@ def _recognized(source: Source) -> FxFormat:
     header, _ = read_csv(source, [])
     # Also where the separator is wrong: what is said about it shall be about the format that was meant.
     names = set(re.split("[,;\t|]", ",".join(header)))
+    if names >= _SERIES.keys():
+        return "ecb-data"
     return "plain-csv" if names & RateColumns.model_fields.keys() else "ecb-csv"
 
 
@@ -215,6 +223,47 @@ def _read_ecb_csv(source: Source, allow_unknown_codes: bool) -> _Quotes:
         rows=count,
         partial=daily,
         day_column="Date",
+    )
+
+
+def _read_ecb_data(source: Source, allow_unknown_codes: bool) -> _Quotes:
+    found: list[Problem] = []
+    first_lines: dict[str, int] = {}
+    quotes: dict[str, dict[str, str]] = {}
+    count = 0
+    for batch in csv_batches(source, [*_SERIES, "CURRENCY", "TIME_PERIOD", "OBS_VALUE"]):
+        count += batch.rows
+        found += batch.found
+        columns = batch.columns
+        for row, place in enumerate(batch.places):
+            currency, day, quote = (columns[name][row] for name in ("CURRENCY", "TIME_PERIOD", "OBS_VALUE"))
+            others = [name for name, value in _SERIES.items() if columns[name][row] != value]
+            found += [Problem(place, name, columns[name][row], f"is not {_SERIES[name]}") for name in others]
+            first_lines.setdefault(day, place)
+            of_currency = quotes.setdefault(currency, {})
+            if not _may_be_quoted(currency):
+                found.append(Problem(place, "CURRENCY", currency, "is not a currency quoted against the euro"))
+            elif day in of_currency:
+                found.append(Problem(place, "TIME_PERIOD", day, f"of {currency} is there twice"))
+            elif currency not in of_rates() and not allow_unknown_codes and not of_currency:
+                found.append(_unknown(place, "CURRENCY", currency))
+            of_currency[day] = "N/A" if quote in ("", "NaN") else quote
+    if not count:
+        raise source.refuse("it has a header and no rows", "Fetch it again")
+    _refuse_cut_off(source)
+    days = list(first_lines)
+    return _Quotes(
+        places=list(first_lines.values()),
+        days=days,
+        per_euro={
+            currency: [of_currency.get(day, "N/A") for day in days]
+            for currency, of_currency in quotes.items()
+            if _may_be_quoted(currency)
+        },
+        found=found,
+        rows=count,
+        partial=len(days) == 1,
+        day_column="TIME_PERIOD",
     )
 
 
@@ -386,6 +435,14 @@ def _convert(
     return columns | {"reporting_currency": [reporting_currency] * len(columns["rate"])}
 
 
+def _refuse_cut_off(source: Source) -> None:
+    # A rate that lost its last digits is a rate still; all other columns cut short are noticed.
+    if not source.data.endswith((b"\n", b"\r")):
+        raise source.refuse(
+            "its last line has no line end: it may be cut off", "Fetch it again, or end the line if it is complete"
+        )
+
+
 def _read_table(source: Source, reporting_currency: str, allow_unknown_codes: bool) -> dict[str, list[Any]]:
     known = {} if allow_unknown_codes else {"currency": of_rates()}
     columns: dict[str, list[Any]] = {"currency": [], "rate_date": [], "rate": []}
@@ -411,11 +468,7 @@ def _read_table(source: Source, reporting_currency: str, allow_unknown_codes: bo
         raise source.refuse_rows(problems, count)
     if not count:
         raise source.refuse("it has a header and no rows", "Fetch it again")
-    # A rate that lost its last digits is a rate still; all other columns cut short are noticed.
-    if not source.data.endswith((b"\n", b"\r")):
-        raise source.refuse(
-            "its last line has no line end: it may be cut off", "Fetch it again, or end the line if it is complete"
-        )
+    _refuse_cut_off(source)
     for day in sorted(set(columns["rate_date"])):
         if (reporting_currency, day) not in place_of:
             columns["currency"].append(reporting_currency)

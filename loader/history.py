@@ -8,6 +8,7 @@ from typing import Any
 from clickhouse_connect.driver.client import Client
 
 from loader.dimension import Dimension
+from loader.source import Rejected
 from paystream.clickhouse import answering, connect
 from paystream.errors import UsageError
 from paystream.settings import Settings
@@ -27,6 +28,7 @@ class Snapshot:
     loaded_by: str
     source_modified_at: datetime | None
     forced_gates: list[str]
+    rejected: list[Rejected]
     serving: bool
     kept: bool
 
@@ -102,6 +104,7 @@ def snapshots(client: Client, dimension: Dimension) -> list[Snapshot]:
         f"""
         SELECT
             snapshot_id, loaded_at, row_count, source, checksum, loaded_by, source_modified_at, forced_gates,
+            rejected,
             snapshot_id = (SELECT max(snapshot_id) FROM {dimension.table}) AS serving,
             (snapshot_id, row_count) IN (
                 SELECT toUInt32(partition), sum(rows)
@@ -114,7 +117,10 @@ def snapshots(client: Client, dimension: Dimension) -> list[Snapshot]:
         ORDER BY snapshot_id
         """
     ).result_rows
-    return [Snapshot(*row[:-2], bool(row[-2]), bool(row[-1])) for row in found]
+    return [
+        Snapshot(*values, [Rejected(**row) for row in rejected], bool(serving), bool(kept))
+        for *values, rejected, serving, kept in found
+    ]
 
 
 def require_kept(dimension: Dimension, known: Mapping[int, Snapshot], snapshot_id: int) -> Snapshot:

@@ -1,6 +1,8 @@
 """Merchants: what a merchants file may hold, and reading one at bulk speed."""
 
 from collections.abc import Collection
+from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -8,7 +10,7 @@ import iso18245
 import pycountry
 from pydantic import AfterValidator, BaseModel, Field
 
-from loader.source import Problem, Problems, Source, line, row
+from loader.source import MOST_REJECTED, Problem, Problems, Rejected, Source, line, row
 from loader.tables import PARQUET_MAGIC, Batch, csv_batches, parquet_batches, validate
 from loader.unpack import unpacked
 
@@ -51,13 +53,24 @@ class MerchantColumns(BaseModel):
 COLUMNS = list(MerchantColumns.model_fields)
 
 
+@dataclass(frozen=True)
+class Merchants:
+    """What a merchants file holds."""
+
+    columns: dict[str, list[Any]]
+    """Those of ``MerchantColumns``, all of one length, in the order of the file; merchant ids are distinct."""
+    rejected: list[Rejected]
+    """Rows that are not among these, for a code that no list has."""
+
+
 def read_merchants(
     source: Source,
     format: MerchantsFormat | None = None,
     allow_unknown_codes: bool = False,
     countries: Collection[str] = (),
     category_codes: Collection[str] = (),
-) -> dict[str, list[Any]]:
+    rejected_share_limit: float = 0,
+) -> Merchants:
     """Read and validate a merchants file, or a folder of part files.
 
     It has the columns of ``MerchantColumns`` in any order; further columns are ignored. CSV is UTF-8. Parquet stores
@@ -69,12 +82,11 @@ def read_merchants(
         allow_unknown_codes: take countries of two capital letters and categories of four digits that no list has.
         countries: further ones that are known.
         category_codes: further ones that are known.
-
-    Returns:
-        The columns, all of one length, in the order of the file; merchant ids are distinct.
+        rejected_share_limit: where codes that no list has are all that is wrong, and in no more than this share of the
+            rows, these rows are left out; otherwise the file is refused.
 
     Raises:
-        GateFailed: codes that no list has are all that is wrong with the file.
+        GateFailed: codes that no list has are all that is wrong with the file, and in too many rows.
         CheckFailed: the file is refused; the message counts all problems and lists the first twenty.
     """
     parts = [unpacked(part) for part in source.parts or (source,)]
@@ -102,11 +114,22 @@ def read_merchants(
             for name in COLUMNS:
                 columns[name] += getattr(valid, name)
             problems.add(found)
-    if problems.count:
-        raise source.refuse_rows(problems, count)
+    wrong = problems.unknown_at
+    most = min(int(rejected_share_limit * count), MOST_REJECTED)
+    if problems.count > problems.unknown_codes or len(wrong) > most:
+        limit = f"; at most {most:,} with unknown codes would be left out (PAYSTREAM_DIMS_REJECTED_SHARE_LIMIT)"
+        raise source.refuse_rows(problems, count, limit)
     if not count:
         raise source.refuse(f"it has {'columns' if is_parquet[0] else 'a header'} and no rows", "Fetch it again")
-    return columns
+    if not wrong:
+        return Merchants(columns, [])
+    rejected = [
+        Rejected(name_place(place), str(merchant_id), wrong[place].text)
+        for merchant_id, place in place_of.items()
+        if place in wrong
+    ]
+    right = [place not in wrong for place in place_of.values()]
+    return Merchants({name: list(compress(values, right)) for name, values in columns.items()}, rejected)
 
 
 def _at(batch: Batch, part: int) -> Batch:

@@ -11,7 +11,7 @@ the next one finishes or clears away. Beside the dimension's table there are for
 import socket
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -23,7 +23,7 @@ from loader import gates, history
 from loader.dimension import Dimension
 from loader.lock import LockMustStay, locked
 from loader.schema import connected
-from loader.source import Source
+from loader.source import Rejected, Source
 from paystream.clickhouse import cause_of
 from paystream.errors import CheckFailed, PaystreamError, ServiceUnavailable, UsageError
 from paystream.settings import Settings
@@ -31,13 +31,15 @@ from paystream.settings import Settings
 
 @dataclass(frozen=True)
 class Refreshed:
-    """What a refresh did: ``result`` is ``loaded``, ``rolled_back``, or ``unchanged`` where the file serves already."""
+    """What a refresh did: ``result`` is ``loaded``, ``rolled_back``, or ``unchanged`` where the file serves already.
+    ``rejected`` counts the rows of the file that were left out."""
 
     dimension: str
     result: str
     snapshot_id: int
     rows: int
     checksum: str
+    rejected: int = 0
 
 
 class _Unfinished(LockMustStay, ServiceUnavailable):
@@ -52,6 +54,7 @@ def refresh(
     *,
     merge: bool = False,
     forced: Collection[str] = (),
+    rejected: Collection[Rejected] = (),
 ) -> Refreshed:
     """Replace a dimension by these rows, unless they come from the very file that serves already.
 
@@ -66,6 +69,7 @@ def refresh(
         columns: the validated rows, column by column, without ``snapshot_id``.
         merge: keep the rows that serve and whose keys are not among these.
         forced: names of gates (``gates.GATES``) that are not to refuse.
+        rejected: rows of the file that are not among these; what served under their keys goes on.
 
     Raises:
         UsageError: the schema does not exist yet.
@@ -90,15 +94,17 @@ def refresh(
             )
         if merge:
             _keep_others(client, dimension, staging, snapshot_id, columns)
+        elif rejected:
+            _keep(client, dimension, staging, snapshot_id, [row.key for row in rejected])
         gates.check(client, settings, dimension, source, staging, merged=merge, forced=forced)
 
     with _connected(settings, dimension) as client, _locked(client, dimension) as token:
         _settle_killed_refresh(client, dimension)
-        unchanged = _unchanged(client, dimension, source, columns)
+        unchanged = _unchanged(client, dimension, source, columns, rejected)
         if unchanged:
             row = [dimension.name, unchanged.snapshot_id]
             client.insert("dimension_checks", [row], column_names=["dimension", "snapshot_id"])
-        origin = _Origin(source.name, source.checksum, source.modified_at, sorted(forced))
+        origin = _Origin(source.name, source.checksum, source.modified_at, sorted(forced), rejected)
         return unchanged or _load(client, settings, dimension, token, origin, fill)
 
 
@@ -139,7 +145,7 @@ def roll_back(settings: Settings, dimension: Dimension, snapshot_id: int) -> Ref
                     f"Snapshot {snapshot_id} of '{dimension.name}' is in {currency}, and PAYSTREAM_REPORTING_CURRENCY "
                     f"is {settings.reporting_currency}. Set that back, or choose another snapshot."
                 )
-        origin = _Origin(f"snapshot {snapshot_id}", wanted.checksum, wanted.source_modified_at, [])
+        origin = _Origin(f"snapshot {snapshot_id}", wanted.checksum, wanted.source_modified_at, [], wanted.rejected)
         return _load(client, settings, dimension, token, origin, fill, "rolled_back")
 
 
@@ -201,21 +207,29 @@ def _settle_killed_refresh(client: Client, dimension: Dimension) -> None:
         client.command(f"DROP TABLE IF EXISTS {name} SYNC")
 
 
-def _unchanged(client: Client, dimension: Dimension, source: Source, columns: dict[str, list[Any]]) -> Refreshed | None:
+def _unchanged(
+    client: Client,
+    dimension: Dimension,
+    source: Source,
+    columns: dict[str, list[Any]],
+    rejected: Collection[Rejected],
+) -> Refreshed | None:
     setting = f"any({dimension.setting_column})" if dimension.setting_column else "''"
     wanted = columns[dimension.setting_column][0] if dimension.setting_column else ""
     live = _rows(client, f"SELECT max(snapshot_id), count(), {setting} FROM {dimension.table}")[0]
     recorded = _rows(
         client,
-        f"SELECT snapshot_id, row_count, checksum FROM dimension_snapshots WHERE dimension = '{dimension.name}' "
-        "ORDER BY snapshot_id DESC LIMIT 1",
+        "SELECT snapshot_id, row_count, checksum, rejected.key FROM dimension_snapshots "
+        f"WHERE dimension = '{dimension.name}' ORDER BY snapshot_id DESC LIMIT 1",
     )
-    if not recorded or recorded[0] != (*live[:2], source.checksum) or live[2] != wanted:
+    # Of the same file, other rows may be left out: codes that were unknown then are known by now, or were forced.
+    left_out = [row.key for row in rejected]
+    if not recorded or recorded[0] != (*live[:2], source.checksum, left_out) or live[2] != wanted:
         return None
     if _differences(client, dimension):
         _reload(client, dimension)
     snapshot_id, rows, _ = live
-    return Refreshed(dimension.name, "unchanged", snapshot_id, rows, source.checksum)
+    return Refreshed(dimension.name, "unchanged", snapshot_id, rows, source.checksum, len(rejected))
 
 
 def _keep_others(
@@ -242,6 +256,17 @@ def _keep_others(
     )
 
 
+def _keep(client: Client, dimension: Dimension, staging: str, snapshot_id: int, keys: list[str]) -> None:
+    """Add the rows that serve under these keys."""
+    [key] = dimension.key
+    kept = ", ".join(dimension.key + dimension.values)
+    client.command(
+        f"INSERT INTO {staging} ({kept}, snapshot_id) SELECT {kept}, {snapshot_id} FROM {dimension.table} "
+        f"WHERE toString({key}) IN {{keys:Array(String)}}",
+        parameters={"keys": keys},
+    )
+
+
 @dataclass(frozen=True)
 class _Origin:
     """Where a snapshot comes from, as it is recorded beside its number and rows."""
@@ -250,6 +275,7 @@ class _Origin:
     checksum: str
     source_modified_at: datetime | None
     forced_gates: list[str]
+    rejected: Collection[Rejected]
 
 
 def _load(
@@ -283,6 +309,7 @@ def _load(
             "loaded_by": f"{process.username()}@{socket.gethostname()}",
             "source_modified_at": origin.source_modified_at,
             "forced_gates": origin.forced_gates,
+            "rejected": [asdict(row) for row in origin.rejected],
         }
         client.insert(_lock_name(dimension), [list(pending.values())], column_names=list(pending))
         _swap(client, dimension, staging, snapshot_id)
@@ -298,7 +325,7 @@ def _load(
         raise
     client.command(f"DROP TABLE IF EXISTS {staging} SYNC")
     history.prune(client, dimension, settings.dims_snapshots_kept)
-    return Refreshed(dimension.name, result, snapshot_id, rows, origin.checksum)
+    return Refreshed(dimension.name, result, snapshot_id, rows, origin.checksum, len(origin.rejected))
 
 
 def _swap(client: Client, dimension: Dimension, staging: str, snapshot_id: int) -> None:
@@ -342,8 +369,14 @@ def _differences(client: Client, dimension: Dimension) -> str:
 
 
 def _record(client: Client, dimension: Dimension, pending: str) -> None:
+    # By name: a refresh may have been killed before an upgrade added a column.
+    [[columns]] = _rows(
+        client,
+        "SELECT arrayStringConcat(groupArray(name), ', ') FROM system.columns "
+        f"WHERE database = currentDatabase() AND table = '{pending}'",
+    )
     client.command(
-        f"INSERT INTO dimension_snapshots SELECT * FROM {pending} WHERE snapshot_id NOT IN "
+        f"INSERT INTO dimension_snapshots ({columns}) SELECT {columns} FROM {pending} WHERE snapshot_id NOT IN "
         f"(SELECT snapshot_id FROM dimension_snapshots WHERE dimension = '{dimension.name}')"
     )
 

@@ -79,7 +79,7 @@ def repaired_fields(done: Repaired) -> dict[str, Any]:
     """Return what a repair did, as every command reports it."""
     return {
         "repaired_rows": done.rows,
-        "repair_days": done.days,
+        "days_looked_at": done.days,
         "repair_seconds": round(done.seconds, 2),
     }
 
@@ -87,7 +87,7 @@ def repaired_fields(done: Repaired) -> dict[str, Any]:
 def show_repaired(fields: Mapping[str, Any]) -> None:
     """Say on a terminal what a repair did."""
     console.print(
-        f"transactions: {fields['repaired_rows']:,} repaired, {fields['repair_days']} days looked at, "
+        f"transactions: {fields['repaired_rows']:,} repaired, {fields['days_looked_at']} days looked at, "
         f"{fields['repair_seconds']} s",
         highlight=False,
     )

@@ -42,13 +42,15 @@ def list_history(name: OfDimension, as_json: AsJson = False) -> None:
     if as_json:
         print_json([asdict(one) for one in snapshots])
     elif is_terminal():
-        table = Table("", "id", "loaded (UTC)", "rows", "source", "SHA-256", "by", "forced", "kept", box=None)
+        names = ("", "id", "loaded (UTC)", "rows", "left out", "source", "SHA-256", "by", "forced", "kept")
+        table = Table(*names, box=None)
         for one in snapshots:
             table.add_row(
                 "[green]●[/]" if one.serving else "",
                 str(one.snapshot_id),
                 f"{one.loaded_at:%Y-%m-%d %H:%M}",
                 f"{one.rows:,}",
+                f"{len(one.rejected):,}" if one.rejected else "-",
                 one.source,
                 one.checksum[:8],
                 one.loaded_by,
@@ -58,7 +60,8 @@ def list_history(name: OfDimension, as_json: AsJson = False) -> None:
         console.print(table if snapshots else f"No snapshot of '{name}' was loaded yet.")
     else:
         for one in snapshots:
-            print_fields("dims_snapshot", {"dimension": name.value} | asdict(one) | {"forced_gates": _listed(one)})
+            counted = {"forced_gates": _listed(one), "rejected": len(one.rejected)}
+            print_fields("dims_snapshot", {"dimension": name.value} | asdict(one) | counted)
 
 
 def _listed(snapshot: history.Snapshot) -> str:

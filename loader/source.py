@@ -12,6 +12,9 @@ from paystream.errors import CheckFailed, UsageError
 
 SHOWN_PROBLEMS = 20
 
+MOST_REJECTED = 10_000
+"""More rows than this are never left out of a snapshot, whatever share of the file they are: each is recorded."""
+
 UNKNOWN_CODES = "unknown-codes"
 """The gate that stops codes which have the right form and are in no list."""
 
@@ -24,6 +27,15 @@ class GateFailed(CheckFailed):
         self.gate = gate
 
 
+@dataclass(frozen=True)
+class Rejected:
+    """A row that is left out of a snapshot: where it is in the file, its key, and why."""
+
+    place: str
+    key: str
+    cause: str
+
+
 class Problem(NamedTuple):
     """One thing wrong in one place of a file, by the number of its line or row. Sorts in the order of the file."""
 
@@ -33,6 +45,16 @@ class Problem(NamedTuple):
     """What is there; None is Parquet's null. Not shown where there is no one column."""
     cause: str
     is_unknown_code: bool = False
+
+    @property
+    def text(self) -> str:
+        """What is wrong, without the place."""
+        if not self.column:
+            return self.cause
+        value = self.value
+        if value is not None and len(value) > 60:
+            value = value[:57] + "..."
+        return f"column {self.column}: {'null' if value is None else repr(value)} {self.cause}"
 
 
 def line(number: int) -> str:
@@ -52,12 +74,17 @@ class Problems:
     name_place: Callable[[int], str] = line
     count: int = 0
     unknown_codes: int = 0
+    unknown_at: dict[int, Problem] = field(default_factory=dict)
+    """By place, the first unknown code of a row; of ``MOST_REJECTED`` rows and one more."""
     shown: list[Problem] = field(default_factory=list)
 
     def add(self, found: list[Problem]) -> None:
         """Count these problems, and keep the first of them in the file's order if there is room."""
         self.count += len(found)
-        self.unknown_codes += sum(problem.is_unknown_code for problem in found)
+        unknown = [problem for problem in found if problem.is_unknown_code]
+        self.unknown_codes += len(unknown)
+        for problem in unknown[: MOST_REJECTED + 1 - len(self.unknown_at)]:
+            self.unknown_at.setdefault(problem.place, problem)
         self.shown += sorted(found, key=lambda problem: problem.place)[: SHOWN_PROBLEMS - len(self.shown)]
 
     def texts(self) -> list[str]:
@@ -66,12 +93,7 @@ class Problems:
 
     def _text(self, problem: Problem) -> str:
         place = self.name_place(problem.place)
-        if not problem.column:
-            return f"{place}: {problem.cause}"
-        value = problem.value
-        if value is not None and len(value) > 60:
-            value = value[:57] + "..."
-        return f"{place}, column {problem.column}: {'null' if value is None else repr(value)} {problem.cause}"
+        return f"{place}, {problem.text}" if problem.column else f"{place}: {problem.text}"
 
 
 @dataclass(frozen=True)
@@ -102,16 +124,18 @@ class Source:
         """Return the error that refuses this file as a whole."""
         return CheckFailed(self._refusal(cause, remedy))
 
-    def refuse_rows(self, problems: Problems, rows: int) -> CheckFailed:
+    def refuse_rows(self, problems: Problems, rows: int, limit: str = "") -> CheckFailed:
         """Return the error that refuses this file for what its rows hold: one line, then the first problems.
 
-        It is a ``GateFailed`` where codes that are in no list are all that is wrong.
+        It is a ``GateFailed`` where codes that are in no list are all that is wrong. ``limit`` says how many of them
+        would have been few enough.
         """
         listed = f"the first {SHOWN_PROBLEMS} below" if problems.count > SHOWN_PROBLEMS else "listed below"
         cause = f"{_counted(problems.count, 'problem')} in {_counted(rows, 'row')} ({listed})"
         remedy = "Correct it and run again"
         if problems.count > problems.unknown_codes:
             return CheckFailed("\n  ".join([self._refusal(cause, remedy), *problems.texts()]))
+        cause += limit
         remedy += f", or override with --force {UNKNOWN_CODES}"
         return GateFailed("\n  ".join([self._refusal(cause, remedy), *problems.texts()]), UNKNOWN_CODES)
 

@@ -150,7 +150,7 @@ def prepare(settings: Settings) -> None:
         sample.write_merchants(merchants, MERCHANTS_COUNT, seed=1)
         sample.write_fx(rates)
         source = read_source("Merchants file", merchants)
-        refresh(settings, MERCHANTS, source, read_merchants(source))
+        refresh(settings, MERCHANTS, source, read_merchants(source).columns)
         source = read_source("FX file", rates)
         refresh(settings, FX, source, read_fx(source, settings.reporting_currency).columns)
 

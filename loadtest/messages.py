@@ -6,7 +6,7 @@ id back into its number. A run of any length is therefore checked exactly, in on
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from statistics import NormalDist
 from typing import Any
 from uuid import UUID
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from loadtest import texts
 from loadtest.defects import DEFECTS
+from paystream.currencies import MINOR_UNITS
 
 Numbers = NDArray[np.int64]
 """Numbers of messages within a run, from 0, in the order of their intended send times."""
@@ -37,7 +38,7 @@ PADDING_FIELD = b',"padding":"%b"}'
 TYPICAL_AMOUNT = 25.0
 AMOUNT_SPREAD = 1.2
 """Median, and standard deviation of the logarithm, of the amounts: 2.5 % of payments are above 260, one in 65,536
-above 4,000."""
+above 4,000. They count minor units, as a currency has them: 25.00 euros, 2500 yen, 2.500 dinars."""
 
 _M60 = (1 << 60) - 1
 _M62 = (1 << 62) - 1
@@ -277,10 +278,12 @@ def contents(plan: Plan, numbers: Numbers) -> Contents:
     """Return the fields of messages that are neither duplicates nor malformed."""
     first = roots(plan, numbers)
     created_us, updated_us = _times_us(plan, numbers, first)
+    currencies = _currency_places(plan, first)
+    decimals = _minor_units(plan.all_currencies)[currencies]
     return Contents(
         merchant_id=plan._all_merchant_ids[_merchant_places(plan, first)],
-        amount=_AMOUNT_CENTS[_amount_places(plan, first)] * 100,
-        currency=_currency_places(plan, first),
+        amount=_MINOR_AMOUNTS[_amount_places(plan, first)] * 10 ** (4 - decimals),
+        currency=currencies,
         status=_weighted(plan, _STATUS, numbers, plan.statuses),
         created_us=created_us,
         updated_us=updated_us,
@@ -350,13 +353,15 @@ def render(plan: Plan, numbers: Numbers) -> tuple[list[bytes], list[bytes]]:
     keys = texts.uuids(*ids(plan, first))
     created_us, updated_us = _times_us(plan, told, first)
     created = texts.times(created_us)
+    currencies = _currency_places(plan, first)
+    decimals = _minor_units(plan.all_currencies)[currencies]
     values = [
         _VALUE % fields
         for fields in zip(
             keys,
             plan._merchant_texts[_merchant_places(plan, first)].tolist(),
-            _AMOUNT_TEXTS[_amount_places(plan, first)].tolist(),
-            _names(plan.all_currencies)[_currency_places(plan, first)].tolist(),
+            _amount_texts(_amount_places(plan, first), decimals),
+            _names(plan.all_currencies)[currencies].tolist(),
             _names(plan.statuses)[_weighted(plan, _STATUS, told, plan.statuses)].tolist(),
             created,
             created if updated_us is created_us else texts.times(updated_us),
@@ -487,12 +492,31 @@ def _names(names: Iterable[str]) -> NDArray[np.bytes_]:
     return np.array([name.encode() for name in names])
 
 
-def _amounts() -> NDArray[np.int64]:
+def _minor_units(currencies: Iterable[str]) -> NDArray[np.int64]:
+    return np.array([MINOR_UNITS.get(code, 2) for code in currencies])
+
+
+def _minor_amounts() -> NDArray[np.int64]:
     normal = NormalDist(np.log(TYPICAL_AMOUNT), AMOUNT_SPREAD)
     logarithms = [normal.inv_cdf((place + 0.5) / 65536) for place in range(65536)]
     return np.maximum(1, np.round(np.exp(logarithms) * 100)).astype(np.int64)
 
 
 # Looked up, not computed by message: vectorised logarithms may differ in the last bit with the length of the array.
-_AMOUNT_CENTS = _amounts()
-_AMOUNT_TEXTS = np.array([b"%d.%02d" % divmod(cents, 100) for cents in _AMOUNT_CENTS.tolist()])
+_MINOR_AMOUNTS = _minor_amounts()
+
+
+def _amount_texts(places: NDArray[np.int64], decimals: NDArray[np.int64]) -> list[bytes]:
+    found = _texts_with(2)[places]
+    for other in np.unique(decimals[decimals != 2]).tolist():
+        found[decimals == other] = _texts_with(other)[places[decimals == other]]
+    return found.tolist()
+
+
+@cache
+def _texts_with(decimals: int) -> NDArray[np.bytes_]:
+    minor = _MINOR_AMOUNTS.tolist()
+    if not decimals:
+        return np.array([b"%d" % units for units in minor], dtype="S16")
+    form = f"%d.%0{decimals}d".encode()
+    return np.array([form % divmod(units, 10**decimals) for units in minor], dtype="S16")

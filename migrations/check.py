@@ -1,5 +1,6 @@
 """Has anything drifted: the files from the versions, the versions from their lock, a database from both?"""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 from devstack import clickhouse_server
@@ -42,7 +43,7 @@ def check_files(folder: Path = VERSIONS, root: Path = REPOSITORY, engine: Settin
                 Difference("versions", version.id, f"step {numbers} has the mark {UNWRITTEN!r}", fix="Write the step.")
             )
     expected = read_snapshot(lock.snapshot_path(folder))
-    sources = read_sources(root, {one.fingerprint for one in expected.values()})
+    sources = read_sources(root)
     suspects = [
         Difference("files", name, _how(name in expected, name in sources), fix=_NEW)
         for name in sorted({*expected, *sources})
@@ -50,11 +51,8 @@ def check_files(folder: Path = VERSIONS, root: Path = REPOSITORY, engine: Settin
     ]
     if not suspects or not (engine or clickhouse_server.is_installed()):
         return found + suspects
-    if engine:
+    with nullcontext(engine) if engine else scratch.scratch_engine() as engine:
         _, loaded = scratch.load(engine, sources)
-    else:
-        with scratch.scratch_engine() as engine:
-            _, loaded = scratch.load(engine, sources)
     # Words may change without a change of meaning, such as a type's other name: the engine knows.
     return found + compare({name: one.create for name, one in expected.items()}, loaded)
 

@@ -1,8 +1,7 @@
 """Write the next version: from what the versions give to what the files say, and back."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -77,10 +76,11 @@ def new(name: str, folder: Path = VERSIONS, root: Path = REPOSITORY, engine: Set
         )
     history = read_history(folder)
     sources = read_sources(root)
-    with _engine(engine) as engine:
+    with nullcontext(engine) if engine else scratch.scratch_engine() as engine, ExitStack() as stack:
         order, wanted = scratch.load(engine, sources)
         order = _read_first(order, read_graph(root))
-        given = scratch.replay(engine, history)
+        replay = stack.enter_context(scratch.replayed(engine, history))
+        given = replay.spelled()
         differences = tuple(freeze.compare(given, wanted))
         if not differences:
             if snapshot_path(folder).exists():
@@ -89,7 +89,7 @@ def new(name: str, folder: Path = VERSIONS, root: Path = REPOSITORY, engine: Set
         steps = _steps(history, sources, order, given, wanted)
         version = f"{int(history[-1].number) + 1:04d}_{name}"
         head = f"-- {name.replace('_', ' ').capitalize()}.\n-- depends: {history[-1].id}\n"
-        return _written(folder, version, head, steps, history, sources, given, wanted, differences, engine)
+        return _written(folder, version, head, steps, history, sources, given, wanted, differences, replay)
 
 
 def _read_first(order: list[str], graph: Graph) -> list[str]:
@@ -119,14 +119,14 @@ def _written(
     given: dict[str, str],
     wanted: dict[str, str],
     differences: tuple[Difference, ...],
-    engine: Settings,
+    replay: scratch.Replay,
 ) -> Draft:
     files = [folder / f"{version}.sql", folder / f"{version}.rollback.sql"]
     try:
         _write(files, head, steps)
         draft = read_history(folder, finished=False)[-1]
         if not draft.unwritten_steps():
-            _try_out(steps, draft, history, given, wanted, engine)
+            _try_out(steps, draft, given, wanted, replay)
             _write(files, head, steps)
             draft = read_history(folder, finished=False)[-1]
     except BaseException:
@@ -142,14 +142,13 @@ def _written(
 def _try_out(
     steps: _Steps,
     draft: Version,
-    history: list[Version],
     given: dict[str, str],
     wanted: dict[str, str],
-    engine: Settings,
+    replay: scratch.Replay,
 ) -> None:
     """Add a marked step for whatever does not come out as it should."""
     try:
-        after, back = scratch.replay_and_back(engine, history, draft)
+        after, back = replay.there_and_back(draft)
     except UsageError as error:
         steps.unwritten(_RESUME, f"tried out, the engine refuses a step. {error}")
         return
@@ -170,15 +169,6 @@ def _ended(statement: str) -> str:
     # Behind a comment, the semicolon would be part of it.
     has_comment_last = tokens_of(statement)[-1].end + 1 < len(statement.rstrip())
     return f"{statement.rstrip()}\n;\n" if has_comment_last else f"{statement};\n"
-
-
-@contextmanager
-def _engine(engine: Settings | None) -> Iterator[Settings]:
-    if engine:
-        yield engine
-    else:
-        with scratch.scratch_engine() as engine:
-            yield engine
 
 
 def _steps(

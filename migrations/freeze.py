@@ -1,5 +1,6 @@
 """Freeze versions: replay them, see that they give what the files say, and write that and the lock file down."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,11 +47,10 @@ def freeze(
     for version in history:
         refuse_unwritten(version)
     sources = read_sources(root)
-    if engine is None:
-        with scratch.scratch_engine() as engine:
-            replayed, (_, loaded) = scratch.replay(engine, history), scratch.load(engine, sources)
-    else:
-        replayed, (_, loaded) = scratch.replay(engine, history), scratch.load(engine, sources)
+    with nullcontext(engine) if engine else scratch.scratch_engine() as engine:
+        with scratch.replayed(engine, history) as replay:
+            replayed = replay.spelled()
+        _, loaded = scratch.load(engine, sources)
     if found := compare(replayed, loaded):
         names = ", ".join(one.name for one in found)
         raise CheckFailed(

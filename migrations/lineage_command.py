@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from paystream.errors import UsageError
-from paystream.output import console, is_terminal, print_fields, print_json
+from paystream.output import console, is_terminal, note, print_fields, print_json
 from paystream.settings import REPOSITORY
 
 FORMATS = ("text", "mermaid")
@@ -50,7 +50,9 @@ def lineage(
 
     graph = read_graph(folder)
     for broken in graph.unreadable:
-        raise UsageError(f"File '{broken.path}' cannot be followed: {broken.cause}. {broken.what_next}")
+        if broken.unparsed is None or not graph.objects:
+            raise UsageError(f"File '{broken.path}' cannot be followed: {broken.cause}. {broken.what_next}")
+        note(f"file '{broken.path}' is not followed: {broken.cause}.")
     if not graph.objects:
         raise UsageError(
             f"Folder '{folder}' cannot be followed: it has no sql/ and no dictionaries/. Name another one."

@@ -8,17 +8,22 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 
 from migrations.lint_engine import types_in_engine
 from migrations.lint_rules import RULES, Broken
-from migrations.schema_graph import Graph, read_graph
+from migrations.schema_graph import Graph, Unreadable, read_graph
+from paystream.clickhouse import cause_of
 from paystream.settings import REPOSITORY
 
 FILE = "file"
 """The rule, without a waiver, that a file is one CREATE that can be read, named as its object."""
+
+UNREAD = "unread"
+"""The rule that the linter's parser understands a file. What is newer than it, ClickHouse may know."""
 
 WAIVER = "waiver"
 """The rule, without a waiver, that a waiver names a rule, gives a reason and waives something."""
@@ -28,6 +33,7 @@ VIEW_TYPES = "view-types"
 
 REASONS = {rule.id: rule.reason for rule in RULES} | {
     FILE: "A file that can't be read is not checked, and the next version would be written without it.",
+    UNREAD: "A file that the linter can't read is checked by none of its rules.",
     WAIVER: "A waiver without a reason, or without a cause any more, hides the next mistake.",
 }
 """Why each rule is one, by id."""
@@ -76,13 +82,10 @@ def lint_files(root: Path = REPOSITORY, client: Client | None = None) -> list[Fi
         OperationalError: the server was lost on the way.
     """
     graph = read_graph(root)
-    findings = [
-        Finding(
-            FILE, one.path, 1, one.path.rsplit("/", 1)[-1].removesuffix(".sql"), one.cause, one.what_next.rstrip(".")
-        )
-        for one in graph.unreadable
-    ]
     waivers = list(_waivers(graph))
+    unchecked = {each.path for each in waivers if each.rule == UNREAD and not each.fault}
+    findings = [_finding_of_file(one, client) for one in graph.unreadable]
+    findings = [one for one in findings if one.rule != UNREAD or one.path not in unchecked]
     broken = [(rule.id, one) for rule in RULES for one in rule.check(graph) if client is None or rule.id != VIEW_TYPES]
     if client is not None:
         broken += [(VIEW_TYPES, one) for one in types_in_engine(graph, client)]
@@ -92,10 +95,34 @@ def lint_files(root: Path = REPOSITORY, client: Client | None = None) -> list[Fi
             each.used = True
         if not waiving:
             findings.append(_finding(rule, one))
-    # What a waiver of types is for, the engine may see and the files alone not.
-    unused = [each for each in waivers if not each.used and (client is not None or each.rule != VIEW_TYPES)]
+    # What a waiver of types is for, the engine may see and the files alone not. A file that isn't read, no rule sees.
+    unread = {one.path for one in graph.unreadable}
+    unused = [
+        each
+        for each in waivers
+        if not each.used and each.path not in unread and (client is not None or each.rule != VIEW_TYPES)
+    ]
     findings += [_finding_of_waiver(each) for each in waivers if each.fault or each in unused]
     return sorted(dict.fromkeys(findings), key=lambda one: (one.path, one.line, one.rule, one.cause))
+
+
+def _finding_of_file(one: Unreadable, client: Client | None) -> Finding:
+    name = PurePosixPath(one.path).stem
+    if one.unparsed is None:
+        return Finding(FILE, one.path, 1, name, one.cause, one.what_next.rstrip("."))
+    if client is None:
+        return Finding(UNREAD, one.path, 1, name, one.cause, f"Correct it, or {_CHECK_AND_WAIVE}")
+    try:
+        client.query("SELECT formatQuery({text:String})", {"text": one.unparsed.rstrip().rstrip(";")})
+    except OperationalError:
+        raise
+    except DatabaseError as error:
+        return Finding(FILE, one.path, 1, name, f"the engine refuses it: {cause_of(error)}", "Correct it")
+    cause = "ClickHouse reads it, and the linter does not"
+    return Finding(UNREAD, one.path, 1, name, cause, _CHECK_AND_WAIVE.capitalize())
+
+
+_CHECK_AND_WAIVE = f"check it yourself and write `-- lint: waive {UNREAD} because …`"
 
 
 def _finding(rule: str, one: Broken) -> Finding:
@@ -108,8 +135,11 @@ def _finding_of_waiver(one: _Waiver) -> Finding:
 
 
 def _waivers(graph: Graph) -> Iterator[_Waiver]:
-    for found in graph.objects.values():
-        for number, line in enumerate(found.text.splitlines(), start=1):
+    rules = [*(one.id for one in RULES), UNREAD]
+    texts = [(found.path, found.name, found.text) for found in graph.objects.values()]
+    texts += [(one.path, PurePosixPath(one.path).stem, one.unparsed) for one in graph.unreadable if one.unparsed]
+    for path, name, text in texts:
+        for number, line in enumerate(text.splitlines(), start=1):
             if not (comment := _WAIVER.search(line)):
                 continue
             words = _WORDS.fullmatch(comment["words"])
@@ -117,9 +147,9 @@ def _waivers(graph: Graph) -> Iterator[_Waiver]:
             fault = None
             if not words:
                 fault = ("its comment `lint:` says nothing", "Write `-- lint: waive RULE because …`")
-            elif rule not in {one.id for one in RULES}:
-                near = get_close_matches(rule, [one.id for one in RULES], n=3, cutoff=0.4) or [one.id for one in RULES]
+            elif rule not in rules:
+                near = get_close_matches(rule, rules, n=3, cutoff=0.4) or rules
                 fault = (f"there is no rule {rule}", f"Write one of {', '.join(near)}")
             elif not (words["reason"] or "").strip(" .…"):
                 fault = (f"it waives {rule} without a reason", f"Write `-- lint: waive {rule} because …`")
-            yield _Waiver(found.path, number, found.name, rule, fault)
+            yield _Waiver(path, number, name, rule, fault)

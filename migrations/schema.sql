@@ -1,4 +1,4 @@
--- What the versions up to 0015_dimension_checks give, as the engine spells it.
+-- What the versions up to 0016_rejected_dimension_rows give, as the engine spells it.
 -- `paystream migrate check` compares databases with it.
 -- Written by `paystream migrate new` and `lock`; do not edit.
 
@@ -33,7 +33,7 @@ TTL toDateTime(checked_at) + toIntervalDay(90)
 SETTINGS index_granularity = 8192
 ;
 
--- object: dimension_snapshots; words of its file: fbc632b229f4ffb3b1c45c48bef79b93f674d86c1f94c59dfeab026c132d75a4
+-- object: dimension_snapshots; words of its file: 171a5d4dc7c3333dd6475b8fefc3772166e3fca4ccf57504e5a16deca1bde632
 CREATE TABLE dimension_snapshots
 (
     `dimension` LowCardinality(String),
@@ -44,7 +44,11 @@ CREATE TABLE dimension_snapshots
     `loaded_at` DateTime64(3, 'UTC') DEFAULT now64(3, 'UTC'),
     `loaded_by` String,
     `source_modified_at` Nullable(DateTime64(3, 'UTC')),
-    `forced_gates` Array(LowCardinality(String))
+    `forced_gates` Array(LowCardinality(String)),
+    `rejected` Array(Tuple(
+        place String,
+        key String,
+        cause String))
 )
 ENGINE = MergeTree
 ORDER BY (dimension, snapshot_id)

@@ -5,6 +5,7 @@ of the SELECT or of its WITH before a column of the source, except within the al
 of a SELECT around. A tuple's elements are followed each by itself: that of table ``t`` and column ``c`` is ``t.c.x``.
 """
 
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,6 +18,9 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from paystream.settings import REPOSITORY
+
+# It would tell stderr what it does not understand, which is ours to tell.
+logging.getLogger("sqlglot").setLevel(logging.ERROR)
 
 Kind = Literal["table", "view", "materialized view", "dictionary"]
 Role = Literal["value", "key", "function"]
@@ -212,11 +216,13 @@ class SchemaObject:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A file that is not one CREATE of an object named as the file."""
+    """A file that is not one CREATE of an object named as the file, or that sqlglot does not understand."""
 
     path: str
     cause: str
     what_next: str
+    unparsed: str | None = None
+    """The text, where ClickHouse may understand it all the same."""
 
 
 def function_name(node: exp.Expression) -> str:
@@ -609,12 +615,15 @@ class Graph:
         return found.types.get(leaf.column, "")
 
     def reads(self, name: str) -> list[str]:
-        """Return the objects that a view's SELECT names anywhere, or that a dictionary is loaded from."""
-        found = self.objects[name]
+        """Return the objects that a view's SELECT names anywhere, or that a dictionary is loaded from.
+
+        Of an object whose file cannot be read, none.
+        """
+        found = self.objects.get(name)
+        if found is None or (found.kind != "dictionary" and found.query is None):
+            return []
         if found.kind == "dictionary":
             return [found.dictionary_source] if found.dictionary_source else []
-        if found.query is None:
-            return []
         named = {cte.alias for cte in found.query.find_all(exp.CTE)}
         tables = [node.name for node in found.query.find_all(exp.Table) if node.name and node.name not in named]
         return list(dict.fromkeys(tables))
@@ -806,11 +815,13 @@ def read_object(text: str, path: str) -> SchemaObject | Unreadable:
     try:
         trees = [tree for tree in sqlglot.parse(text, dialect="clickhouse") if tree is not None]
     except (SqlglotError, RecursionError) as error:
-        return Unreadable(path, f"it cannot be parsed: {_first_line(error)}", "Correct the statement.")
+        return Unreadable(path, f"it cannot be parsed: {_first_line(error)}", "Correct the statement.", text)
     if len(trees) != 1:
         count = "no statement" if not trees else f"{len(trees)} statements"
         return Unreadable(path, f"it has {count}", "Write one CREATE a file.")
     [tree] = trees
+    if isinstance(tree, exp.Command) and tree.name.upper() == "CREATE":
+        return Unreadable(path, "it cannot be parsed", "Correct the statement.", text)
     if not isinstance(tree, exp.Create) or tree.kind not in ("TABLE", "VIEW", "DICTIONARY"):
         return Unreadable(path, "it is no CREATE that can be understood", "Write one complete CREATE.")
     kind = tree.kind.lower()

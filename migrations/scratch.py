@@ -4,10 +4,12 @@ It is the local stack's ClickHouse in a process of its own, with a connection to
 versions touches no topic and no consumer group.
 """
 
+import re
 import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from clickhouse_connect.driver.client import Client
@@ -27,6 +29,12 @@ _COLLECTIONS = {
     named_collection.KAFKA: "kafka_broker_list = '127.0.0.1:1', kafka_topic_list = 'none', kafka_group_name = 'none'",
     named_collection.DICTIONARIES: "user = 'default', password = ''",
 }
+# There is nothing for a view to refresh from.
+_FILES = {
+    "users.d/scratch.xml": "<clickhouse><profiles><default>"
+    "<stop_refreshable_materialized_views_on_startup>1</stop_refreshable_materialized_views_on_startup>"
+    "</default></profiles></clickhouse>"
+}
 
 
 @contextmanager
@@ -39,14 +47,38 @@ def scratch_engine() -> Iterator[Settings]:
     """
     with tempfile.TemporaryDirectory(prefix="paystream-scratch-") as folder:
         instance = clickhouse_server.Instance.within(Path(folder))
-        with clickhouse_server.running(instance) as process:
+        with clickhouse_server.running(instance, _FILES) as process:
             # Constructed without the environment, which speaks of another server.
             yield Settings.model_construct(clickhouse_port=instance.http_port)
             process.kill()  # nothing in it is worth a graceful end
 
 
-def replay(engine: Settings, history: list[Version]) -> dict[str, str]:
-    """Apply versions to a new database and return how the engine spells each object of it.
+@dataclass(frozen=True)
+class Replay:
+    """A database that versions were applied to."""
+
+    client: Client
+    database: str
+
+    def spelled(self) -> dict[str, str]:
+        """Return how the engine spells each object of it."""
+        return spelled(self.client, self.database)
+
+    def there_and_back(self, newest: Version) -> tuple[dict[str, str], dict[str, str]]:
+        """Apply a further version, and take it back; return how each object is spelled after it and without it again.
+
+        Raises:
+            UsageError: the engine refuses a statement.
+        """
+        _run(self.client, newest.id, newest.statements)
+        after = self.spelled()
+        _run(self.client, f"{newest.id}.rollback", tuple(reversed(newest.rollbacks)))
+        return after, self.spelled()
+
+
+@contextmanager
+def replayed(engine: Settings, history: list[Version]) -> Iterator[Replay]:
+    """Apply versions to a new database, yield it, and drop it.
 
     Raises:
         UsageError: the engine refuses a statement.
@@ -54,33 +86,36 @@ def replay(engine: Settings, history: list[Version]) -> dict[str, str]:
     with _new_database(engine) as (client, database):
         for version in history:
             _run(client, version.id, version.statements)
-        return spelled(client, database)
-
-
-def replay_and_back(engine: Settings, history: list[Version], newest: Version) -> tuple[dict[str, str], dict[str, str]]:
-    """Apply versions and a newest one to a new database, then take that back; return how each object is spelled after
-    it and without it again.
-
-    Raises:
-        UsageError: the engine refuses a statement.
-    """
-    with _new_database(engine) as (client, database):
-        for version in (*history, newest):
-            _run(client, version.id, version.statements)
-        after = spelled(client, database)
-        _run(client, f"{newest.id}.rollback", tuple(reversed(newest.rollbacks)))
-        return after, spelled(client, database)
+        yield Replay(client, database)
 
 
 def _run(client: Client, name: str, statements: tuple[str, ...]) -> None:
     for number, statement in enumerate(statements, start=1):
         try:
-            client.command(statement)
+            with _without_consumers(client, statement):
+                client.command(statement)
         except DatabaseError as error:
             raise UsageError(
                 f"Version '{name}' cannot be replayed: step {number}, {object_name(statement)}: {cause_of(error)}. "
                 "Correct it."
             ) from error
+
+
+@contextmanager
+def _without_consumers(client: Client, statement: str) -> Iterator[None]:
+    """Detach the Kafka table whose view a statement drops: that would wait ten seconds for its consumers, on a core."""
+    tables = []
+    if view := re.match(r"(?:\s|--[^\n]*\n)*DROP\s+VIEW\s+(?:IF\s+EXISTS\s+)?`?(\w+)", statement, re.IGNORECASE):
+        tables = client.query(
+            "SELECT name FROM system.tables WHERE database = currentDatabase() AND engine = 'Kafka'"
+            " AND has(dependencies_table, {view:String})",
+            parameters={"view": view[1]},
+        ).result_rows
+    for (table,) in tables:
+        client.command(f"DETACH TABLE {table} SYNC")
+    yield
+    for (table,) in tables:
+        client.command(f"ATTACH TABLE {table}")
 
 
 def load(engine: Settings, sources: dict[str, Source]) -> tuple[list[str], dict[str, str]]:
@@ -128,6 +163,12 @@ def _new_database(engine: Settings) -> Iterator[tuple[Client, str]]:
             client.command(f"CREATE NAMED COLLECTION IF NOT EXISTS {name} AS {values}")
     with connect(engine, database=database) as client:
         yield client, database
+        # A Kafka table that is left, and those of each further database, would keep asking for a broker, on a core.
+        kafka = client.query("SELECT name FROM system.tables WHERE database = currentDatabase() AND engine = 'Kafka'")
+        for (name,) in kafka.result_rows:
+            client.command(f"DROP TABLE {name} SYNC")
+    with connect(engine, database="") as client:
+        client.command(f"DROP DATABASE {database}")
 
 
 def _rank(source: Source) -> int:

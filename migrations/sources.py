@@ -2,13 +2,11 @@
 
 import hashlib
 import re
-from collections.abc import Collection
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import sqlglot
-from sqlglot import exp
 from sqlglot.errors import SqlglotError
 from sqlglot.tokens import Token, TokenType
 
@@ -16,6 +14,8 @@ from migrations.history import object_name
 from migrations.text import read_text
 from paystream.errors import UsageError
 from paystream.settings import REPOSITORY
+
+_DEPTH = {TokenType.L_PAREN: 1, TokenType.R_PAREN: -1}
 
 
 @dataclass(frozen=True)
@@ -38,18 +38,16 @@ class Source:
         tokens = tokens_of(self.text)
         depth = 0
         for before, token in pairwise(tokens):
-            depth += {TokenType.L_PAREN: 1, TokenType.R_PAREN: -1}.get(before.token_type, 0)
+            depth += _DEPTH.get(before.token_type, 0)
             if depth == 0 and before.token_type is TokenType.ALIAS and token.text.upper() in ("SELECT", "WITH", "("):
                 return self.text[before.end + 1 :].strip()
         raise UsageError(f"SQL file '{self.path}' cannot be used: no SELECT follows AS. Write the view's SELECT.")
 
 
-def read_sources(root: Path = REPOSITORY, parsed: Collection[str] = ()) -> dict[str, Source]:
+def read_sources(root: Path = REPOSITORY) -> dict[str, Source]:
     """Read every file of ``sql/`` and ``dictionaries/`` under a folder, by the name of its object.
 
-    Args:
-        root: the folder.
-        parsed: fingerprints of texts that were parsed before, which saves most of the time.
+    What a statement may hold beyond its first words, the engine knows: a parser of ours would refuse what is new.
 
     Raises:
         UsageError: naming the first file that is half-written, holds other than one CREATE, or is not named as its
@@ -57,7 +55,7 @@ def read_sources(root: Path = REPOSITORY, parsed: Collection[str] = ()) -> dict[
     """
     sources: dict[str, Source] = {}
     for path in sorted([*root.glob("sql/**/*.sql"), *root.glob("dictionaries/**/*.sql")]):
-        source = read_source(path, root, parsed)
+        source = read_source(path, root)
         if source.name in sources:
             raise UsageError(
                 f"Object '{source.name}' is written twice: in {sources[source.name].path} and in {source.path}. "
@@ -69,7 +67,7 @@ def read_sources(root: Path = REPOSITORY, parsed: Collection[str] = ()) -> dict[
     return sources
 
 
-def read_source(path: Path, root: Path, parsed: Collection[str] = ()) -> Source:
+def read_source(path: Path, root: Path) -> Source:
     """Read one file.
 
     Raises:
@@ -79,23 +77,25 @@ def read_source(path: Path, root: Path, parsed: Collection[str] = ()) -> Source:
     text = read_text(path).strip().rstrip(";")
     try:
         found = fingerprint(text)
-        statements = (
-            [] if found in parsed else [one for one in sqlglot.parse(text, read="clickhouse") if one is not None]
-        )
+        tokens = tokens_of(text)
     except SqlglotError as error:
         cause = re.sub(r"\x1b\[\d+m", "", " ".join(str(error).split()))[:200].rstrip(". ")
         raise UsageError(f"SQL file '{shown}' cannot be parsed: {cause}. Correct it.") from error
-    if found not in parsed and (len(statements) != 1 or not isinstance(statements[0], exp.Create | exp.Command)):
+    statements = _statements(tokens)
+    if len(statements) != 1 or statements[0][0].token_type is not TokenType.CREATE:
         raise UsageError(
             f"SQL file '{shown}' cannot be used: it holds {_what(statements)} where one CREATE belongs. "
             "Give each object a file of its own."
         )
+    depths = list(accumulate(_DEPTH.get(token.token_type, 0) for token in tokens))
+    if depths[-1] or min(depths) < 0:
+        raise UsageError(f"SQL file '{shown}' cannot be parsed: its parentheses do not pair. Correct it.")
     name = object_name(text)
     if name != path.stem:
         raise UsageError(
             f"SQL file '{shown}' cannot be used: it creates {name!r}. Name the file as its object is: {name}.sql."
         )
-    words = [token.text for token in tokens_of(text)]
+    words = [token.text for token in tokens]
     if "." in words[: words.index(name)]:
         raise UsageError(
             f"SQL file '{shown}' cannot be used: it names a database. Leave that out: the settings say which."
@@ -109,7 +109,17 @@ def read_source(path: Path, root: Path, parsed: Collection[str] = ()) -> Source:
     return Source(name, shown, kind, text, found)
 
 
-def _what(statements: list[exp.Expression]) -> str:
+def _statements(tokens: list[Token]) -> list[list[Token]]:
+    found: list[list[Token]] = [[]]
+    for token in tokens:
+        if token.token_type is TokenType.SEMICOLON:
+            found.append([])
+        else:
+            found[-1].append(token)
+    return [statement for statement in found if statement]
+
+
+def _what(statements: list[list[Token]]) -> str:
     return "another statement" if len(statements) == 1 else f"{len(statements)} statements"
 
 

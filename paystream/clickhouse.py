@@ -44,7 +44,8 @@ def connect(settings: Settings, *, database: str | None = None, timeout_s: float
     wanted = settings.clickhouse_database if database is None else database
     try:
         client = clickhouse_connect.get_client(
-            host=settings.clickhouse_host,
+            # An IPv6 address needs brackets in a URL.
+            host=f"[{settings.clickhouse_host}]" if ":" in settings.clickhouse_host else settings.clickhouse_host,
             port=settings.clickhouse_port,
             username=settings.clickhouse_user,
             password=settings.clickhouse_password.get_secret_value(),

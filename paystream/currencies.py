@@ -11,6 +11,15 @@ WITHDRAWN = {
 """Codes that ISO 4217 has withdrawn, and the year (its list three, and the amendments to it): a payment or a quote of
 before then has them."""
 
+_DECIMALS = {
+    0: "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF",
+    3: "BHD IQD JOD KWD LYD OMR TND",
+    4: "CLF UYW",
+}
+
+MINOR_UNITS = {code: decimals for decimals, codes in _DECIMALS.items() for code in codes.split()}
+"""Decimals of the currencies that have other than two (ISO 4217, list one)."""
+
 PAYMENTS_SINCE = 2018
 """Older payments are refused (``created_at_too_old``), and with them every currency that was withdrawn before."""
 

@@ -43,6 +43,12 @@ class Member:
     topics: list[str]
     partitions: list[int]
 
+    def __str__(self) -> str:
+        table = re.fullmatch(rf"ClickHouse-(?P<server>.+)-(?P<database>\w+)-{TABLE}(-\d+)?", self.client_id)
+        if not table:
+            return f"'{self.client_id}' of {self.host}"
+        return f"database '{table['database']}' of the ClickHouse server '{table['server']}' ({self.host})"
+
 
 @dataclass(frozen=True)
 class Group:
@@ -123,22 +129,21 @@ def refuse_others(settings: Settings) -> None:
     Raises:
         UsageError: naming somebody who does.
     """
-    if not _is_anybody_there(settings.kafka_brokers):
+    if not _is_anybody_there(settings.kafka_addresses):
         return
     group = Asked(settings).answer()
     if group and group.others:
         other = group.others[0]
         raise UsageError(
-            f"Consumer group '{settings.kafka_group}' cannot be this database's: '{other.client_id}' of {other.host} "
+            f"Consumer group '{settings.kafka_group}' cannot be this database's: {other} "
             "reads with it, and each message goes to one of the two. Set PAYSTREAM_KAFKA_GROUP to a group of its own, "
             "or end the other reader."
         )
 
 
-def _is_anybody_there(brokers: str) -> bool:
+def _is_anybody_there(addresses: list[tuple[str, int]]) -> bool:
     # The client library would wait for its whole time-out where a connection is refused at once.
-    for address in brokers.split(","):
-        host, _, port = address.rpartition(":")
-        with suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
+    for address in addresses:
+        with suppress(OSError), socket.create_connection(address, timeout=1):
             return True
     return False

@@ -73,7 +73,7 @@ def _ingest(status: Status, settings: Settings) -> list[Problem]:
         other = backlog.group.others[0]
         more = len(backlog.group.others) - 1
         text = (
-            f"'{other.client_id}' of {other.host}{f' and {more} more' if more else ''} read"
+            f"{other}{f' and {more} more' if more else ''} read"
             f"{'' if more else 's'} with consumer group '{settings.kafka_group}' too: what they read is not stored here"
         )
         found.append(Problem("group", text, "Others read with the consumer group"))

@@ -45,7 +45,7 @@ def existing_partitions(settings: Settings) -> list[int]:
     if not partitions:
         raise UsageError(
             f"Topic '{settings.kafka_topic}' does not exist on '{settings.kafka_brokers}'. "
-            "Start the local stack with `paystream up`, or create the topic on your broker (4 partitions)."
+            "Create it there, with 4 partitions; on the local stack `paystream up` does."
         )
     return partitions
 

@@ -94,6 +94,8 @@ def families(status: Status, verdict: Verdict) -> list[Metric]:
         "dimension",
     )
     add("dimension_rows", "Rows that serve.", [((d.dimension,), d.rows) for d in ages], "dimension")
+    rejected = [((d.dimension,), d.rejected) for d in ages]
+    add("dimension_rejected_rows", "Rows of the file that were left out of what serves.", rejected, "dimension")
     quotes = [d.newest_quote for d in ages if d.newest_quote]
     text = "Days since the last day that rates are quoted for."
     add("newest_quote_age_days", text, one((status.at.date() - quotes[0]).days if quotes else None))

@@ -1,12 +1,13 @@
 """The one place that reads the environment."""
 
 import os
+import re
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
 
 from dotenv import dotenv_values
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from paystream.currencies import iso_4217
@@ -15,8 +16,36 @@ from paystream.errors import UsageError
 REPOSITORY = Path(__file__).resolve().parent.parent
 """The checkout: SQL files and migrations are read from here, whatever the working directory."""
 
+
+def _form(pattern: str, what: str) -> AfterValidator:
+    """Return what makes sure that a value matches as a whole; ``what`` completes "it is not …"."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"not {what}")
+        return text
+
+    return AfterValidator(check)
+
+
 Port = Annotated[int, Field(ge=1, le=65535)]
-Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Identifier = Annotated[str, _form("[A-Za-z_][A-Za-z0-9_]*", "a name of letters, digits and _")]
+
+_BROKER = r"(\[[0-9A-Fa-f:.]+\]|[^\s:,/\[\]]+):\d{1,5}"
+Brokers = Annotated[
+    str,
+    BeforeValidator(lambda text: re.sub(r"\s*,\s*", ",", text.strip()) if isinstance(text, str) else text),
+    _form(rf"{_BROKER}(,{_BROKER})*", "host:port[,host:port...], such as kafka1:9092,kafka2:9092"),
+]
+
+
+def _is_host(text: str) -> str:
+    if not re.fullmatch(r"[^\s:/@\[\]]+|\[?[0-9A-Fa-f]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\]?", text):
+        raise ValueError(
+            "not a host's name or address alone (the port is PAYSTREAM_CLICKHOUSE_PORT, and https is "
+            "PAYSTREAM_CLICKHOUSE_SECURE=true)"
+        )
+    return text.strip("[]")
 
 
 def _is_currency(code: str) -> str:
@@ -32,20 +61,22 @@ class Settings(BaseSettings):
     real Kafka is all that production needs.
     """
 
-    model_config = SettingsConfigDict(env_prefix="PAYSTREAM_", extra="ignore")
+    # Where others pass an environment on, what is not set is often empty.
+    model_config = SettingsConfigDict(env_prefix="PAYSTREAM_", extra="ignore", env_ignore_empty=True)
 
     home: Path = Field(REPOSITORY / ".paystream", description="data and logs of the local stack")
 
-    kafka_brokers: str = Field(
-        "127.0.0.1:19092", pattern=r"^[^\s:,]+:\d+(,[^\s:,]+:\d+)*$", description="host:port[,host:port...]"
-    )
-    clickhouse_kafka_brokers: str | None = Field(
+    kafka_brokers: Brokers = Field("127.0.0.1:19092", description="host:port[,host:port...]")
+    clickhouse_kafka_brokers: Brokers | None = Field(
         None,
-        pattern=r"^[^\s:,]+:\d+(,[^\s:,]+:\d+)*$",
         description="the brokers as ClickHouse reaches them, where that differs from kafka_brokers (another network)",
     )
-    kafka_topic: str = Field("transactions", pattern=r"^[A-Za-z0-9._-]{1,249}$")
-    kafka_group: str = Field("paystream", pattern=r"^\S+$", description="consumer group of the ClickHouse Kafka table")
+    kafka_topic: Annotated[
+        str, _form("[A-Za-z0-9._-]{1,249}", "a topic's name: letters, digits, '.', '_' and '-', at most 249")
+    ] = "transactions"
+    kafka_group: Annotated[str, _form(r"\S+", "a name without spaces")] = Field(
+        "paystream", description="consumer group of the ClickHouse Kafka table"
+    )
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
     kafka_sasl_username: str | None = None
@@ -56,13 +87,14 @@ class Settings(BaseSettings):
     kafka_ssl_certificate_location: str | None = Field(None, min_length=1, description="file with our certificate")
     kafka_ssl_key_location: str | None = Field(None, min_length=1, description="file with its private key")
     kafka_ssl_key_password: SecretStr | None = None
-    kafka_client_settings: str = Field(
+    kafka_client_settings: Annotated[
+        str, _form("([a-z0-9._]+=[^,]*(,[a-z0-9._]+=[^,]*)*)?", "key=value[,key=value...], such as client.rack=eu-1a")
+    ] = Field(
         "",
-        pattern=r"^([a-z0-9._]+=[^,]*(,[a-z0-9._]+=[^,]*)*)?$",
         description="further keys of librdkafka, key=value[,key=value...], for the tools and for ClickHouse",
     )
 
-    clickhouse_host: str = Field("127.0.0.1", min_length=1)
+    clickhouse_host: Annotated[str, AfterValidator(_is_host)] = "127.0.0.1"
     clickhouse_port: Port = 18123
     clickhouse_native_port: Port = Field(
         19000, description="native protocol of the local ClickHouse, for other clients"
@@ -71,19 +103,26 @@ class Settings(BaseSettings):
     clickhouse_password: SecretStr = SecretStr("")
     clickhouse_secure: bool = False
     clickhouse_database: Identifier = "paystream"
-    clickhouse_cluster: str = Field(
-        "", pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$", description="the cluster that holds the schema; empty: one server"
+    clickhouse_cluster: Annotated[str, _form("([A-Za-z_][A-Za-z0-9_]*)?", "a name of letters, digits and _")] = Field(
+        "", description="the cluster that holds the schema; empty: one server"
     )
 
     reporting_currency: Annotated[str, AfterValidator(_is_currency)] = Field(
         "USD", description="ISO 4217 code of the currency that every amount is converted to"
     )
 
-    dims_further_countries: str = Field(
-        "", pattern=r"^([A-Z]{2}(,[A-Z]{2})*)?$", description="countries that are in use and in no list, such as AN,CS"
-    )
-    dims_further_category_codes: str = Field(
-        "", pattern=r"^([0-9]{4}(,[0-9]{4})*)?$", description="categories that are in use and in no list"
+    dims_further_countries: Annotated[
+        str, _form("([A-Z]{2}(,[A-Z]{2})*)?", "codes of two capital letters with commas between, such as AN,CS")
+    ] = Field("", description="countries that are in use and in no list, such as AN,CS")
+    dims_further_category_codes: Annotated[
+        str, _form("([0-9]{4}(,[0-9]{4})*)?", "codes of four digits with commas between, such as 5723,9751")
+    ] = Field("", description="categories that are in use and in no list")
+    dims_rejected_share_limit: float = Field(
+        0.001,
+        ge=0,
+        le=0.5,
+        description="rows of a merchants file with unknown codes are left out if they are no larger a share of it; "
+        "otherwise it is refused",
     )
     dims_row_fall_limit: float = Field(
         0.1, ge=0, le=1, description="a dimension that loses more than this share of its rows is refused"
@@ -118,6 +157,12 @@ class Settings(BaseSettings):
         """The age at which a dimension is too old for ``paystream status``."""
         own = {"merchants": self.status_merchants_age_limit_hours, "fx": self.status_fx_age_limit_hours}
         return own[dimension] or self.status_dimension_age_limit_hours
+
+    @property
+    def kafka_addresses(self) -> list[tuple[str, int]]:
+        """Host and port of each of the brokers; IPv6 addresses without brackets."""
+        found = (broker.rpartition(":") for broker in self.kafka_brokers.split(","))
+        return [(host.strip("[]"), int(port)) for host, _, port in found]
 
     @property
     def kafka_security(self) -> dict[str, str]:
@@ -167,7 +212,9 @@ def load_settings() -> Settings:
     if unknown:
         told = ", ".join(f"{name}{where}{_meant(name, known)}" for name, where in sorted(unknown.items()))
         raise UsageError(f"Settings are wrong: no such setting: {told}. See docs/settings.md for all.")
-    given = {name.removeprefix("PAYSTREAM_").lower(): in_file[name] for name in in_file.keys() - os.environ.keys()}
+    filled = {name for name, value in in_file.items() if value}
+    taken = {name for name, value in os.environ.items() if value}
+    given = {name.removeprefix("PAYSTREAM_").lower(): in_file[name] for name in filled - taken}
     try:
         return Settings(**given)
     except ValidationError as error:

@@ -156,7 +156,7 @@ class Pending:
 @dataclass(frozen=True)
 class DimensionAge:
     """A dimension as it serves. ``age_hours``: since it was loaded, or its file found to be what serves already.
-    ``newest_quote``: the last day that exchange rates are quoted for."""
+    ``newest_quote``: the last day that exchange rates are quoted for. ``rejected``: rows of its file left out."""
 
     dimension: str
     snapshot_id: int
@@ -164,6 +164,7 @@ class DimensionAge:
     loaded_at: datetime
     age_hours: float
     newest_quote: date | None
+    rejected: int = 0
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,8 @@ SELECT
     argMax(loaded_at, snapshot_id),
     -- A file that was found to be the one that serves is as good as a new one.
     dateDiff('second', greatest(argMax(loaded_at, snapshot_id), max(last_check)), now64(3)) / 3600,
-    if(dimension = 'fx', (SELECT max(rate_date) FROM fx_rates), NULL)
+    if(dimension = 'fx', (SELECT max(rate_date) FROM fx_rates), NULL),
+    argMax(length(rejected), snapshot_id)
 FROM dimension_snapshots
 LEFT JOIN
 (

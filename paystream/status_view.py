@@ -37,11 +37,11 @@ class Section:
 def figures(status: Status) -> list[Figure]:
     """Return the six numbers to look at first; ``-`` for what was not measured or has no value."""
     flow, backlog, objective = status.flow, status.backlog, status.objective
-    payments = f"of {flow.payments:,} payments, last 5 min" if flow else "not known"
+    payments = f"of {flow.payments:,} messages, last 5 min" if flow else "not known"
     oldest = f"oldest waits {duration(backlog.seconds)}" if backlog and backlog.messages else "all is read"
     refused = f"{flow.refused:,} of {flow.messages:,}, last 5 min" if flow else "not known"
     spent = None if objective is None else objective.budget_spent_share
-    late = f"{objective.late:,} late of {objective.payments:,}" if objective else "not known"
+    late = f"{objective.late:,} late of {objective.payments:,} messages" if objective else "not known"
     return [
         Figure("p95", "Latency, p95", _seconds(flow and flow.p95_s), payments),
         Figure("rate", "Messages a second", f"{flow.messages_per_s:,.1f}" if flow else "-", "last 5 min"),
@@ -136,7 +136,7 @@ def _latency(status: Status) -> Section:
     )
     note = "Last five minutes, to within 9 %."
     if flow and flow.untimed:
-        note += f" Of {flow.payments:,} payments; {flow.untimed:,} more bear a Kafka timestamp that can't be."
+        note += f" Of {flow.payments:,} messages; {flow.untimed:,} more bear a Kafka timestamp that can't be."
     return Section("latency", "Latency, produced to stored", ("of the payments", "within"), rows, note)
 
 
@@ -149,7 +149,7 @@ def _objective(status: Status) -> Section:
             "objective", title, ("", ""), [], f"{aim}. {'No payment was timed yet' if one else 'Not known'}."
         )
     rows = [
-        ("in time", f"{one.in_time_share:.3%} of {one.payments:,}"),
+        ("in time", f"{one.in_time_share:.3%} of {one.payments:,} messages"),
         ("late", f"{one.late:,}"),
         ("error budget spent", f"{one.budget_spent_share:.1%}"),
     ]
@@ -178,6 +178,12 @@ def _dimensions(status: Status) -> Section:
     note = ""
     if status.dimensions == []:
         note = "No dimension was loaded yet. Load them with `paystream dims refresh`. "
+    for one in status.dimensions or []:
+        if one.rejected:
+            note += (
+                f"{one.rejected:,} row{'s' * (one.rejected != 1)} of the file of {one.dimension} were left out: "
+                f"`paystream dims history {one.dimension}`. "
+            )
     if pending := status.pending:
         note += (
             f"Of {pending.looked_at:,} payments stored in the last five minutes, {pending.merchant_pending:,} came "

@@ -11,7 +11,8 @@ CREATE TABLE dimension_snapshots
     loaded_at   DateTime64(3, 'UTC') DEFAULT now64(3, 'UTC'),
     loaded_by   String,
     source_modified_at Nullable(DateTime64(3, 'UTC')),  -- what the source says of itself; NULL where it says nothing
-    forced_gates       Array(LowCardinality(String))    -- the checks that were overridden with --force
+    forced_gates       Array(LowCardinality(String)),   -- the checks that were overridden with --force
+    rejected           Array(Tuple(place String, key String, cause String))  -- rows that were left out of the snapshot
 )
 ENGINE = MergeTree
 ORDER BY (dimension, snapshot_id)

@@ -61,7 +61,7 @@ def merchants_file(folder: Path, name: str, count: int = 3, first: int = 1) -> P
 
 def load_merchants(settings: Settings, path: Path) -> Refreshed:
     source = read_source("Merchants file", path)
-    return refresh(settings, MERCHANTS, source, read_merchants(source))
+    return refresh(settings, MERCHANTS, source, read_merchants(source).columns)
 
 
 def state(ingest: Ingest) -> dict[str, Any]:
@@ -93,8 +93,8 @@ def test_merchants_from_the_command_line_then_the_same_file_again_then_another(
     code, out, err = finish(paystream(settings, "dims", "refresh", "merchants", "--from", str(path)))
     assert (code, err) == (0, [])
     assert re.fullmatch(
-        rf"dims_refresh dimension=merchants result=loaded snapshot_id=1 rows=3 checksum={checksum} seconds=[\d.]+ "
-        r"repaired_rows=0 repair_days=0 repair_seconds=[\d.]+\n",
+        rf"dims_refresh dimension=merchants result=loaded snapshot_id=1 rows=3 checksum={checksum} rejected=0 "
+        r"seconds=[\d.]+ repaired_rows=0 days_looked_at=0 repair_seconds=[\d.]+\n",
         out,
     )
     loaded = state(ingest)
@@ -116,14 +116,53 @@ def test_merchants_from_the_command_line_then_the_same_file_again_then_another(
         "snapshot_id": 1,
         "rows": 3,
         "checksum": checksum,
+        "rejected": 0,
         "repaired_rows": 0,
-        "repair_days": 0,
+        "days_looked_at": 0,
     }
     assert state(ingest) == loaded
 
     other = merchants_file(tmp_path, "Other", count=2, first=3)
     assert load_merchants(settings, other).snapshot_id == 2
     assert state(ingest)["merchants_dict"] == [(3, "Other", "DE", "0742", 2), (4, "Other", "DE", "0742", 2)]
+
+
+def test_merchants_with_unknown_codes_are_left_out_and_what_served_for_them_goes_on(
+    warehouse: Warehouse, paystream_here: PaystreamHere, tmp_path: Path
+) -> None:
+    settings, ingest = warehouse
+    load_merchants(settings, merchants_file(tmp_path, "Before", count=2))
+    path = merchants_file(tmp_path, "After", count=1000)
+    path.write_text(path.read_text().replace("2,After,DE,0742", "2,After,QQ,0742"))
+    cause = "column country: 'QQ' is not an ISO 3166-1 country code of two capital letters"
+
+    code, out, err = paystream_here(settings, "dims", "refresh", "merchants", "--from", str(path), "--no-repair")
+    assert code == 0 and " result=loaded snapshot_id=2 rows=1000 " in out and " rejected=1 " in out
+    assert err[0].startswith(f"note: Merchants file '{path}': 1 row left out for codes that no list has; what served")
+    assert err[1:] == [f"  line 3, merchant 2, {cause}"]
+    served = ingest.rows("SELECT merchant_name, country FROM merchants_dict WHERE merchant_id IN (1, 2, 1000)")
+    assert sorted(served) == [("After", "DE"), ("After", "DE"), ("Before", "DE")]
+    assert ingest.rows("SELECT rejected FROM dimension_snapshots WHERE snapshot_id = 2") == [
+        ([{"place": "line 3", "key": "2", "cause": cause}],)
+    ]
+    assert json.loads(paystream_here(settings, "dims", "history", "merchants", "--json")[1])[1]["rejected"] == [
+        {"place": "line 3", "key": "2", "cause": cause}
+    ]
+    _, out, _ = paystream_here(settings, "dims", "refresh", "merchants", "--from", str(path), "--no-repair")
+    assert " result=unchanged snapshot_id=2 rows=1000 " in out and " rejected=1 " in out
+
+    # A merchant that never served is not there. Once its code is known, the same file loads it.
+    path.write_text(path.read_text().replace("\n999,After,DE", "\n1999,After,QQ"))
+    limit = {"PAYSTREAM_DIMS_REJECTED_SHARE_LIMIT": "0.002"}
+    _, out, _ = paystream_here(settings, "dims", "refresh", "merchants", "--from", str(path), "--no-repair", **limit)
+    assert " snapshot_id=3 rows=999 " in out and " rejected=2 " in out
+    assert ingest.rows("SELECT merchant_name FROM merchants_dict WHERE merchant_id IN (2, 999, 1999)") == [("Before",)]
+    known = {"PAYSTREAM_DIMS_FURTHER_COUNTRIES": "QQ"}
+    _, out, err = paystream_here(settings, "dims", "refresh", "merchants", "--from", str(path), "--no-repair", **known)
+    assert " result=loaded snapshot_id=4 rows=1000 " in out and " rejected=0 " in out and err == []
+
+    code, _, err = paystream_here(settings, "dims", "rollback", "merchants", "--to", "3", "--no-repair")
+    assert code == 0 and ingest.value("SELECT length(rejected) FROM dimension_snapshots WHERE snapshot_id = 5") == 2
 
 
 def test_the_banks_history_gives_the_rate_of_any_day_and_follows_the_reporting_currency(
@@ -403,7 +442,7 @@ from loader.refresh import refresh
 from loader.source import read_source
 from paystream.settings import load_settings
 source = read_source("Merchants file", Path(sys.argv[1]))
-columns = read_merchants(source)
+columns = read_merchants(source).columns
 settings = load_settings()
 print("ready", flush=True)
 refresh(settings, MERCHANTS, source, columns)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from clickhouse_connect.driver.client import Client
+from newer_sql import NEWER_THAN_THE_PARSER
 
 from migrations.lint import Finding, lint_files
 from migrations.schema_graph import read_graph
@@ -88,6 +89,22 @@ def test_a_waiver_that_only_the_engine_sees_the_use_of(lint, tmp_path: Path, cli
     path.write_text(path.read_text().replace("length(message)", "toUInt32(length(message))"))
     [found] = lint_files(tmp_path, client)
     assert (found.rule, found.cause) == ("waiver", "nothing here breaks view-types any more")
+
+
+@pytest.mark.parametrize("name", NEWER_THAN_THE_PARSER)
+def test_what_the_linter_cannot_read_the_engine_can(lint, tmp_path: Path, client: Client, name: str) -> None:
+    lint("message", "String")
+    (tmp_path / "sql" / "extra.sql").write_text(NEWER_THAN_THE_PARSER[name])
+    [found] = lint_files(tmp_path, client)
+    assert (found.rule, found.cause) == ("unread", "ClickHouse reads it, and the linter does not")
+
+
+def test_what_neither_can_read_cannot_be_waived(lint, tmp_path: Path, client: Client) -> None:
+    lint("message", "String")
+    text = "-- lint: waive unread because the server surely has this\nCREATE TABLE extra (x UInt32 STATISTIC(tdigest)"
+    (tmp_path / "sql" / "extra.sql").write_text(text)
+    [found] = lint_files(tmp_path, client)
+    assert found.rule == "file" and found.cause.startswith("the engine refuses it: Syntax error")
 
 
 def test_what_the_engine_is_asked_needs_nothing_to_be_there_and_leaves_nothing(client: Client) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from checkouts import Checkout, following
+from databases import drop_database
+from newer_sql import NEWER_THAN_THE_PARSER
 
 from migrations import named_collection, runner
 from migrations.check import check_database, check_files
@@ -47,8 +49,7 @@ def database(clickhouse_server: Settings, tmp_path: Path, free_port: Callable[[]
     settings = clickhouse_server.model_copy(update=changes | {"kafka_group": name})
     runner.up(settings)
     yield settings
-    with connect(settings, database="") as client:
-        client.command(f"DROP DATABASE IF EXISTS {name} SYNC")
+    drop_database(settings)
 
 
 def beginnings(statements: tuple[str, ...]) -> list[str]:
@@ -95,6 +96,16 @@ def test_a_column_on_its_way_from_the_topic_to_the_report(checkout: Checkout, en
     assert "ADD COLUMN channel LowCardinality(String) AFTER status" in draft.statements[2]
     assert check_files(checkout.versions, checkout.root) == []
     assert read_history(checkout.versions)[-1].irreversible() == []
+
+
+def test_what_sqlglot_does_not_parse_is_migrated(checkout: Checkout, engine: Settings) -> None:
+    text = NEWER_THAN_THE_PARSER["statistics of a column"]
+    (checkout.root / "sql/2_store/extra.sql").write_text(text)
+    [found] = check_files(checkout.versions, checkout.root, engine)
+    assert (found.name, found.how) == ("extra", "new")
+    draft = checkout.new("extra", engine)
+    assert (draft.statements, draft.unwritten) == ((f"{text};",), 0)
+    assert check_files(checkout.versions, checkout.root) == []
 
 
 def test_a_view_that_the_server_refreshes(checkout: Checkout, engine: Settings) -> None:

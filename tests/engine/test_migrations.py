@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 from confluent_kafka import Producer
+from databases import drop_database
 from pydantic import SecretStr
 from server_process import Server
 from yoyo import get_backend, read_migrations
@@ -42,6 +43,7 @@ ALL = [
     "0013_the_reporting_currency_needs_no_quote",
     "0014_times_that_cannot_be",
     "0015_dimension_checks",
+    "0016_rejected_dimension_rows",
 ]
 ROLLUPS = {
     "latency_minutes",
@@ -88,8 +90,7 @@ def new_database(
 
     yield new
     for settings in given:
-        with connect(settings, database="") as client:
-            client.command(f"DROP DATABASE IF EXISTS {settings.clickhouse_database} SYNC")
+        drop_database(settings)
 
 
 @pytest.fixture
@@ -223,6 +224,10 @@ def test_the_life_of_a_schema_on_the_command_line(
     code, out, err = migrate("status", "--json")
     assert (code, err) == (0, [])
     assert [(one["version"], one["state"]) for one in json.loads("\n".join(out))] == [(name, "applied") for name in ALL]
+
+    assert "rejected" in objects(settings)["dimension_snapshots"]
+    assert migrate("down")[0] == 0
+    assert "rejected" not in objects(settings)["dimension_snapshots"]
 
     everything = set(objects(settings))
     assert migrate("down")[0] == 0

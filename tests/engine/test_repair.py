@@ -498,8 +498,8 @@ def test_the_command_says_what_it_would_do_and_what_it_did(
     ]
     code, out, err = paystream_here(settings, "dims", "repair")
     assert (code, err) == (0, [])
-    assert out.startswith("dims_repair repaired_rows=1 repair_days=1 repair_seconds=")
-    assert paystream_here(settings, "dims", "repair")[1].startswith("dims_repair repaired_rows=0 repair_days=0 ")
+    assert out.startswith("dims_repair repaired_rows=1 days_looked_at=1 repair_seconds=")
+    assert paystream_here(settings, "dims", "repair")[1].startswith("dims_repair repaired_rows=0 days_looked_at=0 ")
 
 
 def test_without_a_schema_the_command_says_what_to_do(

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
+from databases import drop_database
 from payments import message, rfc3339
 
 from loadtest.topic import open_topic
@@ -125,8 +126,7 @@ def pipeline(
     create(admin, name)
     runner.up(settings)
     yield Pipeline(settings, admin, paystream, paystream_here)
-    with connect(settings, database="") as client:
-        client.command(f"DROP DATABASE {name} SYNC")
+    drop_database(settings)
 
 
 def create(admin: AdminClient, topic: str) -> None:

@@ -3,13 +3,14 @@
 import json
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+from databases import drop_database
 from payments import message
 
 from devstack import stack as local_stack
@@ -71,16 +72,20 @@ def wait_until(condition: Callable[[], bool], seconds: float = WAIT_S) -> None:
 
 
 @pytest.fixture
-def environment(stack: Settings, paystream_here: Callable[..., Any]) -> Callable[[str], Environment]:
+def environment(stack: Settings, paystream_here: Callable[..., Any]) -> Iterator[Callable[[str], Environment]]:
     """A function that makes an environment, with a topic of two partitions and no schema yet."""
+    made: list[Settings] = []
 
     def make(name: str) -> Environment:
         name = f"{name}_{uuid.uuid4().hex[:6]}"
         settings = stack.model_copy(update={"kafka_topic": name, "kafka_group": name, "clickhouse_database": name})
         new_topic(settings, name)
+        made.append(settings)
         return Environment(settings, paystream_here)
 
-    return make
+    yield make
+    for settings in made:
+        drop_database(settings)
 
 
 def new_topic(settings: Settings, name: str) -> None:

@@ -54,7 +54,7 @@ def test_healthy_needs_no_reason() -> None:
         (
             {"backlog": reading(Member("ClickHouse-db2-staging-transactions_queue-0", "10.0.0.7", False, [], []))},
             "group",
-            "'ClickHouse-db2-staging-transactions_queue-0' of 10.0.0.7 reads with consumer group 'paystream' too",
+            "database 'staging' of the ClickHouse server 'db2' (10.0.0.7) reads with consumer group 'paystream' too",
         ),
         (
             {"backlog": reading(replace(OWN, partitions=[]))},

@@ -138,7 +138,7 @@ def test_what_a_server_has_comes_with_its_address_and_the_time_it_was_changed() 
             "Merchants file", server.url("/a/m.csv"), MERCHANTS, datetime(2026, 11, 23, 10, 30, tzinfo=UTC)
         )
         assert server.asked[0].path == "/a/m.csv?sig=abc"
-    assert read_merchants(source)["merchant_name"] == ["Acme"]
+    assert read_merchants(source).columns["merchant_name"] == ["Acme"]
 
 
 @pytest.mark.parametrize("headers", [{}, {"Last_Modified": "yesterday"}])

@@ -272,6 +272,59 @@ def test_the_history_in_xml_gives_the_rates_of_the_history_in_csv() -> None:
     assert read(in_xml(*days)) == read(HISTORY)
 
 
+def in_data(*quotes: tuple[str, str, str]) -> str:
+    """Write the bank's data portal's CSV of (day, currency, quote), with two of the columns that follow."""
+    rows = (f"EXR.D.{currency}.EUR.SP00.A,D,{currency},EUR,SP00,A,{day},{quote},A,F" for day, currency, quote in quotes)
+    head = "KEY,FREQ,CURRENCY,CURRENCY_DENOM,EXR_TYPE,EXR_SUFFIX,TIME_PERIOD,OBS_VALUE,OBS_STATUS,OBS_CONF"
+    return "\n".join([head, *rows, ""])
+
+
+def test_the_data_portals_history_gives_the_rates_of_the_history() -> None:
+    text = zipfile.ZipFile(io.BytesIO(HISTORY)).read("eurofxref-hist.csv").decode()
+    days = list(csv.DictReader(io.StringIO(text)))
+    currencies = [name for name in days[0] if name not in ("Date", "")]
+    # The portal goes by series, oldest first, and has no row or an empty one where the history says N/A.
+    found = [
+        (day["Date"], currency, day[currency].replace("N/A", "NaN" if currency < "M" else ""))
+        for currency in currencies
+        for day in reversed(days)
+        if day[currency] != "N/A" or currency > "H"
+    ]
+    assert read(in_data(*found)) == read(HISTORY)
+    assert not is_partial(in_data(*found)) and is_partial(in_data(("2024-11-22", "USD", "1.0418")))
+    assert read(in_data(("2024-11-22", "USD", "1.25"), ("2024-11-22", "JPY", "2"))) == {
+        ("EUR", "2024-11-22"): Decimal("1.25"), ("USD", "2024-11-22"): 1, ("JPY", "2024-11-22"): Decimal("0.625"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("quotes", "replaced", "says"),
+    [
+        (
+            [("2024-11-22", "USD", "1,1"), ("2024-11-22", "USD", "1")],
+            ("", ""),
+            "line 2: 11 fields where the header has 10",
+        ),
+        ([("2024-11-22", "USD", "-1.1")], ("", ""), "line 2, column USD: '-1.1' is not a positive decimal number"),
+        ([("2024-11", "USD", "1.1")], ("", ""), "line 2, column TIME_PERIOD: '2024-11' is not a day"),
+        ([("2024-11-22", "USD", "1")] * 2, ("", ""), "line 3, column TIME_PERIOD: '2024-11-22' of USD is there twice"),
+        ([("2024-11-22", "USD", "1.1")], (",D,", ",M,"), "line 2, column FREQ: 'M' is not D"),
+        ([("2024-11-22", "USD", "1.1")], ("EUR,SP00", "USD,SP00"), "line 2, column CURRENCY_DENOM: 'USD' is not EUR"),
+        ([("2024-11-22", "USD", "1.1")], ("SP00,A,", "NN00,A,"), "line 2, column EXR_TYPE: 'NN00' is not SP00"),
+        (
+            [("2024-11-22", "USD", "1.1"), ("2024-11-22", "E0", "1")],
+            ("", ""),
+            "line 3, column CURRENCY: 'E0' is not a currency quoted against the euro",
+        ),
+    ],
+)
+def test_a_wrong_row_of_the_data_portal_is_named(
+    quotes: list[tuple[str, str, str]], replaced: tuple[str, str], says: str
+) -> None:
+    _, problem = refusal(in_data(*quotes, ("2024-11-22", "JPY", "160")).replace(*replaced, 1))
+    assert problem.startswith(f"  {says}")
+
+
 @pytest.mark.parametrize(
     ("written", "day"),
     [
@@ -398,6 +451,7 @@ def test_the_format_that_is_named_counts_whatever_the_content_looks_like() -> No
     for content, format in [
         (DAILY_CSV, "ecb-csv"),
         (DAILY_XML, "ecb-xml"),
+        (in_data(("2024-11-22", "USD", "1.1")), "ecb-data"),
         (PLAIN + "2024-01-02,JPY,1\n", "plain-csv"),
     ]:
         assert read(content, format=format) == read(content)
@@ -535,6 +589,7 @@ def test_a_table_cut_off_anywhere_is_refused_or_gives_whole_rows_only() -> None:
 UNKNOWN_CURRENCY = [
     ("Date,USD,XYZ,\n2024-11-24,1.1,2.2,\n", "line 1, column XYZ", "2024-11-24"),
     ("Date, USD, XYZ, \n24 November 2024, 1.1, 2.2, \n", "line 1, column XYZ", "2024-11-24"),
+    (in_data(("2024-11-24", "USD", "1.1"), ("2024-11-24", "XYZ", "2.2")), "line 3, column CURRENCY", "2024-11-24"),
     (in_xml(day_in_xml("2024-11-24", USD="1.1", XYZ="2.2")), "line 1 (2024-11-24), column currency", "2024-11-24"),
     (PLAIN + "2024-11-24,XYZ,0.5\n", "line 2, column currency", "2024-11-24"),
 ]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from loader.merchants import MerchantsFormat, read_merchants
-from loader.source import GateFailed, Source, read_source
+from loader.source import GateFailed, Rejected, Source, read_source
 from loader.unpack import unpacked
 from paystream.errors import CheckFailed, UsageError
 
@@ -26,7 +26,7 @@ def read(
     content: str | bytes, format: MerchantsFormat | None = None, allow_unknown_codes: bool = False
 ) -> dict[str, list]:
     data = content.encode() if isinstance(content, str) else content
-    return read_merchants(Source("Merchants file", "m.csv", data), format, allow_unknown_codes)
+    return read_merchants(Source("Merchants file", "m.csv", data), format, allow_unknown_codes).columns
 
 
 def in_parquet(**columns: object) -> bytes:
@@ -453,7 +453,7 @@ def test_a_folder_of_part_files_is_one_file(tmp_path: Path) -> None:
     (folder / "part-00001.parquet").write_bytes(in_parquet(merchant_id=pa.array([3, 4])))
     (folder / "part-00002.csv.gz").write_bytes(gzip.compress((HEADER + "5,Five,DE,5411\n").encode()))
     source = read_source("Merchants file", folder, folders=True)
-    assert read_merchants(source)["merchant_id"] == [1, 2, 3, 4, 5]
+    assert read_merchants(source).columns["merchant_id"] == [1, 2, 3, 4, 5]
     before = source.checksum
     (folder / "part-00003.csv").write_text(HEADER + "2,Again,DE,5411\n6,Six,ZZ,5411\n")
     source = read_source("Merchants file", folder, folders=True)
@@ -475,4 +475,37 @@ def test_codes_of_ones_own_are_known_and_no_others() -> None:
     with pytest.raises(GateFailed) as refused:
         read_merchants(source, countries=["AN"], category_codes=["9751"])
     assert [line.split(":")[0] for line in str(refused.value).splitlines()[1:]] == ["  line 4, column country"]
-    assert read_merchants(source, countries=["AN", "ZZ"], category_codes=["9751"])["merchant_id"] == [1, 2, 3]
+    assert read_merchants(source, countries=["AN", "ZZ"], category_codes=["9751"]).columns["merchant_id"] == [1, 2, 3]
+
+
+def test_a_few_rows_with_unknown_codes_are_left_out_and_named() -> None:
+    rows = [f"{number},Acme {number},DE,5411" for number in range(1, 2001)]
+    rows[4], rows[999] = "5,Acme 5,QQ,5411", "1000,Acme 1000,DE,0001"
+
+    def source() -> Source:
+        return Source("Merchants file", "m.csv", (HEADER + "\n".join(rows) + "\n").encode())
+
+    found = read_merchants(source(), rejected_share_limit=0.001)
+    assert found.columns["merchant_id"] == [*range(1, 5), *range(6, 1000), *range(1001, 2001)]
+    assert {len(values) for values in found.columns.values()} == {1998}
+    assert found.columns["merchant_name"][4] == "Acme 6"
+    country = "column country: 'QQ' is not an ISO 3166-1 country code of two capital letters"
+    category = "column category_code: '0001' is not an ISO 18245 merchant category code of four digits"
+    assert found.rejected == [Rejected("line 6", "5", country), Rejected("line 1001", "1000", category)]
+
+    # Three of 2,000 are more than one in a thousand; a row with two unknown codes is one row.
+    rows[999] = "1000,Acme 1000,QQ,0001"
+    assert [row.key for row in read_merchants(source(), rejected_share_limit=0.001).rejected] == ["5", "1000"]
+    rows[1999] = "2000,Acme 2000,ZZ,5411"
+    with pytest.raises(GateFailed) as refused:
+        read_merchants(source(), rejected_share_limit=0.001)
+    assert str(refused.value).splitlines()[0] == (
+        "Merchants file 'm.csv': 4 problems in 2,000 rows (listed below); at most 2 with unknown codes would be left "
+        "out (PAYSTREAM_DIMS_REJECTED_SHARE_LIMIT). Nothing was changed. Correct it and run again, or override with "
+        "--force unknown-codes."
+    )
+    # Nothing else is let through, however few rows it is in.
+    rows[1999] = "2000,,DE,5411"
+    with pytest.raises(CheckFailed) as refused:
+        read_merchants(source(), rejected_share_limit=0.5)
+    assert not isinstance(refused.value, GateFailed)

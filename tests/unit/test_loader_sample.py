@@ -38,7 +38,7 @@ def test_sample_merchants_are_real_codes_in_a_skewed_mix(tmp_path: Path) -> None
     assert len(codes) > 150
     # The five most frequent of hundreds hold more than a third.
     assert sum(number for _, number in codes.most_common(5)) > len(rows) / 3
-    assert read_merchants(read_source("Merchants file", tmp_path / "m.csv"))["merchant_id"][-1] == 10_000
+    assert read_merchants(read_source("Merchants file", tmp_path / "m.csv")).columns["merchant_id"][-1] == 10_000
 
 
 def test_the_sample_rates_are_the_banks_zip(tmp_path: Path) -> None:

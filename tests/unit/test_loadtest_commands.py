@@ -17,7 +17,7 @@ def test_list_names_the_shipped_workloads(own_settings, paystream):
     code, out, err = finish(paystream(own_settings, "loadtest", "list"))
     assert (code, err) == (0, [])
     assert out.splitlines()[1] == (
-        "workload name=demo rate_per_second=500 duration_seconds=60 duplicate_share=0.01 p95_seconds=0.6"
+        "workload name=demo rate_per_second=500 duration_seconds=60 duplicate_share=0.01 p95_seconds=5.0"
     )
     code, out, err = finish(paystream(own_settings, "loadtest", "list", "--json"))
     assert {one["name"]: one["rate_per_second"] for one in json.loads(out)}["ten_times"] == 5_000

@@ -31,7 +31,7 @@ def checkout(tmp_path: Path) -> Checkout:
         (
             "a",
             "CREATE TABLE a (x UInt8, ENGINE = Null",
-            r"'sql/2_store/a\.sql' cannot be parsed: Expecting \).*Correct it\.$",
+            r"'sql/2_store/a\.sql' cannot be parsed: its parentheses do not pair\. Correct it\.$",
         ),
         ("a", "CREATE TABLE a (x String DEFAULT 'abc) ENGINE = Null", r"'sql/2_store/a\.sql' cannot be parsed"),
         ("a", f"{NULL}; CREATE TABLE b (x UInt8) ENGINE = Null", "holds 2 statements where one CREATE belongs"),

@@ -1,0 +1,1 @@
+ALTER TABLE dimension_snapshots DROP COLUMN IF EXISTS rejected;
