@@ -32,7 +32,14 @@ _CLIENT = {
     # The broker gathers what comes in for so long, or until there is so much. Answering each few messages, as with the
     # default of one byte, takes a third more of its processor and no time off the latency.
     "kafka.fetch_wait_max_ms": "20",
-    "kafka.fetch_min_bytes": "200000",
+    "kafka.fetch_min_bytes": "30000",
+    # What one fetch of a partition and what is read ahead may come to. A fetch counts as it comes, compressed: at a
+    # thousandth of their size, messages of a default fetch of 1 MB fill 1 GB, a block of them exceeds the server's
+    # memory, and comes again and again. The engine bounds blocks by rows alone.
+    "kafka.fetch_message_max_bytes": "32768",
+    "kafka.queued_max_messages_kbytes": "16384",
+    # How long a partition is not fetched from once so much is read ahead. At the default of a second, a backlog waits.
+    "kafka.fetch_queue_backoff_ms": "100",
     # After a crash the next consumer gets the partitions only when the session ends; the default is 45 s.
     "kafka.session_timeout_ms": "6000",
     # Several heartbeats must fit into a session, so that a lost one does not cost it; the default is 3 s.

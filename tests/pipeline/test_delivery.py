@@ -3,11 +3,15 @@
 import random
 import time
 import uuid
+from contextlib import suppress
 
+import psutil
 import pytest
+from clickhouse_connect.driver.exceptions import DatabaseError
 from confluent_kafka import Consumer, Producer, TopicPartition
 from payments import message
 
+from devstack import stack as local_stack
 from migrations import runner
 from paystream.clickhouse import connect
 from paystream.kafka import client_config
@@ -90,6 +94,39 @@ def test_bad_messages_between_good_ones_stop_nothing_and_are_all_accounted_for(p
     # Empty messages and tombstones leave no row anywhere; their offsets are the only gap.
     gap = {offset for _, offset in places} - {row[0] for row in stored} - {row[0] for row in refused}
     assert sorted(sent[2, offset] or b"" for offset in gap) == [b"", b""]
+
+
+def test_large_messages_that_compress_well_do_not_stop_ingest(pipeline: Settings) -> None:
+    """8,000 payments of 250 KB: 2 MB in the topic, 2 GB unpacked, and ClickHouse may take 1.2 GB."""
+    count, padding = 8_000, "x" * 250_000
+    [[before]] = rows(pipeline, "SELECT uniqExact(transaction_id) FROM transactions")
+    limits = {"queue.buffering.max.kbytes": 200_000, "compression.type": "zstd", "linger.ms": 50, "log_level": 0}
+    producer = Producer(client_config(pipeline) | limits)
+    with connect(pipeline) as client:
+        client.command("DETACH TABLE transactions_queue SYNC")
+        for number in range(count):
+            value = message(padding=padding)
+            while True:
+                try:
+                    producer.produce(pipeline.kafka_topic, value, partition=number % 4)
+                    break
+                except BufferError:
+                    producer.poll(0.05)
+        assert producer.flush(60) == 0
+        client.command("ATTACH TABLE transactions_queue")
+    process = psutil.Process(local_stack.pids(pipeline)["clickhouse"])
+    largest = 0
+    deadline = time.monotonic() + 120
+    while True:
+        largest = max(largest, process.memory_info().rss)
+        # While a block is tried again, a query may not get the memory that it asks for.
+        with suppress(DatabaseError):
+            [[stored]] = rows(pipeline, "SELECT uniqExact(transaction_id) FROM transactions")
+            if stored == before + count:
+                break
+        assert time.monotonic() < deadline, "not stored after 120 s"
+        time.sleep(0.1)
+    assert largest < 3 << 30
 
 
 def test_the_same_transaction_on_all_partitions_is_one_row(pipeline: Settings) -> None:
