@@ -1,4 +1,4 @@
--- What the versions up to 0016_rejected_dimension_rows give, as the engine spells it.
+-- What the versions up to 0017_whatever_the_profile_says give, as the engine spells it.
 -- `paystream migrate check` compares databases with it.
 -- Written by `paystream migrate new` and `lock`; do not edit.
 
@@ -207,7 +207,7 @@ ORDER BY (minute, kafka_topic)
 SETTINGS index_granularity = 8192
 ;
 
--- object: latency_minutes_mv; words of its file: 75c656dac02940ca2608cd26a50c86e523c1a998289d346d1f70c04d2b711235
+-- object: latency_minutes_mv; words of its file: f70810fe87d6fbd5c7b447a281907fbb0ef8fab4aeb636aedfeb591f84ea77e7
 CREATE MATERIALIZED VIEW latency_minutes_mv
 REFRESH EVERY 40 SECOND APPEND TO latency_minutes
 (
@@ -238,7 +238,7 @@ WHERE read_at >= since
 GROUP BY
     minute,
     kafka_topic
-SETTINGS max_threads = 1, os_threads_nice_value_query = 15
+SETTINGS aggregate_functions_null_for_empty = 0, max_threads = 1, os_threads_nice_value_query = 15
 ;
 
 -- object: ledger_mv; words of its file: 802c6f94599634a333819c49beb90fa8431787fa7d86dfad2a02ed846cba73c2
@@ -489,7 +489,7 @@ GROUP BY
 SETTINGS do_not_merge_across_partitions_select_final = 1
 ;
 
--- object: merchant_days_mv; words of its file: 9e0ce321ad4525a10a7cdf2371f2296d4db2ea67e1ec85106f85b12d60820a16
+-- object: merchant_days_mv; words of its file: c7db4881db665738b6cd27f827de81634f29619bb3f5c9e6145c2854bd5a4be3
 CREATE MATERIALIZED VIEW merchant_days_mv
 REFRESH EVERY 40 SECOND DEPENDS ON merchant_slots_mv APPEND TO merchant_days
 (
@@ -584,7 +584,7 @@ FROM
 GROUP BY
     day,
     merchant_id
-SETTINGS do_not_merge_across_partitions_select_final = 1, max_threads = 1, os_threads_nice_value_query = 15
+SETTINGS aggregate_functions_null_for_empty = 0, do_not_merge_across_partitions_select_final = 1, max_threads = 1, os_threads_nice_value_query = 15
 ;
 
 -- object: merchant_slots; words of its file: c07239a0f660cb4aba59f13083956febe2feca88e0548cbac7c07ea30a86dd07
@@ -614,7 +614,7 @@ ORDER BY (toDate(slot), merchant_id, slot)
 SETTINGS index_granularity = 8192
 ;
 
--- object: merchant_slots_mv; words of its file: 3c1a6d8e8a84e791f582a1be9c332618e2e2e255f72166a450ed0d335952416f
+-- object: merchant_slots_mv; words of its file: cf89d50c313817c05c1f2ea18390d67b44ba80e3e8015eebdc09df42ed76c9e4
 CREATE MATERIALIZED VIEW merchant_slots_mv
 REFRESH EVERY 40 SECOND APPEND TO merchant_slots
 (
@@ -718,7 +718,7 @@ FROM
 GROUP BY
     slot,
     merchant_id
-SETTINGS do_not_merge_across_partitions_select_final = 1, max_threads = 1, optimize_move_to_prewhere_if_final = 1, os_threads_nice_value_query = 15
+SETTINGS aggregate_functions_null_for_empty = 0, do_not_merge_across_partitions_select_final = 1, max_threads = 1, optimize_move_to_prewhere_if_final = 1, os_threads_nice_value_query = 15
 ;
 
 -- object: merchants; words of its file: 7711d53c459942217f5313043fc050a6423d299601b9af01384f9f536f4406a5
@@ -1566,7 +1566,7 @@ TTL toDateTime(refreshed_at) + toIntervalDay(1) WHERE hour < toDateTime('1971-01
 SETTINGS index_granularity = 8
 ;
 
--- object: volume_hours_mv; words of its file: 8c50e1680ea0c8689795d542df71a91c2269d5c67a99ca22c9af3575eb9a8556
+-- object: volume_hours_mv; words of its file: d5e9777e64db10ee75401b303845f87b02777fa4e1f8f584887cbdeb1143de53
 CREATE MATERIALIZED VIEW volume_hours_mv
 REFRESH EVERY 40 SECOND DEPENDS ON merchant_slots_mv APPEND TO volume_hours
 (
@@ -1656,5 +1656,5 @@ FROM
         0
 )
 GROUP BY hour
-SETTINGS do_not_merge_across_partitions_select_final = 1, max_threads = 1, optimize_move_to_prewhere_if_final = 1, os_threads_nice_value_query = 15
+SETTINGS aggregate_functions_null_for_empty = 0, do_not_merge_across_partitions_select_final = 1, max_threads = 1, optimize_move_to_prewhere_if_final = 1, os_threads_nice_value_query = 15
 ;

@@ -4,6 +4,7 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC
 from ipaddress import ip_address
 
 import clickhouse_connect
@@ -72,9 +73,34 @@ def connect(settings: Settings, *, database: str | None = None, timeout_s: float
             "Check PAYSTREAM_CLICKHOUSE_USER and _PASSWORD."
         ) from error
     try:
+        _keep_meaning(client)
         yield client
     finally:
         client.close()
+
+
+_MEANING = {
+    "aggregate_functions_null_for_empty": "0",
+    "async_insert": "0",
+    "group_by_use_nulls": "0",
+    "join_use_nulls": "0",
+    "session_timezone": "UTC",
+    "transform_null_in": "0",
+}
+
+
+def _keep_meaning(client: Client) -> None:
+    """Give the settings that change what a query means their own values, where the user's profile says otherwise."""
+    wanted = dict(_MEANING)
+    if client.server_tz is UTC or str(client.server_tz) == "UTC":
+        del wanted["session_timezone"]
+    for name, value in wanted.items():
+        found = client.server_settings.get(name)
+        # A user who may only read cannot change settings.
+        if found and found.value != value and not found.readonly:
+            client.set_client_setting(name, value)
+            if name == "session_timezone":
+                client.server_tz = UTC
 
 
 @contextmanager

@@ -15,4 +15,7 @@ SELECT
 FROM ingest_ledger
 WHERE read_at >= since
 GROUP BY minute, kafka_topic
-SETTINGS max_threads = 1, os_threads_nice_value_query = 15
+SETTINGS
+    aggregate_functions_null_for_empty = 0,   -- whatever the profile says, which a refresh runs under
+    max_threads = 1,
+    os_threads_nice_value_query = 15

@@ -51,6 +51,7 @@ FROM
 )
 GROUP BY day, merchant_id
 SETTINGS
+    aggregate_functions_null_for_empty = 0,   -- whatever the profile says, which a refresh runs under
     do_not_merge_across_partitions_select_final = 1,
     max_threads = 1,
     os_threads_nice_value_query = 15   -- ingest goes first; without CAP_SYS_NICE it does nothing

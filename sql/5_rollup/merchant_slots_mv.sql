@@ -66,6 +66,7 @@ FROM
 )
 GROUP BY slot, merchant_id
 SETTINGS
+    aggregate_functions_null_for_empty = 0,   -- whatever the profile says, which a refresh runs under
     do_not_merge_across_partitions_select_final = 1,
     optimize_move_to_prewhere_if_final = 1,   -- of conditions on what a transaction never changes, so no older state shows
     max_threads = 1,

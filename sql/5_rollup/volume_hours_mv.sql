@@ -41,6 +41,7 @@ FROM
 )
 GROUP BY hour
 SETTINGS
+    aggregate_functions_null_for_empty = 0,   -- whatever the profile says, which a refresh runs under
     do_not_merge_across_partitions_select_final = 1,
     optimize_move_to_prewhere_if_final = 1,   -- of conditions on the sorting key
     max_threads = 1,

@@ -44,6 +44,7 @@ ALL = [
     "0014_times_that_cannot_be",
     "0015_dimension_checks",
     "0016_rejected_dimension_rows",
+    "0017_whatever_the_profile_says",
 ]
 ROLLUPS = {
     "latency_minutes",
@@ -224,6 +225,10 @@ def test_the_life_of_a_schema_on_the_command_line(
     code, out, err = migrate("status", "--json")
     assert (code, err) == (0, [])
     assert [(one["version"], one["state"]) for one in json.loads("\n".join(out))] == [(name, "applied") for name in ALL]
+
+    assert "aggregate_functions_null_for_empty" in objects(settings)["merchant_days_mv"]
+    assert migrate("down")[0] == 0
+    assert "aggregate_functions_null_for_empty" not in objects(settings)["merchant_days_mv"]
 
     assert "rejected" in objects(settings)["dimension_snapshots"]
     assert migrate("down")[0] == 0
