@@ -133,7 +133,7 @@ def test_merchants_with_unknown_codes_are_left_out_and_what_served_for_them_goes
     settings, ingest = warehouse
     load_merchants(settings, merchants_file(tmp_path, "Before", count=2))
     path = merchants_file(tmp_path, "After", count=1000)
-    path.write_text(path.read_text().replace("2,After,DE,0742", "2,After,QQ,0742"))
+    path.write_text(path.read_text().replace("\n2,After,DE,0742", "\n2,After,QQ,0742"))
     cause = "column country: 'QQ' is not an ISO 3166-1 country code of two capital letters"
 
     code, out, err = paystream_here(settings, "dims", "refresh", "merchants", "--from", str(path), "--no-repair")
