@@ -241,10 +241,15 @@ def write(client: Client, asked: Asked, kind: str, target: IO[bytes], limit: int
         # The whole answer is made before the first byte is sent, so that an error can still be told as one.
         "wait_end_of_query": 1,
         "output_format_parquet_string_as_string": 1,
+        # What has no value is nothing between the commas: by default \N, which a spreadsheet takes for a text.
+        "format_csv_null_representation": "",
         # A month of all merchants has ten million rows: as long as it is, and sorted on the disk.
         "max_result_bytes": 0,
         "max_bytes_before_external_sort": SORT_BYTES,
     }
+    # A user who may only read can't change settings, and gets what the profile has.
+    fixed = {name for name in settings if (known := client.server_settings.get(name)) and known.readonly}
+    settings = {name: value for name, value in settings.items() if name not in fixed}
     with client.raw_stream(query, parameters=parameters, fmt=FORMATS[kind], settings=settings) as stream:
         while chunk := _read(stream):
             target.write(chunk)
