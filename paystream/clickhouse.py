@@ -20,6 +20,8 @@ logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())
 logging.getLogger("urllib3").addHandler(logging.NullHandler())
 
 ACCESS_DENIED = 497
+_LOGIN = (ACCESS_DENIED, 192, 193, 194, 516)
+"""Codes of a user or a password that is wrong, or may not come from here."""
 CANNOT_READ_ALL_DATA = 33
 CORRUPTED_DATA = 246
 UNKNOWN_IDENTIFIER = 47
@@ -68,9 +70,12 @@ def connect(settings: Settings, *, database: str | None = None, timeout_s: float
             raise UsageError(
                 f"Database '{wanted}' does not exist. Create the schema with `paystream migrate up`."
             ) from error
+        is_login = any(is_code(error, code) for code in _LOGIN)
+        advice = (
+            "Check PAYSTREAM_CLICKHOUSE_USER and _PASSWORD." if is_login else "Run it again once the cause is gone."
+        )
         raise ServiceUnavailable(
-            f"ClickHouse '{address}' refused the connection: {cause_of(error)}. "
-            "Check PAYSTREAM_CLICKHOUSE_USER and _PASSWORD."
+            f"ClickHouse '{address}' refused the connection: {cause_of(error)}. {advice}"
         ) from error
     try:
         _keep_meaning(client)

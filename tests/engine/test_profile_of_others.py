@@ -35,6 +35,8 @@ PROFILE = {
     "enable_analyzer": 1,
     "max_threads": 1,
     "optimize_on_insert": 1,
+    "use_skip_indexes_if_final": 1,
+    "use_skip_indexes_if_final_exact_mode": 0,
 }
 
 

@@ -14,6 +14,7 @@ from payments import message
 from devstack import stack as local_stack
 from migrations import runner
 from paystream.clickhouse import connect
+from paystream.errors import ServiceUnavailable
 from paystream.kafka import client_config
 from paystream.settings import Settings
 
@@ -120,7 +121,7 @@ def test_large_messages_that_compress_well_do_not_stop_ingest(pipeline: Settings
     while True:
         largest = max(largest, process.memory_info().rss)
         # While a block is tried again, a query may not get the memory that it asks for.
-        with suppress(DatabaseError):
+        with suppress(DatabaseError, ServiceUnavailable):
             [[stored]] = rows(pipeline, "SELECT uniqExact(transaction_id) FROM transactions")
             if stored == before + count:
                 break
