@@ -136,6 +136,7 @@ def test_what_an_earlier_version_shared_is_taken_over(environment: Callable[[str
     staging.command(
         "CREATE NAMED COLLECTION paystream_kafka AS kafka_broker_list = "
         f"'{staging.settings.kafka_brokers}', kafka_topic_list = '{name}', kafka_group_name = '{name}'"
+        ", `kafka.session_timeout_ms` = '6000', `kafka.heartbeat_interval_ms` = '1000'"
     )
     staging.command("CREATE NAMED COLLECTION paystream_dictionaries AS user = 'default', password = ''")
     staging.command(queue.replace(f"{name}_kafka", "paystream_kafka"))
