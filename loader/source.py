@@ -163,6 +163,8 @@ def read_source(
         ServiceUnavailable: the source cannot be reached, or is not done in time.
         CheckFailed: the file is too large.
     """
+    if not str(place).strip():  # which would be the working directory
+        raise UsageError(f"{kind} '': no place is named. Name a file, a folder or an address with --from.")
     if is_remote(str(place)):
         name, data, modified_at = fetch(kind, str(place), limits)
         return Source(kind, name, data, modified_at)

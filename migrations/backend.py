@@ -378,6 +378,9 @@ class ClickHouseBackend(DatabaseBackend):
         )
 
     def _undo(self, migration: Migration, steps: int) -> None:
+        if steps:
+            # Before anything is taken back: the server finishes a statement whose migrator was killed meanwhile.
+            self._record(migration, "unfinished", steps)
         # yoyo wraps the steps that it has read itself.
         self._drop_kafka_tables_first([getattr(one, "step", one)._rollback for one in migration.steps[:steps]])
         for number in reversed(range(steps)):

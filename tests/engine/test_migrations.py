@@ -519,6 +519,29 @@ def test_two_migrators_at_once_share_the_work(database: Settings, paystream: Cal
     assert set(objects(database)) == set(FILES)
 
 
+def test_a_migrator_killed_at_the_first_step_back_is_cleaned_up_after(
+    database: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server finishes the DROP of the Kafka table whose migrator died meanwhile."""
+    runner.up(database)
+    drop = ClickHouseBackend._drop_kafka_tables_first
+
+    def drop_and_die(backend: ClickHouseBackend, rollbacks: list[str]) -> None:
+        drop(backend, rollbacks)
+        if any("transactions_queue" in text for text in rollbacks if text):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying:
+        dying.setattr(ClickHouseBackend, "_drop_kafka_tables_first", drop_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            runner.down(database, to="0011_rollups_give_way", allow_destructive=True)
+    assert "transactions_queue" not in objects(database)
+    with ClickHouseBackend.of(database) as opened:
+        assert opened.states()["0012_flush_100_ms"].state == "unfinished"
+    runner.up(database, allow_destructive=True)
+    assert "kafka_flush_interval_ms = 100" in objects(database)["transactions_queue"]
+
+
 def test_a_killed_migrator_is_cleaned_up_after(database: Settings, versions: Callable[..., Path]) -> None:
     folder = versions(
         v0001_slow=(

@@ -162,12 +162,13 @@ def test_a_path_that_cannot_be_read_is_wrong_use(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     for path, says in [
+        ("", "no place is named"),
         (tmp_path / "missing.csv", "no such file or directory"),
         (tmp_path, "it is a directory"),
         (fifo, "it is not a regular file"),
     ]:
         with pytest.raises(UsageError) as caught:
-            read_source("Merchants file", path)
+            read_source("Merchants file", path, folders=not path)
         assert caught.value.exit_code == 2
         assert str(caught.value).startswith(f"Merchants file '{path}': {says}")
 
