@@ -127,11 +127,7 @@ def prepare(home: Path, host: str, port: int, controller_port: int) -> list[str]
 
 
 def archive_classes() -> None:
-    """Run a broker for a moment, and archive the classes that it loads beside its jars, for ``prepare`` to use.
-
-    Raises:
-        UsageError, ServiceUnavailable, PaystreamError: as ``prepare``.
-    """
+    """Run a broker for a moment, and archive the classes that it loads beside its jars for ``prepare``; raises as it."""
     archive = maven.ensure_jars(POM) / _ARCHIVE
     if archive.exists():
         return
@@ -140,13 +136,8 @@ def archive_classes() -> None:
         java, *arguments = prepare(Path(home), "127.0.0.1", port, controller_port)
         draft = archive.with_suffix(f".{uuid.uuid4().hex[:8]}")
         command = [java, f"-XX:ArchiveClassesAtExit={draft}", "-Xlog:disable", *arguments]
-        process = subprocess.Popen(
-            command,
-            cwd=Path(home) / "kafka",
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        silent = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+        process = subprocess.Popen(command, cwd=Path(home) / "kafka", **silent)
         try:
             deadline = time.monotonic() + FORMAT_TIMEOUT_S
             while process.poll() is None and time.monotonic() < deadline:
