@@ -127,7 +127,7 @@ def prepare(home: Path, host: str, port: int, controller_port: int) -> list[str]
 
 
 def archive_classes() -> None:
-    """Run a broker for a moment, and archive the classes that it loads beside its jars for ``prepare``; raises as it."""
+    """Archive the classes that a broker loads beside its jars, for ``prepare``, whose errors it raises as well."""
     archive = maven.ensure_jars(POM) / _ARCHIVE
     if archive.exists():
         return
