@@ -18,7 +18,7 @@ from loader.snapshot_commands import compare_snapshots, list_history, roll_back_
 from loader.source import SHOWN_PROBLEMS, Rejected, Source, read_source
 from paystream.clickhouse import answering, connect
 from paystream.errors import PaystreamError
-from paystream.output import console, errors, is_terminal, note, print_fields, print_json
+from paystream.output import console, counted, errors, is_terminal, note, print_fields, print_json
 from paystream.settings import Settings, load_settings
 
 app = typer.Typer(help="Merchants and exchange rates, as transactions are enriched with.", no_args_is_help=True)
@@ -176,9 +176,8 @@ def _refresh(
 
 
 def _report_rejected(source: Source, rejected: Sequence[Rejected]) -> None:
-    count = len(rejected)
     note(
-        f"{source.kind} '{source.name}': {count:,} row{'s' * (count != 1)} left out for codes that no list has; what "
+        f"{source.kind} '{source.name}': {counted(len(rejected), 'row')} left out for codes that no list has; what "
         "served for these merchants goes on. Correct the file, or add codes that are right to "
         "PAYSTREAM_DIMS_FURTHER_COUNTRIES or PAYSTREAM_DIMS_FURTHER_CATEGORY_CODES, and run again. "
         "`paystream dims history merchants --json` lists all."

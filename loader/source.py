@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from loader.fetch import Limits, fetch, is_remote
 from paystream.errors import CheckFailed, UsageError
+from paystream.output import counted
 
 SHOWN_PROBLEMS = 20
 
@@ -131,7 +132,7 @@ class Source:
         would have been few enough.
         """
         listed = f"the first {SHOWN_PROBLEMS} below" if problems.count > SHOWN_PROBLEMS else "listed below"
-        cause = f"{_counted(problems.count, 'problem')} in {_counted(rows, 'row')} ({listed})"
+        cause = f"{counted(problems.count, 'problem')} in {counted(rows, 'row')} ({listed})"
         remedy = "Correct it and run again"
         if problems.count > problems.unknown_codes:
             return CheckFailed("\n  ".join([self._refusal(cause, remedy), *problems.texts()]))
@@ -196,7 +197,3 @@ def _read_folder(kind: str, folder: Path, limits: Limits) -> Source:
     parts = tuple(read_source(kind, one, limits) for one in files)
     newest = max(part.modified_at for part in parts if part.modified_at)
     return Source(kind, str(folder), b"", newest, parts=parts)
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' * (number != 1)}"

@@ -132,6 +132,11 @@ class Plan:
         return self._all_merchant_ids.astype("S10")
 
     @cached_property
+    def _minor_units(self) -> NDArray[np.int64]:
+        """The decimals of each of ``all_currencies``."""
+        return np.array([MINOR_UNITS.get(code, 2) for code in self.all_currencies])
+
+    @cached_property
     def _zipf_bounds(self) -> NDArray[np.float64]:
         bounds = np.cumsum(np.arange(1, len(self.merchants) + 1) ** -self.zipf_exponent)
         return bounds / bounds[-1]
@@ -279,7 +284,7 @@ def contents(plan: Plan, numbers: Numbers) -> Contents:
     first = roots(plan, numbers)
     created_us, updated_us = _times_us(plan, numbers, first)
     currencies = _currency_places(plan, first)
-    decimals = _minor_units(plan.all_currencies)[currencies]
+    decimals = plan._minor_units[currencies]
     return Contents(
         merchant_id=plan._all_merchant_ids[_merchant_places(plan, first)],
         amount=_MINOR_AMOUNTS[_amount_places(plan, first)] * 10 ** (4 - decimals),
@@ -354,7 +359,7 @@ def render(plan: Plan, numbers: Numbers) -> tuple[list[bytes], list[bytes]]:
     created_us, updated_us = _times_us(plan, told, first)
     created = texts.times(created_us)
     currencies = _currency_places(plan, first)
-    decimals = _minor_units(plan.all_currencies)[currencies]
+    decimals = plan._minor_units[currencies]
     values = [
         _VALUE % fields
         for fields in zip(
@@ -490,10 +495,6 @@ def _weighted(plan: Plan, purpose: int, numbers: Numbers, weights: dict[str, flo
 
 def _names(names: Iterable[str]) -> NDArray[np.bytes_]:
     return np.array([name.encode() for name in names])
-
-
-def _minor_units(currencies: Iterable[str]) -> NDArray[np.int64]:
-    return np.array([MINOR_UNITS.get(code, 2) for code in currencies])
 
 
 def _minor_amounts() -> NDArray[np.int64]:

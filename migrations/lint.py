@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
@@ -107,19 +107,18 @@ def lint_files(root: Path = REPOSITORY, client: Client | None = None) -> list[Fi
 
 
 def _finding_of_file(one: Unreadable, client: Client | None) -> Finding:
-    name = PurePosixPath(one.path).stem
     if one.unparsed is None:
-        return Finding(FILE, one.path, 1, name, one.cause, one.what_next.rstrip("."))
+        return Finding(FILE, one.path, 1, one.name, one.cause, one.what_next.rstrip("."))
     if client is None:
-        return Finding(UNREAD, one.path, 1, name, one.cause, f"Correct it, or {_CHECK_AND_WAIVE}")
+        return Finding(UNREAD, one.path, 1, one.name, one.cause, f"Correct it, or {_CHECK_AND_WAIVE}")
     try:
         client.query("SELECT formatQuery({text:String})", {"text": one.unparsed.rstrip().rstrip(";")})
     except OperationalError:
         raise
     except DatabaseError as error:
-        return Finding(FILE, one.path, 1, name, f"the engine refuses it: {cause_of(error)}", "Correct it")
+        return Finding(FILE, one.path, 1, one.name, f"the engine refuses it: {cause_of(error)}", "Correct it")
     cause = "ClickHouse reads it, and the linter does not"
-    return Finding(UNREAD, one.path, 1, name, cause, _CHECK_AND_WAIVE.capitalize())
+    return Finding(UNREAD, one.path, 1, one.name, cause, _CHECK_AND_WAIVE.capitalize())
 
 
 _CHECK_AND_WAIVE = f"check it yourself and write `-- lint: waive {UNREAD} because …`"
@@ -137,7 +136,7 @@ def _finding_of_waiver(one: _Waiver) -> Finding:
 def _waivers(graph: Graph) -> Iterator[_Waiver]:
     rules = [*(one.id for one in RULES), UNREAD]
     texts = [(found.path, found.name, found.text) for found in graph.objects.values()]
-    texts += [(one.path, PurePosixPath(one.path).stem, one.unparsed) for one in graph.unreadable if one.unparsed]
+    texts += [(one.path, one.name, one.unparsed) for one in graph.unreadable if one.unparsed]
     for path, name, text in texts:
         for number, line in enumerate(text.splitlines(), start=1):
             if not (comment := _WAIVER.search(line)):

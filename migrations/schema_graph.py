@@ -224,6 +224,11 @@ class Unreadable:
     unparsed: str | None = None
     """The text, where ClickHouse may understand it all the same."""
 
+    @property
+    def name(self) -> str:
+        """The object that the file is named after."""
+        return PurePosixPath(self.path).stem
+
 
 def function_name(node: exp.Expression) -> str:
     """Return the name of a function as the file spells it, ``""`` for what is no function."""
@@ -566,7 +571,7 @@ class Graph:
     @cached_property
     def unread(self) -> set[str]:
         """The names of objects that are in files which cannot be read: there, but with what columns nobody knows."""
-        return {PurePosixPath(one.path).stem for one in self.unreadable}
+        return {one.name for one in self.unreadable}
 
     def scopes(self, name: str) -> list[Scope]:
         """Return the SELECTs of a view, none for any other object."""

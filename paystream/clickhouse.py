@@ -97,7 +97,7 @@ _MEANING = {
 def _keep_meaning(client: Client) -> None:
     """Give the settings that change what a query means their own values, where the user's profile says otherwise."""
     wanted = dict(_MEANING)
-    if client.server_tz is UTC or str(client.server_tz) == "UTC":
+    if str(client.server_tz) == "UTC":
         del wanted["session_timezone"]
     for name, value in wanted.items():
         found = client.server_settings.get(name)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from paystream.group import attached_otherwise
+from paystream.output import counted
 from paystream.settings import Settings
 from paystream.status import DIMENSIONS, OBJECTIVE_LIMIT, OBJECTIVE_SHARE, Status
 
@@ -191,7 +192,7 @@ def _dimensions(status: Status, settings: Settings) -> list[Problem]:
 
 def messages(count: int) -> str:
     """Return how many messages, in words."""
-    return f"{count:,} message{'s' * (count != 1)}"
+    return counted(count, "message")
 
 
 def duration(seconds: float) -> str:

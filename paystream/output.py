@@ -25,6 +25,11 @@ def note(text: str) -> None:
     errors.print(f"note: {text}", style="yellow", soft_wrap=True, markup=False, highlight=False)
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number of things in words: ``1 row``, ``2,000 rows``."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def print_json(value: Any) -> None:
     """Print a value as one JSON document. Dates become ISO 8601, decimals strings."""
     sys.stdout.write(orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode())

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from paystream.health import Verdict, duration
+from paystream.output import counted
 from paystream.status import OBJECTIVE_SHARE, Status
 
 CLOCKS = (
@@ -181,8 +182,8 @@ def _dimensions(status: Status) -> Section:
     for one in status.dimensions or []:
         if one.rejected:
             note += (
-                f"{one.rejected:,} row{'s' * (one.rejected != 1)} of the file of {one.dimension} were left out: "
-                f"`paystream dims history {one.dimension}`. "
+                f"Left out of the file of {one.dimension}: {counted(one.rejected, 'row')} "
+                f"(`paystream dims history {one.dimension}`). "
             )
     if pending := status.pending:
         note += (
