@@ -28,7 +28,7 @@ setup: .venv/.ready
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@# Without Java or Maven the broker in memory stands in: the line says so, and setup goes on.
-	@$(BIN)/python -m devstack.maven devstack/pom.xml tests/engine/clients/pom.xml && $(BIN)/python -m devstack.kafka_broker || true
+	@$(BIN)/python -m paystream.devstack.maven devstack/pom.xml tests/engine/clients/pom.xml && $(BIN)/python -m paystream.devstack.kafka_broker || true
 	@touch $@
 
 # What the tests of `paystream dashboard` drive. Where it can't be installed the line says so and those tests are skipped.

@@ -8,7 +8,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from cost.files import Strict, parse, read_yaml
+from paystream.cost.files import Strict, parse, read_yaml
 from paystream.errors import UsageError
 
 FILE = Path(__file__).with_name("assumptions.yaml")

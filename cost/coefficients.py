@@ -11,10 +11,10 @@ import numpy as np
 import yaml
 from pydantic import Field
 
-from cost.files import Strict, parse, read_yaml
-from loadtest.report_file import ResultFile, read_document
-from loadtest.report_file import parse as parse_result
+from paystream.cost.files import Strict, parse, read_yaml
 from paystream.errors import UsageError
+from paystream.loadtest.report_file import ResultFile, read_document
+from paystream.loadtest.report_file import parse as parse_result
 
 MEASURED = Path(__file__).with_name("coefficients.yaml")
 

@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from cost import memo as memo_section
-from cost import views
-from cost.coefficients import as_yaml, from_results, load_coefficients
-from cost.designs import DESIGNS, design
-from cost.model import Model
-from cost.prices import load_prices
+from paystream.cost import memo as memo_section
+from paystream.cost import view
+from paystream.cost.coefficients import as_yaml, from_results, load_coefficients
+from paystream.cost.designs import DESIGNS, design
+from paystream.cost.model import Model
+from paystream.cost.prices import load_prices
 from paystream.errors import UsageError
 from paystream.output import console, is_terminal, print_fields, print_json
 
@@ -56,18 +56,18 @@ def cost(
     estimates = [model.estimate(one, rate) for one in wanted for rate in asked]
     if csv:
         try:
-            csv.write_text(views.as_csv(estimates, model.prices), encoding="utf-8")
+            csv.write_text(view.as_csv(estimates, model.prices), encoding="utf-8")
         except OSError as error:
             raise UsageError(f"File '{csv}' cannot be written: {error.strerror}. Name another one.") from error
     if as_json:
-        print_json(views.as_json(estimates, model.prices))
+        print_json(view.as_json(estimates, model.prices))
     elif is_terminal():
         if only:
             for one in estimates:
-                console.print(views.bill(one, model.prices))
-                console.print(views.swings(model.tornado(one.base.design, one.base.rate)))
+                console.print(view.bill(one, model.prices))
+                console.print(view.swings(model.tornado(one.base.design, one.base.rate)))
         else:
-            console.print(views.comparison(estimates, asked, console.width >= 60 + 30 * len(asked)))
+            console.print(view.comparison(estimates, asked, console.width >= 60 + 30 * len(asked)))
             console.print(f"The lines of a bill, and what moves it most: paystream cost --design {DESIGNS[0].id}")
     else:
         for one in estimates:
@@ -114,7 +114,7 @@ def memo(
     if check:
         memo_section.check(model)
     else:
-        from cost.plots import write_plots  # half a second, and a library that only this needs
+        from paystream.cost.plots import write_plots
 
         memo_section.write(model)
         write_plots(model, memo_section.MEMO.parent / "images")

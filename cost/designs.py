@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cost.sizing import COPIES, DAYS, GB, GIB, HOURS, KEEPERS, REPLICAS, TB, TIB, Item, Sizing, brokers
+from paystream.cost.sizing import COPIES, DAYS, GB, GIB, HOURS, KEEPERS, REPLICAS, TB, TIB, Item, Sizing, brokers
 from paystream.errors import UsageError
 
 PRODUCERS_CROSS = 2 / 3

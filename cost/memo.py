@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from cost.coefficients import Coefficients
-from cost.designs import DESIGNS, design
-from cost.model import Estimate, Model
-from cost.views import dollars
+from paystream.cost.coefficients import Coefficients
+from paystream.cost.designs import DESIGNS, design
+from paystream.cost.model import Estimate, Model
+from paystream.cost.view import dollars
 from paystream.errors import CheckFailed, UsageError
 from paystream.settings import REPOSITORY
 

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cost.assumptions import Drivers, Level, drivers, load_assumptions
-from cost.coefficients import Coefficients
-from cost.designs import Design
-from cost.prices import PriceBook
-from cost.sizing import MOST_RATE, Item, Sizing
+from paystream.cost.assumptions import Drivers, Level, drivers, load_assumptions
+from paystream.cost.coefficients import Coefficients
+from paystream.cost.designs import Design
+from paystream.cost.prices import PriceBook
+from paystream.cost.sizing import MOST_RATE, Item, Sizing
 from paystream.errors import UsageError
 
 PEOPLE = "hours_"

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import matplotlib
 
-from cost.designs import DESIGNS, design
-from cost.memo import OURS, RATES
-from cost.model import Model
+from paystream.cost.designs import DESIGNS, design
+from paystream.cost.memo import OURS, RATES
+from paystream.cost.model import Model
 
 matplotlib.use("svg")
 

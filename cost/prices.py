@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cost.files import Strict, parse, read_yaml
+from paystream.cost.files import Strict, parse, read_yaml
 from paystream.errors import UsageError
 
 BOOK = Path(__file__).with_name("prices.yaml")

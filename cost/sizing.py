@@ -4,9 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from cost.assumptions import Drivers
-from cost.coefficients import Coefficients
-from cost.prices import PriceBook
+from paystream.cost.assumptions import Drivers
+from paystream.cost.coefficients import Coefficients
+from paystream.cost.prices import PriceBook
 
 HOURS = 730
 SECONDS = HOURS * 3600

@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 home=$(mktemp -d)
 python -c 'import sys
 from pathlib import Path
-from devstack.stack import settings_on_free_ports
+from paystream.devstack.stack import settings_on_free_ports
 for name, value in settings_on_free_ports(Path(sys.argv[1])).environment().items():
     print(f"export {name}={value!r}")' "$home/stack" > "$home/settings"
 . "$home/settings"

@@ -1,4 +1,4 @@
-"""The program that the library chdb-core lacks: ``python -m devstack.clickhouse_program FOLDER DATA`` runs ClickHouse.
+"""The program that the library chdb-core lacks: it runs ClickHouse on a FOLDER of configuration and one of DATA.
 
 ``clickhouse_server`` writes the folder and starts this. It imports nothing but the standard library: what it took would
 stay in ClickHouse's process.

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from devstack import clickhouse_program
-from devstack.last_words import last_words
-from devstack.ports import free_ports
+from paystream.devstack import clickhouse_program
+from paystream.devstack.last_words import last_words
+from paystream.devstack.ports import free_ports
 from paystream.errors import PaystreamError, ServiceUnavailable, UsageError
 from paystream.settings import REPOSITORY
 
@@ -109,7 +109,7 @@ def prepare(instance: Instance, files: Mapping[str, str] = NO_FILES) -> list[str
             f"ClickHouse's configuration '{folder}' cannot be written: {error.strerror or error}. "
             "Make room for it, or set PAYSTREAM_HOME to another folder."
         ) from error
-    return [sys.executable, "-m", "devstack.clickhouse_program", str(folder), str(instance.data)]
+    return [sys.executable, "-m", "paystream.devstack.clickhouse_program", str(folder), str(instance.data)]
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Apache Kafka for the local stack: one broker from Maven Central's jars, without a download page or a container.
 
-``python -m devstack.kafka_broker`` runs one for a moment and writes down for Java what classes it loads: a later start
-takes half as long.
+``python -m paystream.devstack.kafka_broker`` runs one for a moment and lists for Java the classes it loads: a
+later start takes half as long.
 """
 
 import socket
@@ -13,8 +13,8 @@ from base64 import urlsafe_b64encode
 from contextlib import suppress
 from pathlib import Path
 
-from devstack import maven
-from devstack.ports import free_ports
+from paystream.devstack import maven
+from paystream.devstack.ports import free_ports
 from paystream.errors import PaystreamError
 
 POM = Path(__file__).with_name("pom.xml")

@@ -1,4 +1,4 @@
-"""Jars from Maven Central, as a pom.xml names them: ``python -m devstack.maven POM`` fetches them ahead of time."""
+"""Jars from Maven Central, as a pom.xml names them. ``python -m paystream.devstack.maven POM`` fetches them early."""
 
 import hashlib
 import re

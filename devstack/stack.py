@@ -27,10 +27,10 @@ import psutil
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from devstack import clickhouse_server, kafka_broker, maven, memory_broker
-from devstack.last_words import last_words
-from devstack.local_users import users_xml
-from devstack.ports import free_port, free_ports
+from paystream.devstack import clickhouse_server, kafka_broker, maven, memory_broker
+from paystream.devstack.last_words import last_words
+from paystream.devstack.local_users import users_xml
+from paystream.devstack.ports import free_port, free_ports
 from paystream.errors import PaystreamError, ServiceUnavailable, UsageError
 from paystream.kafka import client_config
 from paystream.process import boot, identity, is_alive
@@ -334,7 +334,7 @@ def _start_broker(home: Path, kind: Literal["kafka", "memory"], addresses: dict[
         command = kafka_broker.prepare(home, host, port, free_port(host, besides=taken))
         folder = home / "kafka"
     else:
-        command = [sys.executable, "-m", "devstack.memory_broker", "--host", host, "--port", str(port)]
+        command = [sys.executable, "-m", "paystream.devstack.memory_broker", "--host", host, "--port", str(port)]
         folder = REPOSITORY
     _start(home, "broker", kind, [(host, port)], command, folder)
 

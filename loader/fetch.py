@@ -1,8 +1,8 @@
 """Fetching a file over HTTP or from S3, in a process of its own that ends at the deadline whatever the source does.
 
 No time-out of an HTTP or S3 library bounds the whole: a source that drips one byte a second keeps each of them content,
-and Python waits for a pending S3 call even at its exit. A process can be ended. ``python -m loader.fetch`` is that
-process; it writes to standard output one line of JSON, then the file.
+and Python waits for a pending S3 call even at its exit. A process can be ended. This module, run as a program,
+is that process: it writes to standard output one line of JSON, then the file.
 """
 
 import json
@@ -101,7 +101,7 @@ def fetch(kind: str, place: str, limits: Limits) -> tuple[str, bytes, datetime |
     request = json.dumps({"what": what, "place": place, "limits": asdict(limits)}).encode()
     with tempfile.TemporaryFile() as answer:
         process = subprocess.run(
-            [sys.executable, "-P", "-m", "loader.fetch"], input=request, stdout=answer, stderr=subprocess.PIPE
+            [sys.executable, "-P", "-m", "paystream.loader.fetch"], input=request, stdout=answer, stderr=subprocess.PIPE
         )
         if process.returncode == -signal.SIGALRM:
             raise ServiceUnavailable(

@@ -11,10 +11,10 @@ from xml.parsers import expat
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
-from loader.source import Problem, Problems, Source, line
-from loader.tables import check_not_empty, csv_batches, is_markup, read_csv, validate, wrong_width
-from loader.unpack import unpacked
 from paystream.currencies import of_rates
+from paystream.loader.source import Problem, Problems, Source, line
+from paystream.loader.tables import check_not_empty, csv_batches, is_markup, read_csv, validate, wrong_width
+from paystream.loader.unpack import unpacked
 
 EURO_START = date(1999, 1, 1)
 

@@ -5,9 +5,9 @@ from datetime import UTC
 
 from clickhouse_connect.driver.client import Client
 
-from loader.dimension import FX, MERCHANTS, Dimension
-from loader.source import UNKNOWN_CODES, GateFailed, Source
 from paystream.errors import UsageError
+from paystream.loader.dimension import FX, MERCHANTS, Dimension
+from paystream.loader.source import UNKNOWN_CODES, GateFailed, Source
 from paystream.settings import Settings
 
 ROW_COUNT = "row-count"

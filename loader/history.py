@@ -7,10 +7,10 @@ from typing import Any
 
 from clickhouse_connect.driver.client import Client
 
-from loader.dimension import Dimension
-from loader.source import Rejected
 from paystream.clickhouse import answering, connect
 from paystream.errors import UsageError
+from paystream.loader.dimension import Dimension
+from paystream.loader.source import Rejected
 from paystream.settings import Settings
 
 SHOWN_CHANGES = 20

@@ -10,9 +10,9 @@ import iso18245
 import pycountry
 from pydantic import AfterValidator, BaseModel, Field
 
-from loader.source import MOST_REJECTED, Problem, Problems, Rejected, Source, line, row
-from loader.tables import PARQUET_MAGIC, Batch, csv_batches, parquet_batches, validate
-from loader.unpack import unpacked
+from paystream.loader.source import MOST_REJECTED, Problem, Problems, Rejected, Source, line, row
+from paystream.loader.tables import PARQUET_MAGIC, Batch, csv_batches, parquet_batches, validate
+from paystream.loader.unpack import unpacked
 
 ISO_3166_1 = frozenset(country.alpha_2 for country in pycountry.countries)
 

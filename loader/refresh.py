@@ -19,13 +19,13 @@ import psutil
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from loader import gates, history
-from loader.dimension import Dimension
-from loader.lock import LockMustStay, locked
-from loader.schema import connected
-from loader.source import Rejected, Source
 from paystream.clickhouse import cause_of
 from paystream.errors import CheckFailed, PaystreamError, ServiceUnavailable, UsageError
+from paystream.loader import gates, history
+from paystream.loader.dimension import Dimension
+from paystream.loader.lock import LockMustStay, locked
+from paystream.loader.source import Rejected, Source
+from paystream.schema import connected
 from paystream.settings import Settings
 
 

@@ -13,8 +13,8 @@ from decimal import Decimal
 
 from clickhouse_connect.driver.client import Client
 
-from loader.lock import locked
-from loader.schema import connected
+from paystream.loader.lock import locked
+from paystream.schema import connected
 from paystream.settings import Settings
 
 BATCH_ROWS = 1_000_000

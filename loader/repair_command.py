@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from loader.repair import Move, Progress, Repaired, preview, repair
 from paystream.errors import PaystreamError
+from paystream.loader.repair import Move, Progress, Repaired, preview, repair
 from paystream.output import console, errors, is_terminal, print_fields, print_json
 from paystream.settings import Settings, load_settings
 

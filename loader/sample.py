@@ -9,9 +9,9 @@ from pathlib import Path
 
 import iso18245
 
-from loader.merchants import COLUMNS, ISO_3166_1
 from paystream.errors import UsageError
 from paystream.files import whole_file
+from paystream.loader.merchants import COLUMNS, ISO_3166_1
 
 # How often a country occurs among 1,000 merchants or so, and what its companies' names end in; the others share a rest.
 _COUNTRIES = {

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from loader.fetch import Limits, fetch, is_remote
 from paystream.errors import CheckFailed, UsageError
+from paystream.loader.fetch import Limits, fetch, is_remote
 from paystream.output import counted
 
 SHOWN_PROBLEMS = 20

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from loader.source import Problem, Source
+from paystream.loader.source import Problem, Source
 
 BATCH_ROWS = 1_000
 """Small: memory stays bounded whatever the file holds, and rows that die young cost the garbage collector nothing."""

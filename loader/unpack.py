@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import IO
 
-from loader.fetch import Limits
-from loader.source import Source
+from paystream.loader.fetch import Limits
+from paystream.loader.source import Source
 
 CHUNK_BYTES = 1 << 20
 

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 from confluent_kafka import Producer
 
-from loadtest.messages import Plan, render
 from paystream.errors import CheckFailed
 from paystream.kafka import client_config
+from paystream.loadtest.messages import Plan, render
 from paystream.settings import Settings
 
 BATCH = 20_000

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from loadtest.document import as_document
-from loadtest.run import Interrupted, Result
-from loadtest.watch import Point
-from loadtest.workload import MOST_MESSAGES, MOST_PER_SECOND, Workload
 from paystream.errors import CheckFailed, PaystreamError, UsageError
+from paystream.loadtest.document import as_document
+from paystream.loadtest.run import Interrupted, Result
+from paystream.loadtest.watch import Point
+from paystream.loadtest.workload import MOST_MESSAGES, MOST_PER_SECOND, Workload
 
 CLOSE_ENOUGH = 1.1
 """The search ends when the lowest rate that was not held is at most so many times the highest that was."""

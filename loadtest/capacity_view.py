@@ -5,10 +5,10 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from loadtest.capacity import Capacity, Step
-from loadtest.report_figures import shown
-from loadtest.report_file import parse
-from loadtest.report_text import number
+from paystream.loadtest.capacity import Capacity, Step
+from paystream.loadtest.report_figures import shown
+from paystream.loadtest.report_file import parse
+from paystream.loadtest.report_text import number
 
 FORMAT = "capacity-1"
 

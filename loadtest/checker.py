@@ -10,7 +10,7 @@ from uuid import UUID
 import numpy as np
 from clickhouse_connect.driver.client import Client
 
-from loadtest.messages import (
+from paystream.loadtest.messages import (
     Contents,
     Plan,
     contents,
@@ -28,7 +28,7 @@ from loadtest.messages import (
     render,
     roots,
 )
-from loadtest.milliseconds import Milliseconds
+from paystream.loadtest.milliseconds import Milliseconds
 
 CHUNK = 1_000_000
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import psutil
 
-from loadtest.milliseconds import Milliseconds
-from loadtest.probe import percentile
-from loadtest.report_file import FORMAT
-from loadtest.run import Result
-from loadtest.verdict import Verdict, judge
-from loadtest.watch import MOST_POINTS, Watched
-from loadtest.workload import Workload
+from paystream.loadtest.milliseconds import Milliseconds
+from paystream.loadtest.probe import percentile
+from paystream.loadtest.report_file import FORMAT
+from paystream.loadtest.run import Result
+from paystream.loadtest.verdict import Verdict, judge
+from paystream.loadtest.watch import MOST_POINTS, Watched
+from paystream.loadtest.workload import Workload
 
 BOUNDS_S = [0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0]
 """Bounds of the histogram's bars, in seconds."""

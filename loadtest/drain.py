@@ -16,13 +16,13 @@ from clickhouse_connect.driver.client import Client
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from loadtest.backlog import send
-from loadtest.run import make_plan, wait_until_quiet
-from loadtest.topic import open_topic
-from loadtest.workload import load
 from paystream.clickhouse import connect
 from paystream.errors import CheckFailed, ServiceUnavailable
 from paystream.kafka import client_config
+from paystream.loadtest.backlog import send
+from paystream.loadtest.run import make_plan, wait_until_quiet
+from paystream.loadtest.topic import open_topic
+from paystream.loadtest.workload import load
 from paystream.settings import Settings
 
 BACKLOG_RATE = 5_000

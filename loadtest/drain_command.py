@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from loadtest.drain import FULL, PARTS, drain
+from paystream.loadtest.drain import FULL, PARTS, drain
 from paystream.output import console, errors, is_terminal, print_fields, print_json
 from paystream.settings import load_settings
 

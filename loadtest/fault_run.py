@@ -11,26 +11,26 @@ from pathlib import Path
 
 from clickhouse_connect.driver.client import Client
 
-from devstack import stack
-from loader import sample
-from loader.dimension import FX, MERCHANTS
-from loader.fx import read_fx
-from loader.merchants import read_merchants
-from loader.refresh import refresh
-from loader.source import read_source
-from loadtest.checker import Found, Window, check
-from loadtest.faults import Fault, Restart, Scene
-from loadtest.generator import DELIVERY_TIMEOUT_S, Generator, Sent
-from loadtest.messages import last_intended_us
-from loadtest.probe import Probe, Sighting
-from loadtest.run import LEAD_S, make_plan, wait_until_quiet
-from loadtest.topic import Topic, open_topic
-from loadtest.workload import Thresholds, Workload
-from migrations import runner
-from paystream.audit import audit
+from paystream.audit.reconcile import audit
 from paystream.clickhouse import connect
+from paystream.devstack import stack
 from paystream.errors import CheckFailed
 from paystream.kafka import client_config
+from paystream.loader import sample
+from paystream.loader.dimension import FX, MERCHANTS
+from paystream.loader.fx import read_fx
+from paystream.loader.merchants import read_merchants
+from paystream.loader.refresh import refresh
+from paystream.loader.source import read_source
+from paystream.loadtest.checker import Found, Window, check
+from paystream.loadtest.faults import Fault, Restart, Scene
+from paystream.loadtest.generator import DELIVERY_TIMEOUT_S, Generator, Sent
+from paystream.loadtest.messages import last_intended_us
+from paystream.loadtest.probe import Probe, Sighting
+from paystream.loadtest.run import LEAD_S, make_plan, wait_until_quiet
+from paystream.loadtest.topic import Topic, open_topic
+from paystream.loadtest.workload import Thresholds, Workload
+from paystream.migrations import runner
 from paystream.settings import Settings
 
 LONGEST_S = 6 * 3600

@@ -19,13 +19,13 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from confluent_kafka import Consumer, ConsumerGroupState, ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from devstack import stack
-from loadtest.messages import Plan
-from loadtest.probe import Probe
-from migrations import named_collection, runner
 from paystream.clickhouse import CANNOT_READ_ALL_DATA, CORRUPTED_DATA, connect, is_code
+from paystream.devstack import stack
 from paystream.errors import CheckFailed
 from paystream.kafka import client_config, existing_partitions
+from paystream.loadtest.messages import Plan
+from paystream.loadtest.probe import Probe
+from paystream.migrations import named_collection, runner
 from paystream.settings import Settings
 
 KILL_WITHIN_S = 8.0

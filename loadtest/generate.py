@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from loadtest.generator import Generator, Sent
-from loadtest.workload import WITHOUT_RATE, Workload, plan_of
 from paystream.errors import ServiceUnavailable
 from paystream.kafka import client_config, existing_partitions
+from paystream.loadtest.generator import Generator, Sent
+from paystream.loadtest.workload import WITHOUT_RATE, Workload, plan_of
 from paystream.settings import Settings
 
 MERCHANTS = 80_000

@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from loadtest.generate import generate as generate_workload
-from loadtest.verdict import generator_problems
-from loadtest.workload import load
+from paystream.loadtest.generate import generate as generate_workload
+from paystream.loadtest.verdict import generator_problems
+from paystream.loadtest.workload import load
 from paystream.output import console, errors, is_terminal, print_fields, print_json
 from paystream.settings import load_settings
 

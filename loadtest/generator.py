@@ -22,9 +22,9 @@ import numpy as np
 import orjson
 from confluent_kafka import KafkaException, Producer
 
-from loadtest.messages import Plan, due, intended_us, render
-from loadtest.milliseconds import Milliseconds
 from paystream.errors import PaystreamError, ServiceUnavailable
+from paystream.loadtest.messages import Plan, due, intended_us, render
+from paystream.loadtest.milliseconds import Milliseconds
 from paystream.settings import REPOSITORY
 
 READY_TIMEOUT_S = 30
@@ -216,7 +216,7 @@ class Generator:
         self._replies: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         # A session of its own, so that Ctrl-C reaches it only through us.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "loadtest.generator"],
+            [sys.executable, "-m", "paystream.loadtest.generator"],
             cwd=REPOSITORY,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

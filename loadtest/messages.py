@@ -14,9 +14,9 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from loadtest import texts
-from loadtest.defects import DEFECTS
 from paystream.currencies import MINOR_UNITS
+from paystream.loadtest import texts
+from paystream.loadtest.defects import DEFECTS
 
 Numbers = NDArray[np.int64]
 """Numbers of messages within a run, from 0, in the order of their intended send times."""

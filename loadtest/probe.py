@@ -17,9 +17,9 @@ from uuid import UUID
 import numpy as np
 from clickhouse_connect.driver.client import Client
 
-from loadtest.messages import Plan, id_of, ids, intended_us, is_canary
-from loadtest.milliseconds import Milliseconds
 from paystream.clickhouse import connect
+from paystream.loadtest.messages import Plan, id_of, ids, intended_us, is_canary
+from paystream.loadtest.milliseconds import Milliseconds
 from paystream.settings import Settings
 
 ASK_EVERY_S = 0.04

@@ -7,9 +7,9 @@ from datetime import date
 
 import numpy as np
 
-from loadtest.messages import Plan, halves_sql, ids
 from paystream.clickhouse import answering, connect
-from paystream.rollup import rebuild
+from paystream.loadtest.messages import Plan, halves_sql, ids
+from paystream.reports.rollup import rebuild
 from paystream.settings import Settings
 
 BATCH = 2_000_000

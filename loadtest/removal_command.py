@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from loadtest.removal import remove as remove_run
-from loadtest.report_file import parse, read_document
 from paystream.errors import UsageError
+from paystream.loadtest.removal import remove as remove_run
+from paystream.loadtest.report_file import parse, read_document
 from paystream.output import errors, note, print_fields, print_json
 from paystream.settings import load_settings
 

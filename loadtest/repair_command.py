@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from loadtest.fault_run import prepared_stack
-from loadtest.repair_run import repair_under_load
+from paystream.loadtest.fault_run import prepared_stack
+from paystream.loadtest.repair_run import repair_under_load
 from paystream.output import console, errors, is_terminal, print_fields, print_json
 
 

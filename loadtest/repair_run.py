@@ -7,22 +7,22 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from itertools import count
 
-from loader.dimension import FX, MERCHANTS
-from loader.refresh import refresh
-from loader.repair import preview, repair
-from loader.source import Source
-from loadtest.backlog import send
-from loadtest.checker import Found, Window, check
-from loadtest.fault_run import MERCHANTS_COUNT, stop_generator
-from loadtest.generator import Generator
-from loadtest.messages import Plan, last_intended_us
-from loadtest.probe import Probe, percentile
-from loadtest.run import LEAD_S, make_plan, wait_until_quiet
-from loadtest.topic import open_topic
-from loadtest.workload import Thresholds, Workload
 from paystream.clickhouse import connect
 from paystream.errors import CheckFailed
 from paystream.kafka import client_config
+from paystream.loader.dimension import FX, MERCHANTS
+from paystream.loader.refresh import refresh
+from paystream.loader.repair import preview, repair
+from paystream.loader.source import Source
+from paystream.loadtest.backlog import send
+from paystream.loadtest.checker import Found, Window, check
+from paystream.loadtest.fault_run import MERCHANTS_COUNT, stop_generator
+from paystream.loadtest.generator import Generator
+from paystream.loadtest.messages import Plan, last_intended_us
+from paystream.loadtest.probe import Probe, percentile
+from paystream.loadtest.run import LEAD_S, make_plan, wait_until_quiet
+from paystream.loadtest.topic import open_topic
+from paystream.loadtest.workload import Thresholds, Workload
 from paystream.settings import Settings
 
 DAYS = 10

@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from loadtest import report_compare, report_text
-from loadtest.report_file import parse, read_document
-from loadtest.report_junit import junit_xml
-from loadtest.report_page import page
 from paystream.errors import UsageError
+from paystream.loadtest import report_compare, report_text
+from paystream.loadtest.report_file import parse, read_document
+from paystream.loadtest.report_junit import junit_xml
+from paystream.loadtest.report_page import page
 from paystream.output import console, is_terminal, print_fields, print_json
 
 SERIES = ("timeline", "histogram")

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from loadtest.report_figures import NOT_MEASURED, Figure, flat, groups, headline, shown
-from loadtest.report_file import ResultFile
-from loadtest.report_text import STYLES, limit
+from paystream.loadtest.report_figures import NOT_MEASURED, Figure, flat, groups, headline, shown
+from paystream.loadtest.report_file import ResultFile
+from paystream.loadtest.report_text import STYLES, limit
 
 TOLERANCE = 0.1
 """Share by which a figure may differ before it counts as worse: two runs of the same thing differ that much."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from loadtest.report_file import Percentiles, ResultFile
+from paystream.loadtest.report_file import Percentiles, ResultFile
 
 Unit = Literal["s", "bytes", "share", ""]
 

@@ -3,9 +3,9 @@
 import re
 import xml.etree.ElementTree as ET
 
-from loadtest.report_figures import shown
-from loadtest.report_file import ResultFile
-from loadtest.report_text import limit
+from paystream.loadtest.report_figures import shown
+from paystream.loadtest.report_file import ResultFile
+from paystream.loadtest.report_text import limit
 
 _NOT_IN_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 

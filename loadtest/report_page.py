@@ -6,7 +6,7 @@ from datetime import UTC
 from html import escape
 from pathlib import Path
 
-from loadtest.report_figures import (
+from paystream.loadtest.report_figures import (
     NOT_MEASURED,
     PERCENTILES,
     Group,
@@ -18,9 +18,9 @@ from loadtest.report_figures import (
     size,
     sums,
 )
-from loadtest.report_file import ResultFile, Threshold
-from loadtest.report_plots import MOST_COLOURS, Format, Level, Line, bucket, filled, histogram, line_plot
-from loadtest.report_text import limit
+from paystream.loadtest.report_file import ResultFile, Threshold
+from paystream.loadtest.report_plots import MOST_COLOURS, Format, Level, Line, bucket, filled, histogram, line_plot
+from paystream.loadtest.report_text import limit
 
 STYLE = Path(__file__).with_name("report_page.css")
 MARKS = {"pass": "✓ PASS", "fail": "✗ FAIL", "invalid": "! INVALID", "partial": "! PARTIAL"}

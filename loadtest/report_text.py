@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from loadtest.report_figures import NOT_MEASURED, PERCENTILES, Group, groups, headline, shown, sums
-from loadtest.report_file import ResultFile, Threshold, parse
+from paystream.loadtest.report_figures import NOT_MEASURED, PERCENTILES, Group, groups, headline, shown, sums
+from paystream.loadtest.report_file import ResultFile, Threshold, parse
 
 STYLES = {"pass": "bold green", "fail": "bold red", "invalid": "bold yellow", "partial": "bold yellow"}
 

@@ -11,17 +11,17 @@ from typing import Literal
 
 from clickhouse_connect.driver.client import Client
 
-from loadtest.checker import Found, Stages, Window, check, stored_ms
-from loadtest.generator import DELIVERY_TIMEOUT_S, GIVE_UP_AFTER_S, Generator, Sent
-from loadtest.messages import Plan, last_intended_us
-from loadtest.probe import Probe, Seen
-from loadtest.topic import Topic, open_topic
-from loadtest.usage import Meter
-from loadtest.watch import LOOK_EVERY_S, Watch, Watched
-from loadtest.workload import WITHOUT_RATE, Workload, plan_of
 from paystream.clickhouse import answering, connect
 from paystream.errors import CheckFailed, PaystreamError, UsageError
 from paystream.kafka import client_config
+from paystream.loadtest.checker import Found, Stages, Window, check, stored_ms
+from paystream.loadtest.generator import DELIVERY_TIMEOUT_S, GIVE_UP_AFTER_S, Generator, Sent
+from paystream.loadtest.messages import Plan, last_intended_us
+from paystream.loadtest.probe import Probe, Seen
+from paystream.loadtest.topic import Topic, open_topic
+from paystream.loadtest.usage import Meter
+from paystream.loadtest.watch import LOOK_EVERY_S, Watch, Watched
+from paystream.loadtest.workload import WITHOUT_RATE, Workload, plan_of
 from paystream.settings import Settings
 from paystream.signals import undisturbed
 

@@ -14,17 +14,17 @@ import typer
 from rich.live import Live
 from rich.text import Text
 
-from loadtest import capacity_view
-from loadtest.capacity import Step
-from loadtest.capacity import find_capacity as search
-from loadtest.document import as_document
-from loadtest.report_file import parse
-from loadtest.report_text import as_fields, show_document
-from loadtest.run import Progress, Result
-from loadtest.run import run as run_workload
-from loadtest.workload import Workload, load
 from paystream.errors import PaystreamError, UsageError
 from paystream.files import whole_file
+from paystream.loadtest import capacity_view
+from paystream.loadtest.capacity import Step
+from paystream.loadtest.capacity import find_capacity as search
+from paystream.loadtest.document import as_document
+from paystream.loadtest.report_file import parse
+from paystream.loadtest.report_text import as_fields, show_document
+from paystream.loadtest.run import Progress, Result
+from paystream.loadtest.run import run as run_workload
+from paystream.loadtest.workload import Workload, load
 from paystream.output import console, errors, is_terminal, print_fields
 from paystream.settings import load_settings
 from paystream.signals import sigterm_interrupts

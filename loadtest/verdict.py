@@ -4,10 +4,10 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from loadtest.generator import Sent
-from loadtest.probe import percentile
-from loadtest.run import Result
-from loadtest.workload import Thresholds, Workload
+from paystream.loadtest.generator import Sent
+from paystream.loadtest.probe import percentile
+from paystream.loadtest.run import Result
+from paystream.loadtest.workload import Thresholds, Workload
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from loadtest.topic import Topic
-from loadtest.usage import Meter, Usage, Used
 from paystream.clickhouse import connect
 from paystream.errors import PaystreamError
+from paystream.loadtest.topic import Topic
+from paystream.loadtest.usage import Meter, Usage, Used
 from paystream.settings import Settings
 
 MOST_POINTS = 600

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from loadtest import rates
-from loadtest.messages import LONGEST_OVERTAKING_S, Plan
 from paystream.errors import UsageError
+from paystream.loadtest import rates
+from paystream.loadtest.messages import LONGEST_OVERTAKING_S, Plan
 
 SHIPPED = Path(__file__).with_name("workloads")
 

@@ -3,17 +3,17 @@
 from contextlib import nullcontext
 from pathlib import Path
 
-from devstack import clickhouse_server
-from migrations import lock, named_collection, scratch
-from migrations.backend import ClickHouseBackend
-from migrations.freeze import compare
-from migrations.history import UNWRITTEN, VERSIONS, object_name, read_history
-from migrations.runner import database_exists
-from migrations.schema import Difference, detached, diff, read_snapshot, reformatted, spelled
-from migrations.sources import read_sources
 from paystream import group
 from paystream.clickhouse import answering
+from paystream.devstack import clickhouse_server
 from paystream.errors import UsageError
+from paystream.migrations import lock_file, named_collection, scratch
+from paystream.migrations.backend import ClickHouseBackend
+from paystream.migrations.freeze import compare
+from paystream.migrations.history import UNWRITTEN, VERSIONS, object_name, read_history
+from paystream.migrations.runner import database_exists
+from paystream.migrations.schema import Difference, detached, diff, read_snapshot, reformatted, spelled
+from paystream.migrations.sources import read_sources
 from paystream.settings import REPOSITORY, Settings
 
 _NEW = "paystream migrate new NAME"
@@ -34,15 +34,15 @@ def check_files(folder: Path = VERSIONS, root: Path = REPOSITORY, engine: Settin
         UsageError: a file or a version cannot be read at all.
     """
     history = read_history(folder, finished=False)
-    wrong = lock.violations(folder, [version.id for version in history])
-    found = [Difference("versions", name, what, fix=lock.describe(name, what)) for name, what in wrong.items()]
+    wrong = lock_file.violations(folder, [version.id for version in history])
+    found = [Difference("versions", name, what, fix=lock_file.describe(name, what)) for name, what in wrong.items()]
     for version in history:
         if steps := version.unwritten_steps():
             numbers = ", ".join(map(str, steps))
             found.append(
                 Difference("versions", version.id, f"step {numbers} has the mark {UNWRITTEN!r}", fix="Write the step.")
             )
-    expected = read_snapshot(lock.snapshot_path(folder))
+    expected = read_snapshot(lock_file.snapshot_path(folder))
     sources = read_sources(root)
     suspects = [
         Difference("files", name, _how(name in expected, name in sources), fix=_NEW)
@@ -73,7 +73,7 @@ def check_database(settings: Settings, folder: Path = VERSIONS) -> list[Differen
             "Check the files alone, with --offline."
         )
     history = read_history(folder, finished=False)
-    expected = {name: one.create for name, one in read_snapshot(lock.snapshot_path(folder)).items()}
+    expected = {name: one.create for name, one in read_snapshot(lock_file.snapshot_path(folder)).items()}
     if not database_exists(settings):
         return [Difference("database", settings.clickhouse_database, "missing", fix=_UP)]
     what = f"Check of database '{settings.clickhouse_database}'"

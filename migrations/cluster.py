@@ -19,9 +19,9 @@ from sqlglot.dialects.clickhouse import ClickHouse
 from sqlglot.errors import SqlglotError
 from sqlglot.tokens import Token, TokenType
 
-from migrations.history import Version, object_name
-from migrations.schema_graph import Graph, SchemaObject, read_graph
 from paystream.errors import UsageError
+from paystream.migrations.history import Version, object_name
+from paystream.migrations.schema_graph import Graph, SchemaObject, read_graph
 
 BUSINESS_KEY = "transaction_id"
 

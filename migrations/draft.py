@@ -5,15 +5,15 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from migrations import freeze, scratch
-from migrations.history import UNWRITTEN, VERSIONS, Version, object_name, read_history, words
-from migrations.lock import snapshot_path
-from migrations.plan import holds
-from migrations.schema import Difference, diff
-from migrations.schema_graph import Graph, read_graph
-from migrations.sources import Source, read_sources, tokens_of
-from migrations.text import write_text
 from paystream.errors import UsageError
+from paystream.migrations import freeze, scratch
+from paystream.migrations.history import UNWRITTEN, VERSIONS, Version, object_name, read_history, words
+from paystream.migrations.lock_file import snapshot_path
+from paystream.migrations.plan import holds
+from paystream.migrations.schema import Difference, diff
+from paystream.migrations.schema_graph import Graph, read_graph
+from paystream.migrations.sources import Source, read_sources, tokens_of
+from paystream.migrations.text import write_text
 from paystream.settings import REPOSITORY, Settings
 
 # In this order the steps of a version run. What is read comes before what reads it, what is dropped comes after what

@@ -4,11 +4,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from migrations import lock, scratch
-from migrations.history import VERSIONS, Version, read_history, refuse_unwritten
-from migrations.schema import Difference, Expected, diff, write_snapshot
-from migrations.sources import Source, read_sources
 from paystream.errors import CheckFailed, UsageError
+from paystream.migrations import lock_file, scratch
+from paystream.migrations.history import VERSIONS, Version, read_history, refuse_unwritten
+from paystream.migrations.schema import Difference, Expected, diff, write_snapshot
+from paystream.migrations.sources import Source, read_sources
 from paystream.settings import REPOSITORY, Settings
 
 
@@ -40,10 +40,10 @@ def freeze(
     known = [version.id for version in history]
     if again is not None and again not in known:
         raise UsageError(f"Version '{again}' does not exist. Choose one of {', '.join(known)}.")
-    wrong = lock.violations(folder, known)
+    wrong = lock_file.violations(folder, known)
     for name, what in wrong.items():
         if what != "not locked" and name != again and not name.endswith(".sql"):
-            raise UsageError(lock.describe(name, what))
+            raise UsageError(lock_file.describe(name, what))
     for version in history:
         refuse_unwritten(version)
     sources = read_sources(root)
@@ -64,8 +64,8 @@ def freeze(
 def write(folder: Path, history: list[Version], sources: dict[str, Source], replayed: dict[str, str]) -> None:
     """Write the schema file and the lock file for versions that give what the files say."""
     objects = {name: Expected(name, sources[name].fingerprint, create) for name, create in replayed.items()}
-    write_snapshot(lock.snapshot_path(folder), history[-1].id, objects)
-    lock.write_lock(folder, [version.id for version in history])
+    write_snapshot(lock_file.snapshot_path(folder), history[-1].id, objects)
+    lock_file.write_lock(folder, [version.id for version in history])
 
 
 def compare(replayed: dict[str, str], loaded: dict[str, str]) -> list[Difference]:

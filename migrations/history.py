@@ -13,9 +13,9 @@ from yoyo import read_migrations
 from yoyo.exceptions import BadMigration
 from yoyo.migrations import Migration, MigrationStep, topological_sort
 
-from migrations.lock import refuse_deleted, refuse_violations
-from migrations.text import read_text
 from paystream.errors import UsageError
+from paystream.migrations.lock_file import refuse_deleted, refuse_violations
+from paystream.migrations.text import read_text
 from paystream.settings import REPOSITORY
 
 VERSIONS = REPOSITORY / "migrations" / "versions"

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
 
-from migrations.schema_graph import TOPIC, Graph, Leaf, SchemaObject
 from paystream.errors import UsageError
+from paystream.migrations.schema_graph import TOPIC, Graph, Leaf, SchemaObject
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from paystream.settings import REPOSITORY
 FORMATS = ("text", "mermaid")
 
 if TYPE_CHECKING:
-    from migrations.lineage import Lineage, Step
+    from paystream.migrations.lineage import Lineage, Step
 
 
 def lineage(
@@ -45,8 +45,8 @@ def lineage(
     if as_json and style != "text":
         raise UsageError(f"Options '--json' and '--format {style}' cannot be used together. Give one of them.")
     # sqlglot, which this takes, is not for the other commands of `migrate` to wait for.
-    from migrations.lineage import Lineage
-    from migrations.schema_graph import read_graph
+    from paystream.migrations.lineage import Lineage
+    from paystream.migrations.schema_graph import read_graph
 
     graph = read_graph(folder)
     for broken in graph.unreadable:
@@ -66,7 +66,7 @@ def lineage(
 
 def _print_all(found: "Lineage", style: str, as_json: bool) -> None:
     if style == "mermaid":
-        from migrations.lineage import picture
+        from paystream.migrations.lineage import picture
 
         print(picture(found.graph))
         return
@@ -89,7 +89,7 @@ def _print_all(found: "Lineage", style: str, as_json: bool) -> None:
 def _print_one(found: "Lineage", column: str, style: str, as_json: bool) -> None:
     columns = found.columns_named(column)
     if style == "mermaid":
-        from migrations.lineage import picture_of
+        from paystream.migrations.lineage import picture_of
 
         print(picture_of(found, columns))
         return

@@ -13,10 +13,10 @@ from pathlib import Path
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 
-from migrations.lint_engine import types_in_engine
-from migrations.lint_rules import RULES, Broken
-from migrations.schema_graph import Graph, Unreadable, read_graph
 from paystream.clickhouse import cause_of
+from paystream.migrations.lint_engine import types_in_engine
+from paystream.migrations.lint_rules import RULES, Broken
+from paystream.migrations.schema_graph import Graph, Unreadable, read_graph
 from paystream.settings import REPOSITORY
 
 FILE = "file"

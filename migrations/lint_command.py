@@ -15,7 +15,7 @@ from paystream.output import console, is_terminal, note, print_fields, print_jso
 from paystream.settings import REPOSITORY, load_settings
 
 if TYPE_CHECKING:
-    from migrations.lint import Finding
+    from paystream.migrations.lint import Finding
 
 
 def lint(
@@ -33,7 +33,7 @@ def lint(
     Example: paystream migrate lint
     """
     # sqlglot, which this takes, is not for the other commands of `migrate` to wait for.
-    from migrations.lint import REASONS, lint_files
+    from paystream.migrations.lint import REASONS, lint_files
 
     if not (folder / "sql").is_dir() and not (folder / "dictionaries").is_dir():
         raise UsageError(f"Folder '{folder}' cannot be checked: it has no sql/ and no dictionaries/. Name another one.")
@@ -63,7 +63,7 @@ def lint(
 
 
 def _print_table(findings: "list[Finding]", types: str) -> None:
-    from migrations.lint import REASONS
+    from paystream.migrations.lint import REASONS
 
     if not findings:
         console.print(f"Nothing found (types compared {types}).", highlight=False)

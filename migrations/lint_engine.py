@@ -10,10 +10,10 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 from sqlglot import exp, parse_one
 
-from migrations.lint_rules import Broken, broken_type
-from migrations.lint_types import fits
-from migrations.schema_graph import KAFKA_COLUMNS, Graph, dictionary_call, function_name
 from paystream.clickhouse import cause_of
+from paystream.migrations.lint_rules import Broken, broken_type
+from paystream.migrations.lint_types import fits
+from paystream.migrations.schema_graph import KAFKA_COLUMNS, Graph, dictionary_call, function_name
 
 
 def types_in_engine(graph: Graph, client: Client) -> Iterator[Broken]:

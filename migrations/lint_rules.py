@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from sqlglot import exp
 
-from migrations.lint_types import declared_type, fits, holds_text, is_text
-from migrations.schema_graph import (
+from paystream.migrations.lint_types import declared_type, fits, holds_text, is_text
+from paystream.migrations.schema_graph import (
     UNSTABLE,
     Graph,
     Leaf,

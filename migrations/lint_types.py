@@ -4,7 +4,7 @@ import re
 
 from sqlglot import exp
 
-from migrations.schema_graph import (
+from paystream.migrations.schema_graph import (
     Leaf,
     Scope,
     arguments,

@@ -17,9 +17,9 @@ from collections.abc import Collection
 from clickhouse_connect.driver.binding import format_str
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 
-from migrations.backend import ClickHouseBackend
 from paystream.clickhouse import ACCESS_DENIED, cause_of, is_code
 from paystream.errors import PaystreamError, ServiceUnavailable
+from paystream.migrations.backend import ClickHouseBackend
 from paystream.settings import Settings
 
 KAFKA = "paystream_kafka"

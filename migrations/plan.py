@@ -7,7 +7,7 @@ from typing import Literal
 
 from clickhouse_connect.driver.client import Client
 
-from migrations.history import Version, bare, irreversible, object_name, words
+from paystream.migrations.history import Version, bare, irreversible, object_name, words
 from paystream.settings import Settings
 
 PAUSE_S = 7

@@ -1,6 +1,6 @@
 """Bring a database to the newest version of the schema, and back.
 
-Where the settings name a cluster, the same versions run as ``migrations.cluster`` renders them. The node that these
+Where the settings name a cluster, the same versions run as ``cluster.py`` renders them. The node that these
 connect to keeps how far they are, and the lock.
 """
 
@@ -18,14 +18,14 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import OperationalError
 from yoyo.exceptions import LockTimeout
 
-from migrations import named_collection, reporting_currency
-from migrations.backend import ClickHouseBackend, StatementFailed, UndoFailed, VersionState
-from migrations.history import VERSIONS, Version, irreversible, object_name, read_history
-from migrations.plan import PAUSE_S, Live, Step, explain, tables_of
 from paystream import group
 from paystream.broker import open_broker
 from paystream.clickhouse import answering, cause_of, connect
 from paystream.errors import PaystreamError, ServiceUnavailable, UsageError
+from paystream.migrations import named_collection, reporting_currency
+from paystream.migrations.backend import ClickHouseBackend, StatementFailed, UndoFailed, VersionState
+from paystream.migrations.history import VERSIONS, Version, irreversible, object_name, read_history
+from paystream.migrations.plan import PAUSE_S, Live, Step, explain, tables_of
 from paystream.settings import Settings
 
 # All versions take a few seconds, on a busy machine more than ten.
@@ -300,7 +300,7 @@ def _history(settings: Settings, folder: Path) -> list[Version]:
     if not settings.clickhouse_cluster:
         return history
     # sqlglot, which this takes, is not for one server to wait for.
-    from migrations.cluster import cluster_of, rendered
+    from paystream.migrations.cluster import cluster_of, rendered
 
     cluster = cluster_of(settings.clickhouse_cluster, settings.clickhouse_database)
     return [rendered(version, cluster) for version in history]

@@ -13,8 +13,8 @@ from typing import Literal
 from clickhouse_connect.driver.binding import format_str
 from clickhouse_connect.driver.client import Client
 
-from migrations.text import read_text, write_text
 from paystream.errors import UsageError
+from paystream.migrations.text import read_text, write_text
 
 _ENTRY = re.compile(r"^-- object: (\w+); words of its file: ([0-9a-f]{64})\n(.*?)\n;$", re.MULTILINE | re.DOTALL)
 _HEAD = """\

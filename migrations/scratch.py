@@ -15,13 +15,13 @@ from pathlib import Path
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError
 
-from devstack import clickhouse_server
-from migrations import named_collection
-from migrations.history import Version, object_name
-from migrations.schema import spelled
-from migrations.sources import Source
 from paystream.clickhouse import cause_of, connect
+from paystream.devstack import clickhouse_server
 from paystream.errors import UsageError
+from paystream.migrations import named_collection
+from paystream.migrations.history import Version, object_name
+from paystream.migrations.schema import spelled
+from paystream.migrations.sources import Source
 from paystream.settings import Settings
 
 # Nobody listens on port 1: a Kafka table over this waits and reads nothing.

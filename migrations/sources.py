@@ -10,9 +10,9 @@ import sqlglot
 from sqlglot.errors import SqlglotError
 from sqlglot.tokens import Token, TokenType
 
-from migrations.history import object_name
-from migrations.text import read_text
 from paystream.errors import UsageError
+from paystream.migrations.history import object_name
+from paystream.migrations.text import read_text
 from paystream.settings import REPOSITORY
 
 _DEPTH = {TokenType.L_PAREN: 1, TokenType.R_PAREN: -1}

@@ -34,21 +34,21 @@ def _options(
 
 # Where each command is: a function, or a group of them.
 _COMMANDS = {
-    "up": "devstack.commands:up",
-    "down": "devstack.commands:down",
-    "migrate": "migrations.commands:app",
-    "dims": "loader.commands:app",
-    "loadtest": "loadtest.commands:app",
-    "report": "paystream.report_command:report",
-    "rollup": "paystream.rollup_command:app",
-    "audit": "paystream.audit_command:audit",
-    "quarantine": "paystream.quarantine_commands:app",
-    "status": "paystream.status_command:status",
-    "metrics": "paystream.metrics_command:metrics",
-    "dashboard": "paystream.dashboard_command:dashboard",
-    "cost": "cost.command:app",
+    "up": "paystream.devstack.command:up",
+    "down": "paystream.devstack.command:down",
+    "migrate": "paystream.migrations.command:app",
+    "dims": "paystream.loader.command:app",
+    "loadtest": "paystream.loadtest.command:app",
+    "report": "paystream.reports.command:report",
+    "rollup": "paystream.reports.rollup_command:app",
+    "audit": "paystream.audit.command:audit",
+    "quarantine": "paystream.quarantine.command:app",
+    "status": "paystream.status.command:status",
+    "metrics": "paystream.status.metrics_command:metrics",
+    "dashboard": "paystream.status.dashboard_command:dashboard",
+    "cost": "paystream.cost.command:app",
 }
-_CLASSES: dict[str, str] = {"status": "paystream.status_command:WatchCommand"}
+_CLASSES: dict[str, str] = {"status": "paystream.status.command:WatchCommand"}
 
 
 def _assemble(wanted: str | None = None) -> None:

@@ -4,8 +4,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from migrations import draft
-from migrations.history import read_history
+from paystream.migrations import draft
+from paystream.migrations.history import read_history
 from paystream.settings import REPOSITORY, Settings
 
 

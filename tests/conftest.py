@@ -14,9 +14,9 @@ import hypothesis
 import pytest
 from clickhouse_connect.driver.httputil import close_managers
 
-from devstack import kafka_broker, maven, stack
-from devstack.ports import free_port as find_free_port
 from paystream import cli
+from paystream.devstack import kafka_broker, maven, stack
+from paystream.devstack.ports import free_port as find_free_port
 from paystream.settings import Settings
 
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true")

@@ -5,8 +5,8 @@ import random
 from itertools import pairwise
 from typing import Any
 
-from loadtest.document import BOUNDS_S, DEFINITIONS
-from loadtest.probe import percentile
+from paystream.loadtest.document import BOUNDS_S, DEFINITIONS
+from paystream.loadtest.probe import percentile
 
 
 def passing(seed: int = 1, seconds: int = 60, slower: float = 1.0) -> dict[str, Any]:

@@ -3,13 +3,13 @@
 from datetime import UTC, datetime
 from uuid import UUID
 
-from loadtest.checker import Found, Stages
-from loadtest.generator import Sent
-from loadtest.messages import Plan
-from loadtest.probe import Seen, Sighting
-from loadtest.run import Result
-from loadtest.usage import Usage
-from loadtest.watch import Engine, Point, Watched
+from paystream.loadtest.checker import Found, Stages
+from paystream.loadtest.generator import Sent
+from paystream.loadtest.messages import Plan
+from paystream.loadtest.probe import Seen, Sighting
+from paystream.loadtest.run import Result
+from paystream.loadtest.usage import Usage
+from paystream.loadtest.watch import Engine, Point, Watched
 
 STARTED_US = 1_767_225_600_000_000  # 2026-01-01
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
 
-from paystream.lag import PartitionLag
-from paystream.status import (
+from paystream.status.lag import PartitionLag
+from paystream.status.state import (
     Backlog,
     DimensionAge,
     Flow,

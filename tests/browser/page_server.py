@@ -5,11 +5,11 @@ from http.server import ThreadingHTTPServer
 
 from statuses import HEALTHY
 
-from paystream.dashboard import routes
-from paystream.health import judge
-from paystream.serve import handler
 from paystream.settings import Settings
-from paystream.status import Status
+from paystream.status.dashboard import routes
+from paystream.status.health import judge
+from paystream.status.server import handler
+from paystream.status.state import Status
 
 
 class Dashboard:

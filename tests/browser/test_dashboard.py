@@ -15,7 +15,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 from statuses import HEALTHY, lag
 
-from paystream.status import Refusals, Status, Unmeasured
+from paystream.status.state import Refusals, Status, Unmeasured
 
 WAIT_S = 30
 

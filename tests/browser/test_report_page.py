@@ -10,8 +10,8 @@ import pytest
 import results
 from selenium.webdriver.common.by import By
 
-from loadtest.report_file import parse
-from loadtest.report_page import page
+from paystream.loadtest.report_file import parse
+from paystream.loadtest.report_page import page
 
 DOCUMENTS = {
     "pass": results.passing(),

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import batch
 from clickhouse_connect.driver.client import Client
 
-from loadtest.drain import QUEUE_STANDIN
 from paystream.clickhouse import connect
+from paystream.loadtest.drain import QUEUE_STANDIN
 from paystream.settings import REPOSITORY, Settings
 
 # Dependencies first: a view needs its source and its target, a dictionary its table.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from clickhouse_connect.driver.httputil import close_managers
 
-from devstack.clickhouse_server import NO_FILES, Instance, running
+from paystream.devstack.clickhouse_server import NO_FILES, Instance, running
 from paystream.settings import Settings
 
 

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ingest import BLOCK_COLUMNS, ingest_schema
 
-from paystream.audit_holes import CONTENT, EMPTY, TOMBSTONE, Gap, classify
-from paystream.audit_ledger import Block, blocks_since, intervals, reach_before, read_first
+from paystream.audit.holes import CONTENT, EMPTY, TOMBSTONE, Gap, classify
+from paystream.audit.ledger import Block, blocks_since, intervals, reach_before, read_first
 
 # Not a fixed day: the ledger forgets what is older than 90 days.
 NOW = datetime.now(UTC).replace(microsecond=0)

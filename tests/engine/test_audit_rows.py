@@ -9,8 +9,8 @@ import pytest
 from ingest import ingest_schema
 from payments import message, payment, rfc3339
 
-from paystream.audit import _contract
-from paystream.audit_deep import compare_rows
+from paystream.audit.deep import compare_rows
+from paystream.audit.reconcile import _contract
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 # Noon, so that minutes before and after are the same day.

@@ -22,8 +22,8 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError, StreamFailureError
 from server_process import Server, running_server
 
-from devstack.clickhouse_server import CONFIGURATION, Instance, running
 from paystream.clickhouse import connect
+from paystream.devstack.clickhouse_server import CONFIGURATION, Instance, running
 from paystream.errors import PaystreamError, ServiceUnavailable, UsageError
 from paystream.settings import REPOSITORY, Settings
 
@@ -435,7 +435,7 @@ def test_it_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     script = """
 import sys, time
 from pathlib import Path
-from devstack.clickhouse_server import Instance, running
+from paystream.devstack.clickhouse_server import Instance, running
 with running(Instance.within(Path(sys.argv[1]))) as process:
     print(process.pid, flush=True)
     time.sleep(300)

@@ -13,8 +13,8 @@ import sqlalchemy
 from ingest import Ingest, ingest_schema
 from payments import message
 
-from devstack import maven
 from paystream.clickhouse import connect
+from paystream.devstack import maven
 from paystream.errors import ServiceUnavailable
 from paystream.settings import Settings
 

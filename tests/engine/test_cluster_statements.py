@@ -19,15 +19,15 @@ from clickhouse_connect.driver.client import Client
 from ingest import QUEUE_STANDIN, Ingest
 from server_process import running_server
 
-from devstack.clickhouse_server import Instance
-from loader.dimension import MERCHANTS
-from loader.refresh import require_schema
-from migrations import lock, runner
-from migrations.check import check_database
-from migrations.cluster import cluster_of, render
-from migrations.history import object_name, read_history
 from paystream.clickhouse import connect
+from paystream.devstack.clickhouse_server import Instance
 from paystream.errors import PaystreamError, UsageError
+from paystream.loader.dimension import MERCHANTS
+from paystream.loader.refresh import require_schema
+from paystream.migrations import lock_file, runner
+from paystream.migrations.check import check_database
+from paystream.migrations.cluster import cluster_of, render
+from paystream.migrations.history import object_name, read_history
 from paystream.settings import Settings
 
 CLUSTER = cluster_of("payments", "clustered")
@@ -310,7 +310,7 @@ def test_half_of_a_statement_is_taken_back(driven: Settings, one_shard_server: S
         "CREATE TABLE transactions (transaction_id UUID) ENGINE = MergeTree ORDER BY transaction_id;"
     )
     (folder / "0001_a.rollback.sql").write_text("DROP TABLE IF EXISTS transactions SYNC;")
-    lock.write_lock(folder, ["0001_a"])
+    lock_file.write_lock(folder, ["0001_a"])
     settings = driven.model_copy(update={"clickhouse_cluster": "payments", "clickhouse_database": "halves"})
     tables = (
         "SELECT name, engine FROM system.tables WHERE database = 'halves' AND name NOT LIKE '\\_yoyo%' ORDER BY name"

@@ -7,7 +7,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from ingest import ingest_schema
 from payments import message
 
-from loadtest.faults import reload_if_unreadable
+from paystream.loadtest.faults import reload_if_unreadable
 from paystream.settings import Settings
 
 SUMS = "SELECT count(), sum(amount), uniqExact(transaction_id) FROM transactions_current"

@@ -24,14 +24,14 @@ from ingest import OBJECTS, Ingest, Warehouse, warehouse_of
 from kill_at_random import run_and_kill
 from payments import message
 
-from loader import lock, sample
-from loader.dimension import FX, MERCHANTS
-from loader.fx import read_fx
-from loader.merchants import read_merchants
-from loader.refresh import Refreshed, refresh
-from loader.source import read_source
 from paystream.clickhouse import connect
 from paystream.errors import CheckFailed, PaystreamError
+from paystream.loader import lock, sample
+from paystream.loader.dimension import FX, MERCHANTS
+from paystream.loader.fx import read_fx
+from paystream.loader.merchants import read_merchants
+from paystream.loader.refresh import Refreshed, refresh
+from paystream.loader.source import read_source
 from paystream.process import identity
 from paystream.settings import REPOSITORY, Settings
 
@@ -436,10 +436,10 @@ def test_a_swap_that_a_killed_refresh_did_not_record_is_recorded_by_the_next(
 REFRESH_WHEN_READY = """
 import sys
 from pathlib import Path
-from loader.dimension import MERCHANTS
-from loader.merchants import read_merchants
-from loader.refresh import refresh
-from loader.source import read_source
+from paystream.loader.dimension import MERCHANTS
+from paystream.loader.merchants import read_merchants
+from paystream.loader.refresh import refresh
+from paystream.loader.source import read_source
 from paystream.settings import load_settings
 source = read_source("Merchants file", Path(sys.argv[1]))
 columns = read_merchants(source).columns

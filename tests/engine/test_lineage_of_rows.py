@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from ingest import Ingest, ingest_schema
 
-from migrations.lineage import Lineage
-from migrations.schema_graph import read_graph
+from paystream.migrations.lineage import Lineage
+from paystream.migrations.schema_graph import read_graph
 from paystream.settings import Settings
 
 LINEAGE = Lineage(read_graph())

@@ -7,9 +7,9 @@ import pytest
 from clickhouse_connect.driver.client import Client
 from newer_sql import NEWER_THAN_THE_PARSER
 
-from migrations.lint import Finding, lint_files
-from migrations.schema_graph import read_graph
 from paystream.clickhouse import connect
+from paystream.migrations.lint import Finding, lint_files
+from paystream.migrations.schema_graph import read_graph
 from paystream.settings import REPOSITORY, Settings
 
 

@@ -13,11 +13,11 @@ import pytest
 from ingest import ingest_schema
 from payments import message
 
-from loadtest.checker import Stages, Window, check, stored_ms
-from loadtest.messages import Plan, defects, halves, numbers_of, render
-from loadtest.probe import QUERY
-from loadtest.removal import Removed, remove
-from paystream.rollup import rebuild
+from paystream.loadtest.checker import Stages, Window, check, stored_ms
+from paystream.loadtest.messages import Plan, defects, halves, numbers_of, render
+from paystream.loadtest.probe import QUERY
+from paystream.loadtest.removal import Removed, remove
+from paystream.reports.rollup import rebuild
 
 MERCHANTS = list(range(100, 140))
 PARTITIONS = 3

@@ -7,7 +7,7 @@ import pytest
 from ingest import Ingest, ingest_schema
 from payments import payment
 
-from loadtest.drain import INGEST, PARTS
+from paystream.loadtest.drain import INGEST, PARTS
 from paystream.settings import REPOSITORY
 
 ENRICHED = (

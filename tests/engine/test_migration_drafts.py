@@ -15,17 +15,17 @@ from checkouts import Checkout, following
 from databases import drop_database
 from newer_sql import NEWER_THAN_THE_PARSER
 
-from migrations import named_collection, runner
-from migrations.check import check_database, check_files
-from migrations.freeze import freeze
-from migrations.history import read_history
-from migrations.lineage import Lineage
-from migrations.lint import lint_files
-from migrations.plan import Step
-from migrations.schema_graph import read_graph
-from migrations.scratch import scratch_engine
 from paystream.clickhouse import connect
 from paystream.errors import CheckFailed, UsageError
+from paystream.migrations import named_collection, runner
+from paystream.migrations.check import check_database, check_files
+from paystream.migrations.freeze import freeze
+from paystream.migrations.history import read_history
+from paystream.migrations.lineage import Lineage
+from paystream.migrations.lint import lint_files
+from paystream.migrations.plan import Step
+from paystream.migrations.schema_graph import read_graph
+from paystream.migrations.scratch import scratch_engine
 from paystream.settings import REPOSITORY, Settings
 
 
@@ -364,7 +364,7 @@ def test_a_database_named_by_a_word_of_sql_has_not_drifted(database: Settings) -
 
 def test_a_scratch_engine_ends_with_a_process_that_is_killed(tmp_path: Path) -> None:
     program = (
-        "from migrations.scratch import scratch_engine\n"
+        "from paystream.migrations.scratch import scratch_engine\n"
         "with scratch_engine() as engine:\n"
         "    print(engine.clickhouse_port, flush=True)\n"
         "    input()\n"

@@ -19,10 +19,10 @@ from pydantic import SecretStr
 from server_process import Server
 from yoyo import get_backend, read_migrations
 
-from migrations import backend, lock, named_collection, reporting_currency, runner
-from migrations.backend import ClickHouseBackend
 from paystream.clickhouse import connect
 from paystream.errors import PaystreamError, ServiceUnavailable, UsageError
+from paystream.migrations import backend, lock_file, named_collection, reporting_currency, runner
+from paystream.migrations.backend import ClickHouseBackend
 from paystream.process import identity
 from paystream.settings import REPOSITORY, Settings
 
@@ -122,7 +122,7 @@ def versions(tmp_path: Path) -> Callable[..., Path]:
         for name, (statements, rollback) in contents.items():
             (folder / f"{name.lstrip('v')}.sql").write_text(statements)
             (folder / f"{name.lstrip('v')}.rollback.sql").write_text(rollback)
-        lock.write_lock(folder, sorted(path.stem for path in folder.glob("*.sql") if "rollback" not in path.name))
+        lock_file.write_lock(folder, sorted(path.stem for path in folder.glob("*.sql") if "rollback" not in path.name))
         return folder
 
     return write
@@ -359,7 +359,7 @@ def test_down_to_a_version(database: Settings, versions: Callable[..., Path]) ->
     assert runner.down(database, folder, to="0001_a") == []
     (folder / "0001_a.sql").unlink()
     (folder / "0001_a.rollback.sql").unlink()
-    lock.write_lock(folder, ["0002_b", "0003_c"])
+    lock_file.write_lock(folder, ["0002_b", "0003_c"])
     assert states(database, folder) == {"0002_b": "pending", "0003_c": "pending", "0001_a": "unknown"}
     with pytest.raises(UsageError, match="'0001_a' cannot be taken back: it is not among the files"):
         runner.down(database, folder)
@@ -556,7 +556,7 @@ def test_a_killed_migrator_is_cleaned_up_after(database: Settings, versions: Cal
         )
     )
     program = (
-        "import sys; from pathlib import Path; from migrations.runner import up;"
+        "import sys; from pathlib import Path; from paystream.migrations.runner import up;"
         " from paystream.settings import load_settings; up(load_settings(), Path(sys.argv[1]))"
     )
     migrator = subprocess.Popen(

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from ingest import BLOCK_COLUMNS, ingest_schema
 
-from paystream import quarantine_replay
-from paystream.quarantine import Place, Selection, groups
+from paystream.quarantine import replay
+from paystream.quarantine.messages import Place, Selection, groups
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 BEFORE = NOW - timedelta(minutes=10)
@@ -31,8 +31,8 @@ def refused(ingest, place: Place, reason: str = "not_json", value: bytes = b"{")
 
 
 def replayed(ingest, settings, old: Place, new: Place, state: str = "sent") -> None:
-    attempt = quarantine_replay._Attempt(old, "6dbd6e1c-4a2c-4b5e-9d3c-0d8f0d3e7c11", BEFORE, "me@here", new)
-    quarantine_replay.record(ingest.client, settings, state, [attempt])
+    attempt = replay._Attempt(old, "6dbd6e1c-4a2c-4b5e-9d3c-0d8f0d3e7c11", BEFORE, "me@here", new)
+    replay.record(ingest.client, settings, state, [attempt])
 
 
 def read(ingest, *blocks: tuple[int, int], partition: int = 1, at: datetime = NOW - timedelta(minutes=5)) -> None:
@@ -103,7 +103,7 @@ def test_a_timestamp_beyond_any_calendar_is_kept_to_the_millisecond(ingest, sett
 def test_a_plan_counts_all_and_fetches_as_many_as_it_may_send(ingest, settings) -> None:
     for offset in range(10):
         refused(ingest, Place(offset % 2, offset, 1_000))
-    plan, chosen = quarantine_replay._plan(ingest.client, settings, Selection(), False, 3)
+    plan, chosen = replay._plan(ingest.client, settings, Selection(), False, 3)
     assert (plan.matched, plan.to_send, chosen) == (
         10,
         10,
@@ -116,9 +116,9 @@ def test_batches_are_bounded_in_number_and_in_bytes(ingest, settings, monkeypatc
     places = [Place(partition, offset, 1_000) for partition in (0, 1) for offset in range(5)]
     for place in places:
         refused(ingest, place, value=b"x" * (60 if place.offset == 1 else 10))
-    monkeypatch.setattr(quarantine_replay, "BATCH_MESSAGES", 3)
-    monkeypatch.setattr(quarantine_replay, "BATCH_BYTES", 70)
-    batches = list(quarantine_replay._batches(ingest.client, settings, places))
+    monkeypatch.setattr(replay, "BATCH_MESSAGES", 3)
+    monkeypatch.setattr(replay, "BATCH_BYTES", 70)
+    batches = list(replay._batches(ingest.client, settings, places))
     assert [[(place.partition, place.offset) for place in batch] for batch in batches] == [
         [(partition, offset) for offset in part] for partition in (0, 1) for part in ((0, 1), (2,), (3, 4))
     ]

@@ -11,7 +11,7 @@ from ingest import warehouse_of
 from payments import message
 from server_process import running_server
 
-from paystream.reports import REPORTS
+from paystream.reports.report import REPORTS
 
 FINANCE = """<clickhouse>
     <profiles><finance><readonly>1</readonly></finance></profiles>

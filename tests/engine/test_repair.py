@@ -15,8 +15,8 @@ from ingest import Ingest, Warehouse, warehouse_of
 from kill_at_random import run_and_kill
 from payments import message
 
-from loader import repair as repairing
-from loader.repair import preview, repair
+from paystream.loader import repair as repairing
+from paystream.loader.repair import preview, repair
 from paystream.settings import Settings
 
 DAY = date(2026, 10, 1)  # a Thursday
@@ -356,8 +356,8 @@ def test_batches_are_bounded_and_together_complete(warehouse: Warehouse, monkeyp
 
 REPAIR_WHEN_READY = """
 import sys
-from loader import repair as repairing
-from loader.repair import repair
+from paystream.loader import repair as repairing
+from paystream.loader.repair import repair
 from paystream.settings import load_settings
 repairing.SETTLE_S = 0.0
 repairing.BATCH_ROWS = 500

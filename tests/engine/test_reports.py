@@ -15,9 +15,9 @@ import pytest
 from ingest import Ingest, Warehouse, warehouse_of
 from payments import message, rfc3339
 
-from loader.repair import repair
-from paystream.latency import quantile_s
+from paystream.loader.repair import repair
 from paystream.settings import REPOSITORY
+from paystream.status.latency import quantile_s
 
 
 @pytest.fixture

@@ -13,12 +13,12 @@ from ingest import Ingest, Warehouse, warehouse_of
 from kill_at_random import run_and_kill
 from payments import message
 
-from loader import history
-from loader.dimension import FX, MERCHANTS, Dimension
-from loader.history import Change
-from loader.refresh import Refreshed, refresh, roll_back
-from loader.source import GateFailed, Source
 from paystream.errors import CheckFailed, UsageError
+from paystream.loader import history
+from paystream.loader.dimension import FX, MERCHANTS, Dimension
+from paystream.loader.history import Change
+from paystream.loader.refresh import Refreshed, refresh, roll_back
+from paystream.loader.source import GateFailed, Source
 from paystream.settings import Settings
 
 PaystreamHere = Callable[..., tuple[int, str, list[str]]]
@@ -291,8 +291,8 @@ def test_a_gate_that_does_not_exist_is_named_with_those_that_do(
 
 ROLL_BACK_WHEN_READY = """
 import sys
-from loader.dimension import MERCHANTS
-from loader.refresh import roll_back
+from paystream.loader.dimension import MERCHANTS
+from paystream.loader.refresh import roll_back
 from paystream.settings import load_settings
 settings = load_settings()
 print("ready", flush=True)

@@ -22,15 +22,15 @@ from confluent_kafka import Producer
 from ingest import Ingest, ingest_schema, kafka_now
 from payments import message
 
-from paystream import lag, status_queries
-from paystream.audit import Audit, PartitionAudit
-from paystream.audit_holes import Holes
-from paystream.audit_record import record
+from paystream.audit.holes import Holes
+from paystream.audit.reconcile import Audit, PartitionAudit
+from paystream.audit.record import record
 from paystream.clickhouse import connect
-from paystream.health import judge
 from paystream.settings import Settings
-from paystream.status import read_status
-from paystream.status_view import sections
+from paystream.status import lag, queries
+from paystream.status.health import judge
+from paystream.status.state import read_status
+from paystream.status.view import sections
 
 PaystreamHere = Callable[..., tuple[int, str, list[str]]]
 WAIT_S = 30
@@ -124,9 +124,9 @@ def test_the_windows_are_five_minutes_and_thirty_days(watched: Watched) -> None:
     other = watched.settings.model_copy(update={"kafka_topic": "transactions.eu"})
     with connect(other) as client:
         assert (
-            client.query(
-                status_queries.TOTALS, parameters={"topic": other.kafka_topic, "objective_s": 10**6}
-            ).result_rows[0][0]
+            client.query(queries.TOTALS, parameters={"topic": other.kafka_topic, "objective_s": 10**6}).result_rows[0][
+                0
+            ]
             == 0
         )
 
@@ -138,7 +138,7 @@ def test_thirty_days_are_read_by_the_hour(watched: Watched) -> None:
         " FROM numbers(100000)"
     )
     parameters = {"topic": "transactions", "objective_s": 30 * 86_400}
-    found = watched.ingest.client.query(status_queries.TOTALS, parameters=parameters)
+    found = watched.ingest.client.query(queries.TOTALS, parameters=parameters)
     assert found.result_rows[0][1:3] == (1_000_000, 1000)
     assert int(found.summary["read_rows"]) < 2000  # of 100,000: a row an hour of each part
     # What a deduplicated payment is worth is not what this counts; what is read twice is in it twice.

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from clickhouse_connect.driver.httputil import close_managers
 
-from devstack import stack as local_stack
+from paystream.devstack import stack as local_stack
 from paystream.settings import Settings
 
 
@@ -20,7 +20,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def stack(tmp_path_factory: pytest.TempPathFactory, make_settings: Callable[[Path], Settings]) -> Iterator[Settings]:
     """The settings of a running stack, with Apache Kafka and an empty ClickHouse, that one module's tests share.
 
-    A test that uses it is marked ``kafka``. Processes end with the module; ``devstack.stack.kill`` and ``start`` may
+    A test that uses it is marked ``kafka``. Processes end with the module; ``stack.kill`` and ``start`` may
     be used on it in between.
     """
     settings = make_settings(tmp_path_factory.mktemp("stack"))

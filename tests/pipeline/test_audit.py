@@ -15,10 +15,10 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from databases import drop_database
 from payments import message, rfc3339
 
-from loadtest.topic import open_topic
-from migrations import runner
 from paystream.clickhouse import connect
 from paystream.kafka import client_config
+from paystream.loadtest.topic import open_topic
+from paystream.migrations import runner
 from paystream.settings import Settings
 
 PARTITIONS = 2

@@ -11,11 +11,11 @@ from clickhouse_connect.driver.exceptions import DatabaseError
 from confluent_kafka import Consumer, Producer, TopicPartition
 from payments import message
 
-from devstack import stack as local_stack
-from migrations import runner
 from paystream.clickhouse import connect
+from paystream.devstack import stack as local_stack
 from paystream.errors import ServiceUnavailable
 from paystream.kafka import client_config
+from paystream.migrations import runner
 from paystream.settings import Settings
 
 

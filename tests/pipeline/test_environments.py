@@ -13,12 +13,12 @@ from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 from databases import drop_database
 from payments import message
 
-from devstack import stack as local_stack
-from migrations import runner
-from migrations.check import check_database
 from paystream.clickhouse import connect
+from paystream.devstack import stack as local_stack
 from paystream.errors import UsageError
 from paystream.kafka import client_config
+from paystream.migrations import runner
+from paystream.migrations.check import check_database
 from paystream.settings import Settings
 
 WAIT_S = 60

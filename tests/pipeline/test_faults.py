@@ -13,16 +13,16 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, ConsumerGroupTopicPartit
 from confluent_kafka.admin import AdminClient
 from payments import message, rfc3339
 
-from devstack import stack as local_stack
-from loadtest.fault_run import prepare, prepared_stack, run_fault
-from loadtest.faults import FAULTS, DidNotBite, Fault, Scene
-from loadtest.topic import open_topic
-from paystream.audit_reports import audit_reports
+from paystream.audit.reports import audit_reports
 from paystream.broker import open_broker
 from paystream.clickhouse import connect
+from paystream.devstack import stack as local_stack
 from paystream.kafka import client_config, existing_partitions
-from paystream.lag import partition_lags
+from paystream.loadtest.fault_run import prepare, prepared_stack, run_fault
+from paystream.loadtest.faults import FAULTS, DidNotBite, Fault, Scene
+from paystream.loadtest.topic import open_topic
 from paystream.settings import Settings
+from paystream.status.lag import partition_lags
 
 KILLS = 3
 ON_SHARED_STACK = [fault for fault in FAULTS if fault.disk_mib is None]

@@ -16,16 +16,16 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
-import loadtest.run as loadtest_run
-from devstack import stack as local_stack
-from loadtest import drain
-from loadtest.generator import Generator
-from loadtest.messages import Plan
-from loadtest.topic import open_topic
-from loadtest.workload import load
+import paystream.loadtest.run as loadtest_run
 from paystream.clickhouse import connect
+from paystream.devstack import stack as local_stack
 from paystream.errors import CheckFailed
 from paystream.kafka import client_config
+from paystream.loadtest import drain
+from paystream.loadtest.generator import Generator
+from paystream.loadtest.messages import Plan
+from paystream.loadtest.topic import open_topic
+from paystream.loadtest.workload import load
 from paystream.settings import Settings
 
 Paystream = Callable[..., subprocess.Popen]
@@ -60,7 +60,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
 def generators(process: subprocess.Popen) -> list[psutil.Process]:
     """Return the generators that a load test has started; another test's may run at the same time."""
     children = psutil.Process(process.pid).children(recursive=True)
-    return [child for child in children if "loadtest.generator" in child.cmdline()]
+    return [child for child in children if "paystream.loadtest.generator" in child.cmdline()]
 
 
 def runs(process: psutil.Process) -> bool:

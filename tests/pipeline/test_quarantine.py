@@ -18,9 +18,9 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 from payments import message
 
-from migrations import runner
 from paystream.clickhouse import connect
 from paystream.kafka import client_config
+from paystream.migrations import runner
 from paystream.settings import REPOSITORY, Settings
 
 Run = Callable[..., tuple[int, str, list[str]]]
@@ -261,10 +261,10 @@ def test_kill_9_between_record_and_message_neither_loses_nor_repeats(
     program = f"""
 import os, signal
 from datetime import datetime, UTC
-from paystream import quarantine_replay
-from paystream.quarantine import Selection
+from paystream.quarantine import replay
+from paystream.quarantine.messages import Selection
 from paystream.settings import load_settings
-real, calls = quarantine_replay.record, []
+real, calls = replay.record, []
 def record(client, settings, state, attempts):
     calls.append(state)
     if state == "sent" == {moment!r} and calls.count("sent") == 2:
@@ -272,9 +272,9 @@ def record(client, settings, state, attempts):
     real(client, settings, state, attempts)
     if state == "sending" == {moment!r} and calls.count("sending") == 2:
         os.kill(os.getpid(), signal.SIGKILL)
-quarantine_replay.record = record
+replay.record = record
 since = datetime.fromisoformat({since!r}).replace(tzinfo=UTC)
-quarantine_replay.replay(load_settings(), Selection(since=since), most=9999)
+replay.replay(load_settings(), Selection(since=since), most=9999)
 """
     # Far from UTC, which must make no difference.
     environment = os.environ | stack.environment() | {"TZ": "Asia/Tokyo"}

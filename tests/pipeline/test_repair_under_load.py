@@ -2,10 +2,10 @@
 
 from datetime import timedelta
 
-from loadtest.fault_run import prepare
-from loadtest.repair_run import DAYS, repair_under_load
-from paystream.audit import audit
+from paystream.audit.reconcile import audit
 from paystream.clickhouse import connect
+from paystream.loadtest.fault_run import prepare
+from paystream.loadtest.repair_run import DAYS, repair_under_load
 from paystream.settings import Settings
 
 LATE = 5_000

@@ -10,10 +10,10 @@ import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 from confluent_kafka import Producer
 
-from devstack.local_users import users_xml
 from paystream.clickhouse import ACCESS_DENIED, connect
+from paystream.devstack.local_users import users_xml
 from paystream.kafka import client_config
-from paystream.reports import REPORTS
+from paystream.reports.report import REPORTS
 from paystream.settings import Settings
 
 Run = Callable[..., str]

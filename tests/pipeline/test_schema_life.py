@@ -13,13 +13,13 @@ from checkouts import Checkout, following
 from confluent_kafka import Producer
 from payments import message
 
-from migrations import runner
-from migrations.check import check_database, check_files
-from migrations.scratch import scratch_engine
-from paystream.audit import audit
+from paystream.audit.reconcile import audit
 from paystream.clickhouse import connect
 from paystream.errors import UsageError
 from paystream.kafka import client_config
+from paystream.migrations import runner
+from paystream.migrations.check import check_database, check_files
+from paystream.migrations.scratch import scratch_engine
 from paystream.settings import Settings
 
 RATE = 500

@@ -13,8 +13,8 @@ import psutil
 import pytest
 from confluent_kafka import Consumer, Producer
 
-from devstack import stack as local_stack
 from paystream.clickhouse import connect
+from paystream.devstack import stack as local_stack
 from paystream.errors import PaystreamError
 from paystream.kafka import client_config, topic_partitions
 from paystream.settings import Settings

@@ -9,9 +9,9 @@ import pytest
 from confluent_kafka import Producer
 from payments import message
 
-from migrations import runner
 from paystream.clickhouse import connect
 from paystream.kafka import client_config
+from paystream.migrations import runner
 from paystream.settings import Settings
 
 WAIT_S = 60

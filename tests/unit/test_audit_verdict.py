@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paystream import audit_holes
-from paystream.audit import Audit, PartitionAudit, _is_of_another_topic, headroom_hours
-from paystream.audit_command import _advice
-from paystream.audit_deep import _near
-from paystream.audit_holes import JOIN_OFFSETS, SCAN_OFFSETS, Gap, explain
-from paystream.audit_ledger import Block
+from paystream.audit import holes as lookups
+from paystream.audit.command import _advice
+from paystream.audit.deep import _near
+from paystream.audit.holes import JOIN_OFFSETS, SCAN_OFFSETS, Gap, explain
+from paystream.audit.ledger import Block
+from paystream.audit.reconcile import Audit, PartitionAudit, _is_of_another_topic, headroom_hours
 from paystream.broker import Position, Retention
 
 NOW = datetime.now(UTC)
@@ -111,7 +111,7 @@ def test_a_block_is_of_another_topic_if_what_stands_in_its_place_is_newer_than_a
 
 
 def test_many_single_holes_far_apart_are_looked_up_no_longer_than_a_long_one(monkeypatch) -> None:
-    monkeypatch.setattr(audit_holes, "LOOKUP_MESSAGES", 10 * JOIN_OFFSETS)
+    monkeypatch.setattr(lookups, "LOOKUP_MESSAGES", 10 * JOIN_OFFSETS)
     apart = JOIN_OFFSETS + 1
     holes = [Gap(0, number * apart, number * apart, 0, NOW + timedelta(seconds=number)) for number in range(100)]
     log = Log(*[Message(hole.first, None) for hole in holes], end=100 * apart)

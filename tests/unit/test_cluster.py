@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from migrations import named_collection, runner
-from migrations.cluster import Cluster, cluster_of, render, rendered
-from migrations.history import read_history
-from migrations.schema_graph import read_graph
 from paystream.errors import UsageError
+from paystream.migrations import named_collection, runner
+from paystream.migrations.cluster import Cluster, cluster_of, render, rendered
+from paystream.migrations.history import read_history
+from paystream.migrations.schema_graph import read_graph
 from paystream.settings import Settings
 
 GOLDEN = Path(__file__).with_name("cluster_of_all_versions.sql")

@@ -10,13 +10,13 @@ import pytest
 import results
 import yaml
 
-from cost import memo
-from cost.assumptions import drivers, load_assumptions
-from cost.coefficients import Coefficients, Point, fit, from_results, load_coefficients
-from cost.designs import DESIGNS, design
-from cost.model import Model
-from cost.prices import BOOK, load_prices
-from cost.sizing import Sizing, brokers
+from paystream.cost import memo
+from paystream.cost.assumptions import drivers, load_assumptions
+from paystream.cost.coefficients import Coefficients, Point, fit, from_results, load_coefficients
+from paystream.cost.designs import DESIGNS, design
+from paystream.cost.model import Model
+from paystream.cost.prices import BOOK, load_prices
+from paystream.cost.sizing import Sizing, brokers
 from paystream.errors import CheckFailed, UsageError
 
 MEASURED = Coefficients(
@@ -342,7 +342,7 @@ def test_the_memo_s_tables_are_current_and_a_change_is_found(tmp_path):
 
 
 def test_the_memo_s_plots_are_current(tmp_path):
-    from cost.plots import write_plots
+    from paystream.cost.plots import write_plots
 
     for file in write_plots(Model(load_coefficients(), load_prices(), {}), tmp_path):
         shipped = memo.MEMO.parent / "images" / file.name

@@ -2,8 +2,8 @@
 
 import re
 
-from loadtest.workload import load
 from paystream.currencies import of_payments, of_rates
+from paystream.loadtest.workload import load
 from paystream.settings import REPOSITORY
 
 

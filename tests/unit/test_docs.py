@@ -7,9 +7,9 @@ import pytest
 from pydantic import BaseModel
 from typer.main import get_command
 
-from loadtest.faults import FAULTS
-from loadtest.workload import Workload, load, shipped
 from paystream import cli
+from paystream.loadtest.faults import FAULTS
+from paystream.loadtest.workload import Workload, load, shipped
 from paystream.settings import REPOSITORY, Settings
 
 

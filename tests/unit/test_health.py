@@ -8,9 +8,9 @@ import pytest
 from statuses import AT, HEALTHY, lag
 
 from paystream.group import Group, Member
-from paystream.health import duration, judge
 from paystream.settings import Settings
-from paystream.status import (
+from paystream.status.health import duration, judge
+from paystream.status.state import (
     Backlog,
     FailedLoad,
     Flow,

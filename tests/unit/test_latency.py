@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from paystream.latency import BUCKETS, quantile_s
+from paystream.status.latency import BUCKETS, quantile_s
 
 
 def counted(latencies_ms: list[int]) -> list[int]:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from migrations.lineage import Lineage, picture, picture_of
-from migrations.schema_graph import read_graph
 from paystream.errors import UsageError
+from paystream.migrations.lineage import Lineage, picture, picture_of
+from paystream.migrations.schema_graph import read_graph
 from paystream.settings import REPOSITORY, Settings
 
 FIELDS = ["transaction_id", "merchant_id", "amount", "currency", "status", "created_at", "updated_at"]

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from newer_sql import NEWER_THAN_THE_PARSER
 
-from migrations.lint import FILE, REASONS, UNREAD, WAIVER, Finding, lint_files
-from migrations.lint_rules import RULES
-from migrations.lint_types import fits
+from paystream.migrations.lint import FILE, REASONS, UNREAD, WAIVER, Finding, lint_files
+from paystream.migrations.lint_rules import RULES
+from paystream.migrations.lint_types import fits
 from paystream.settings import REPOSITORY, Settings
 
 QUEUE = "CREATE TABLE queue (message String) ENGINE = Kafka(c) SETTINGS kafka_format = 'RawBLOB'"

@@ -23,10 +23,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from moto.server import ThreadedMotoServer
 
-from loader.fetch import Limits, shown_name
-from loader.merchants import read_merchants
-from loader.source import Source, read_source
 from paystream.errors import CheckFailed, PaystreamError, ServiceUnavailable, UsageError
+from paystream.loader.fetch import Limits, shown_name
+from paystream.loader.merchants import read_merchants
+from paystream.loader.source import Source, read_source
 
 MERCHANTS = b"merchant_id,merchant_name,country,category_code\n1,Acme,DE,5411\n"
 
@@ -387,7 +387,7 @@ def test_a_temporary_folder_without_room_is_said(monkeypatch: pytest.MonkeyPatch
     # Every write to this device fails as on a disk without room.
     full = Path("/dev/full")
     with serving(lambda asked: asked.respond(200, MERCHANTS)) as server:
-        monkeypatch.setattr("loader.fetch.tempfile.TemporaryFile", lambda: full.open("r+b", buffering=0))
+        monkeypatch.setattr("paystream.loader.fetch.tempfile.TemporaryFile", lambda: full.open("r+b", buffering=0))
         refused = refusal(server.url())
         assert type(refused) is UsageError
         assert "no space left on device. Set TMPDIR" in str(refused)
@@ -454,7 +454,11 @@ def test_credentials_that_are_not_accepted_are_wrong_use(moto: str, bucket: Serv
 
 def test_the_libraries_are_loaded_only_where_they_are_needed() -> None:
     loaded = subprocess.run(
-        [sys.executable, "-c", "import sys, loader.commands; print({'requests', 'pyarrow'} & set(sys.modules))"],
+        [
+            sys.executable,
+            "-c",
+            "import sys, paystream.loader.command; print({'requests', 'pyarrow'} & set(sys.modules))",
+        ],
         capture_output=True,
         text=True,
         check=True,

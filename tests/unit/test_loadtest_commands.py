@@ -5,7 +5,7 @@ import json
 import pytest
 from confluent_kafka import Producer
 
-from loadtest import generator
+from paystream.loadtest import generator
 
 
 def finish(process):

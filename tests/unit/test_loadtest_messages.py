@@ -11,8 +11,8 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from loadtest.defects import DEFECTS
-from loadtest.messages import (
+from paystream.loadtest.defects import DEFECTS
+from paystream.loadtest.messages import (
     RESEND_WITHIN_S,
     Plan,
     contents,
@@ -31,7 +31,7 @@ from loadtest.messages import (
     render,
     roots,
 )
-from loadtest.probe import canaries
+from paystream.loadtest.probe import canaries
 
 DECIMALS = {"KWD": 3, "XOF": 0}
 AMOUNT = {0: "[0-9]+", 2: r"[0-9]+\.[0-9]{2}", 3: r"[0-9]+\.[0-9]{3}"}

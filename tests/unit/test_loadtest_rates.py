@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest import rates
-from loadtest.messages import Plan, due, intended_us
+from paystream.loadtest import rates
+from paystream.loadtest.messages import Plan, due, intended_us
 
 STARTED_US = 1_790_000_000_123_456
 

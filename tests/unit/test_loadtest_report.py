@@ -9,11 +9,11 @@ import pytest
 import results
 from rich.console import Console
 
-from loadtest import report_compare, report_text
-from loadtest.report_figures import seconds, size
-from loadtest.report_file import parse
-from loadtest.report_junit import junit_xml
-from loadtest.report_page import page
+from paystream.loadtest import report_compare, report_text
+from paystream.loadtest.report_figures import seconds, size
+from paystream.loadtest.report_file import parse
+from paystream.loadtest.report_junit import junit_xml
+from paystream.loadtest.report_page import page
 
 
 @pytest.fixture

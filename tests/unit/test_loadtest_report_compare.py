@@ -8,8 +8,8 @@ import pytest
 import results
 from rich.console import Console
 
-from loadtest import report_compare
-from loadtest.report_file import parse
+from paystream.loadtest import report_compare
+from paystream.loadtest.report_file import parse
 
 
 def on_terminal(a, b):

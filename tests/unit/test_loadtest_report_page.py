@@ -8,9 +8,9 @@ from html.parser import HTMLParser
 import pytest
 import results
 
-from loadtest.report_file import parse
-from loadtest.report_page import page
-from loadtest.report_plots import Level, Line, _ticks, bucket, histogram, line_plot, time_label
+from paystream.loadtest.report_file import parse
+from paystream.loadtest.report_page import page
+from paystream.loadtest.report_plots import Level, Line, _ticks, bucket, histogram, line_plot, time_label
 
 VOID = {"meta", "link", "br"}
 

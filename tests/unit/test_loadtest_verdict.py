@@ -9,14 +9,14 @@ import orjson
 import pytest
 from runs import GOOD, STARTED_US, sightings
 
-from loadtest.document import DEFINITIONS, as_document
-from loadtest.milliseconds import Milliseconds
-from loadtest.probe import percentile
-from loadtest.report_file import parse
-from loadtest.report_text import as_fields
-from loadtest.run import Interrupted
-from loadtest.verdict import judge
-from loadtest.workload import load
+from paystream.loadtest.document import DEFINITIONS, as_document
+from paystream.loadtest.milliseconds import Milliseconds
+from paystream.loadtest.probe import percentile
+from paystream.loadtest.report_file import parse
+from paystream.loadtest.report_text import as_fields
+from paystream.loadtest.run import Interrupted
+from paystream.loadtest.verdict import judge
+from paystream.loadtest.workload import load
 
 
 def with_found(**changes):

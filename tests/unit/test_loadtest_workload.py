@@ -2,8 +2,8 @@
 
 import pytest
 
-from loadtest.workload import load, plan_of, shipped
 from paystream.errors import UsageError
+from paystream.loadtest.workload import load, plan_of, shipped
 
 MINIMAL = {
     "description": "of a test",

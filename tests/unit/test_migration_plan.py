@@ -2,7 +2,7 @@
 
 import pytest
 
-from migrations.plan import Live, meaning
+from paystream.migrations.plan import Live, meaning
 
 LIVE = {
     "rows": {"payments": 1_234_567, "one": 1},

@@ -11,10 +11,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from statuses import HEALTHY
 
-from paystream.health import judge
-from paystream.metrics import PROBLEMS, StatusCollector, families
 from paystream.settings import REPOSITORY, Settings
-from paystream.status import QUESTION_TIMEOUT_S, TIMEOUT_S, Status, Unmeasured
+from paystream.status.health import judge
+from paystream.status.metrics import PROBLEMS, StatusCollector, families
+from paystream.status.state import QUESTION_TIMEOUT_S, TIMEOUT_S, Status, Unmeasured
 
 SETTINGS = Settings(_env_file=None)
 RULES = yaml.safe_load((REPOSITORY / "monitoring/alerts.yaml").read_text())["groups"][0]["rules"]
@@ -77,7 +77,7 @@ def test_every_alert_names_a_section_of_the_runbook(rule: dict) -> None:
 
 
 def test_every_reason_names_a_section_and_is_exported() -> None:
-    tree = ast.parse((REPOSITORY / "paystream/health.py").read_text())
+    tree = ast.parse((REPOSITORY / "paystream/status/health.py").read_text())
     made = [
         [argument.value for argument in (call.args[0], call.args[2])]
         for call in ast.walk(tree)

@@ -1,6 +1,6 @@
 """Free ports: none that somebody is about to listen on."""
 
-from devstack import ports
+from paystream.devstack import ports
 
 
 def test_a_port_that_is_about_to_be_used_is_not_given() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from devstack import stack
+from paystream.devstack import stack
 from paystream.process import identity, is_alive
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paystream.errors import UsageError
-from paystream.quarantine import parse_time, printable
+from paystream.quarantine.messages import parse_time, printable
 
 NOW = datetime(2026, 5, 31, 14, 0, tzinfo=UTC)
 

@@ -6,8 +6,8 @@ from decimal import Decimal
 import pytest
 from rich.console import Console
 
-from paystream import report_command
-from paystream.reports import Asked, Rows, find_report
+from paystream.reports import command
+from paystream.reports.report import Asked, Rows, find_report
 
 MOMENT = datetime(2026, 11, 25, 12, tzinfo=UTC)
 COLUMNS = ("day", "merchant_id", "merchant_name", "currency", "status", "amount", "amount_reporting", "complete_until")
@@ -25,9 +25,9 @@ def rows(count: int) -> Rows:
 @pytest.fixture
 def show(monkeypatch, capsys):
     def shown(found: Rows, width: int, terminal: bool = True, limit: int | None = None) -> list[str]:
-        monkeypatch.setattr(report_command, "console", Console(width=width))
-        monkeypatch.setattr(report_command, "is_terminal", lambda: terminal)
-        report_command._show(Asked(find_report("merchant_by_day"), DAY, DAY), found, MOMENT, limit)
+        monkeypatch.setattr(command, "console", Console(width=width))
+        monkeypatch.setattr(command, "is_terminal", lambda: terminal)
+        command._show(Asked(find_report("merchant_by_day"), DAY, DAY), found, MOMENT, limit)
         return capsys.readouterr().out.splitlines()
 
     return shown

@@ -7,12 +7,12 @@ import pytest
 from checkouts import Checkout, following
 from clickhouse_connect.driver.exceptions import DatabaseError
 
-from migrations import lock, named_collection
-from migrations.check import check_files
-from migrations.history import VERSIONS, read_history
-from migrations.runner import refuse_old_server
-from migrations.sources import fingerprint, read_sources
 from paystream.errors import PaystreamError, UsageError
+from paystream.migrations import lock_file, named_collection
+from paystream.migrations.check import check_files
+from paystream.migrations.history import VERSIONS, read_history
+from paystream.migrations.runner import refuse_old_server
+from paystream.migrations.sources import fingerprint, read_sources
 from paystream.settings import Settings
 
 NULL = "CREATE TABLE a (x UInt8) ENGINE = Null"
@@ -60,10 +60,10 @@ def test_a_file_in_another_encoding_is_named(checkout: Checkout) -> None:
 
 
 def test_a_lock_that_cannot_be_written_is_named(checkout: Checkout) -> None:
-    lock.lock_path(checkout.versions).unlink()
-    lock.lock_path(checkout.versions).mkdir()
+    lock_file.lock_path(checkout.versions).unlink()
+    lock_file.lock_path(checkout.versions).mkdir()
     with pytest.raises(UsageError, match=r"versions\.lock' cannot be written: Is a directory\. Correct that"):
-        lock.write_lock(checkout.versions, ["0001_store"])
+        lock_file.write_lock(checkout.versions, ["0001_store"])
 
 
 @pytest.mark.parametrize(("code", "advice"), [(497, "Allow the ClickHouse user to"), (243, "Correct the cause")])
@@ -91,7 +91,7 @@ def test_a_select_is_taken_out_of_its_view_as_it_is_written() -> None:
 
 
 def test_the_repository_is_locked_as_it_is() -> None:
-    assert lock.locked_versions(VERSIONS) == [version.id for version in read_history()]
+    assert lock_file.locked_versions(VERSIONS) == [version.id for version in read_history()]
     assert check_files() == []
 
 
@@ -145,15 +145,15 @@ def _encode_otherwise(folder: Path) -> None:
 
 
 def _encode_the_lock_otherwise(folder: Path) -> None:
-    lock.lock_path(folder).write_bytes(b"\xff")
+    lock_file.lock_path(folder).write_bytes(b"\xff")
 
 
 def _delete_the_lock(folder: Path) -> None:
-    lock.lock_path(folder).unlink()
+    lock_file.lock_path(folder).unlink()
 
 
 def _merge(folder: Path) -> None:
-    path = lock.lock_path(folder)
+    path = lock_file.lock_path(folder)
     path.write_text(path.read_text() + "<<<<<<< HEAD\n")
 
 
@@ -165,13 +165,13 @@ def _without_a_number(folder: Path) -> None:
 def _mark(folder: Path) -> None:
     (folder / f"{MORE}.sql").write_text(f"-- depends: {NEWEST}\nSELECT throwIf(1, 'WRITE THIS STEP');")
     (folder / f"{MORE}.rollback.sql").write_text("SELECT 1;")
-    lock.write_lock(folder, [*lock.locked_versions(folder), MORE])
+    lock_file.write_lock(folder, [*lock_file.locked_versions(folder), MORE])
 
 
 def test_line_ends_of_windows_are_no_edit(checkout: Checkout) -> None:
     for path in [
         *checkout.versions.glob("*.sql"),
-        lock.snapshot_path(checkout.versions),
+        lock_file.snapshot_path(checkout.versions),
         *checkout.root.rglob("*.sql"),
     ]:
         path.write_bytes(path.read_bytes().replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"))

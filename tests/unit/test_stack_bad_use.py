@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from devstack import kafka_broker, maven, stack
+from paystream.devstack import kafka_broker, maven, stack
 from paystream.errors import ServiceUnavailable
 from paystream.settings import Settings
 

@@ -1,0 +1,1 @@
+"""Refused messages: what was refused and why, and sending them again."""

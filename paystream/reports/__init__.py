@@ -1,0 +1,1 @@
+"""Reports and the roll-ups they are made of."""

@@ -1,0 +1,87 @@
+"""A status as a web page: the same figures and tables as on the terminal, in a page that updates itself."""
+
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+
+import orjson
+
+from paystream.status.health import Verdict
+from paystream.status.server import Answer
+from paystream.status.state import Status
+from paystream.status.view import CLOCKS, Figure, Section, document, figures, sections
+
+PAGE = Path(__file__).parent / "page"
+
+
+def routes(current: Callable[[], tuple[Status, Verdict]]) -> dict[str, Callable[[], Answer]]:
+    """Return what each path of the page answers with."""
+    return {
+        "/": lambda: Answer("text/html", _page(*current()).encode()),
+        "/parts.json": lambda: Answer("application/json", orjson.dumps(parts(*current()))),
+        "/status.json": lambda: Answer("application/json", orjson.dumps(document(*current()), default=str)),
+        "/style.css": lambda: Answer("text/css", (PAGE / "style.css").read_bytes()),
+        "/script.js": lambda: Answer("text/javascript", (PAGE / "script.js").read_bytes()),
+        "/icon.svg": lambda: Answer("image/svg+xml", (PAGE / "icon.svg").read_bytes()),
+    }
+
+
+def parts(status: Status, verdict: Verdict) -> dict[str, str]:
+    """Return the HTML of each part of the page that changes, by its id, and the verdict's word as ``word``.
+
+    What changes at every moment is apart from what is read aloud (``verdict``), which only changes with the reasons.
+    """
+    reasons = "".join(
+        f"<li>{escape(one.text)} <span class=where>Runbook: {escape(one.section)}</span></li>"
+        for one in verdict.problems
+    )
+    found = {
+        "word": verdict.word,
+        "verdict": f"<strong>{escape(verdict.word.capitalize())}</strong>",
+        "reasons": f"<ul>{reasons}</ul>" if reasons else "",
+        "figures": "".join(map(_figure, figures(status))),
+        "asked": f"{status.at:%Y-%m-%d %H:%M:%S} UTC, asked in {status.took_s:.2f} s",
+    }
+    for section in sections(status):
+        found[section.key] = _table(section)
+        found[f"{section.key}-note"] = escape(section.note)
+    return found
+
+
+def _page(status: Status, verdict: Verdict) -> str:
+    found = parts(status, verdict)
+    tables = "".join(_section(one, found) for one in sections(status))
+    text = (PAGE / "page.html").read_text()
+    slots = {name: found[name] for name in ("word", "verdict", "reasons", "figures", "asked")}
+    slots |= {"tables": tables, "clocks": escape(CLOCKS), "topic": escape(status.topic)}
+    for name, value in slots.items():
+        text = text.replace(f"<!--{name}-->", value).replace(f"%{name}%", value)
+    return text
+
+
+def _figure(one: Figure) -> str:
+    value = f"<b>{escape(one.value)}</b> <small>{escape(one.note)}</small>"
+    return f"<div><dt>{escape(one.label)}</dt><dd>{value}</dd></div>"
+
+
+def _section(one: Section, found: dict[str, str]) -> str:
+    titled = f'aria-labelledby="{one.key}-title"'
+    return (
+        f'<section {titled}><h2 id="{one.key}-title">{escape(one.title)}</h2>'
+        f'<div class=scroll role=group {titled} id="{one.key}">{found[one.key]}</div>'
+        f'<p class=note id="{one.key}-note">{found[f"{one.key}-note"]}</p></section>'
+    )
+
+
+def _table(section: Section) -> str:
+    if not section.rows:
+        return ""
+    head = ""
+    if any(section.header):
+        cells = "".join(f"<th scope=col>{escape(name)}</th>" for name in section.header)
+        head = f"<thead><tr>{cells}</tr></thead>"
+    body = "".join(
+        f"<tr><th scope=row>{escape(first)}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in rest)}</tr>"
+        for first, *rest in section.rows
+    )
+    return f"<table>{head}<tbody>{body}</tbody></table>"
