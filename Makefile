@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 demo: setup
-	@PATH="$(CURDIR)/$(BIN):$$PATH" bash devstack/demo.sh
+	@$(BIN)/paystream demo $(if $(BROKER),--broker $(BROKER))
 
 # Three files at a time on two cores: the tests wait for brokers and engines as long as they compute. In the order they
 # are collected, so that the quick ones come last and none of the three is left with a long file.

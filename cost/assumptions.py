@@ -3,15 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from paystream.cost.files import Strict, parse, read_yaml
+from paystream.cost.files import Strict, of_project, read
 from paystream.errors import UsageError
 
-FILE = Path(__file__).with_name("assumptions.yaml")
+FILE = "assumptions.yaml"
 
 Level = Literal["low", "base", "high"]
 
@@ -61,7 +60,7 @@ def load_assumptions() -> list[Assumption]:
     Raises:
         UsageError: the file is not as it should be.
     """
-    return parse(read_yaml(FILE), FILE, Assumptions).assumptions
+    return read(of_project(FILE), Assumptions).assumptions
 
 
 def drivers(level: Level, own: Mapping[str, float] | None = None) -> Drivers:

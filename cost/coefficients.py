@@ -11,12 +11,12 @@ import numpy as np
 import yaml
 from pydantic import Field
 
-from paystream.cost.files import Strict, parse, read_yaml
+from paystream.cost.files import Strict, of_project, parse, read
 from paystream.errors import UsageError
 from paystream.loadtest.report_file import ResultFile, read_document
 from paystream.loadtest.report_file import parse as parse_result
 
-MEASURED = Path(__file__).with_name("coefficients.yaml")
+MEASURED = "coefficients.yaml"
 
 # Student's t for a two-sided interval of 95 %, by degrees of freedom; any table of the distribution has them.
 _T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262, 10: 2.228}
@@ -130,13 +130,13 @@ def fit(points: Sequence[Point], value: Callable[[Point], float]) -> Line:
     return Line(float(base), float(slope), float(spread * math.sqrt((rates**2).mean())), float(spread))
 
 
-def load_coefficients(path: Path = MEASURED) -> Coefficients:
+def load_coefficients(path: Path | None = None) -> Coefficients:
     """Read what was measured.
 
     Raises:
         UsageError: the file cannot be read or lacks something.
     """
-    return parse(read_yaml(path), path, Coefficients)
+    return read(path or of_project(MEASURED), Coefficients)
 
 
 def from_results(files: Sequence[Path]) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def from_results(files: Sequence[Path]) -> dict[str, Any]:
         "command": "devstack/bench_cost.sh",
         "points": [one.model_dump() for one in points],
     }
-    return parse(fields, MEASURED, Coefficients).model_dump()
+    return parse(fields, Path(MEASURED), Coefficients).model_dump()
 
 
 def as_yaml(fields: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from paystream.cost.model import Model
 from paystream.cost.prices import load_prices
 from paystream.errors import UsageError
 from paystream.output import console, is_terminal, print_fields, print_json
+from paystream.settings import project_folder
 
 DEFAULT_RATES = "500,5000,50000"
 
@@ -110,14 +111,14 @@ def memo(
 
     Example: paystream cost memo --check
     """
-    model = _model(None, None)
+    model, page = _model(None, None), project_folder() / memo_section.MEMO
     if check:
-        memo_section.check(model)
+        memo_section.check(model, page)
     else:
         from paystream.cost.plots import write_plots
 
-        memo_section.write(model)
-        write_plots(model, memo_section.MEMO.parent / "images")
+        memo_section.write(model, page)
+        write_plots(model, page.parent / "images")
     print_fields("cost_memo", {"status": "current" if check else "written"})
 
 

@@ -7,6 +7,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from paystream.errors import UsageError
+from paystream.settings import project_folder
 
 
 class Strict(BaseModel):
@@ -30,6 +31,16 @@ def read_yaml(path: Path) -> object:
         raise UsageError(f"File '{path}' cannot be read: {error.strerror or error}. Name another one.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"File '{path}': not readable as YAML: {' '.join(str(error).split())}. Correct it.") from error
+
+
+def read(path: Path, kind: type[T]) -> T:
+    """Return what a YAML file holds as a model. Raises what ``read_yaml`` and ``parse`` do."""
+    return parse(read_yaml(path), path, kind)
+
+
+def of_project(name: str) -> Path:
+    """Return the path of one of the files that a project has on costs."""
+    return project_folder() / "cost" / name
 
 
 def parse(fields: object, path: Path, kind: type[T]) -> T:

@@ -7,10 +7,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from paystream.cost.files import Strict, parse, read_yaml
+from paystream.cost.files import Strict, of_project, parse, read, read_yaml
 from paystream.errors import UsageError
 
-BOOK = Path(__file__).with_name("prices.yaml")
+BOOK = "prices.yaml"
 
 Grade = Literal["vendor", "transcript", "aggregator", "derived", "recollection", "own"]
 WEAK: frozenset[Grade] = frozenset({"aggregator", "recollection"})
@@ -85,19 +85,19 @@ def load_prices(own: Path | None = None) -> PriceBook:
     Raises:
         UsageError: a file cannot be read, or a price is missing, mistyped, or given twice.
     """
-    book = parse(read_yaml(BOOK), BOOK, PriceBook)
+    book = read(of_project(BOOK), PriceBook)
     if own is None:
         return book
     fields = read_yaml(own)
     listed = fields.get("prices") if isinstance(fields, dict) else None
     if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
-        raise UsageError(f"Price book '{own}': no list `prices`. Take '{BOOK.name}' of the project as a pattern.")
+        raise UsageError(f"Price book '{own}': no list `prices`. Take 'cost/{BOOK}' of the project as a pattern.")
     known = {one.id: one.model_dump() for one in book.prices}
     for one in listed:
         if not isinstance(one.get("id"), str) or one["id"] not in known:
             raise UsageError(
                 f"Price book '{own}': '{one.get('id')}' is no price that a design uses. "
-                f"Take an id of '{BOOK.name}'; `paystream cost --json` names those of each line."
+                f"Take an id of 'cost/{BOOK}'; `paystream cost --json` names those of each line."
             )
         unit = known[one["id"]]["unit"]
         if one.get("unit", unit) != unit:

@@ -16,7 +16,6 @@ from paystream.devstack import clickhouse_program
 from paystream.devstack.last_words import last_words
 from paystream.devstack.ports import free_ports
 from paystream.errors import PaystreamError, ServiceUnavailable, UsageError
-from paystream.settings import REPOSITORY
 
 CONFIGURATION = Path(__file__).with_name("clickhouse")
 """What every instance is configured with: files that a server takes as they are."""
@@ -123,7 +122,7 @@ def running(instance: Instance, files: Mapping[str, str] = NO_FILES) -> Iterator
     command = [*prepare(instance, files), clickhouse_program.UNTIL_STDIN_ENDS]
     output = instance.log.with_suffix(".out")
     with output.open("wb") as sink:
-        process = subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=sink, stderr=sink)
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=sink, stderr=sink)
     try:
         deadline = time.monotonic() + START_TIMEOUT_S
         while not instance.answers():

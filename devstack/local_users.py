@@ -4,9 +4,8 @@ import re
 from xml.sax.saxutils import escape
 
 from paystream.errors import UsageError
-from paystream.settings import REPOSITORY
+from paystream.settings import project_folder
 
-ROLES = REPOSITORY / "access" / "roles.sql"
 # The database that the file speaks of.
 _DATABASE = "paystream"
 
@@ -20,8 +19,9 @@ def users_xml(database: str = _DATABASE) -> str:
     Raises:
         UsageError: the file has a statement that makes no role and gives or takes no right.
     """
+    roles_file = project_folder() / "access" / "roles.sql"
     grants: dict[str, list[str]] = {}
-    for statement in re.sub(r"--.*", "", ROLES.read_text()).split(";"):
+    for statement in re.sub(r"--.*", "", roles_file.read_text(encoding="utf-8")).split(";"):
         text = " ".join(statement.split())
         if made := re.fullmatch(r"CREATE ROLE IF NOT EXISTS (\w+)", text):
             grants[made[1]] = []
@@ -30,7 +30,7 @@ def users_xml(database: str = _DATABASE) -> str:
             grants[given[2]].append(query)
         elif text:
             raise UsageError(
-                f"File '{ROLES}': the local stack cannot follow `{text[:80]}`. Write CREATE ROLE IF NOT EXISTS, "
+                f"File '{roles_file}': the local stack cannot follow `{text[:80]}`. Write CREATE ROLE IF NOT EXISTS, "
                 "GRANT … TO one role and REVOKE … FROM one role only."
             )
     roles = "".join(

@@ -8,8 +8,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from platformdirs import user_cache_path
+
 from paystream.errors import PaystreamError, ServiceUnavailable, UsageError
-from paystream.settings import REPOSITORY
+from paystream.project import CHECKOUT
 
 OLDEST_JAVA = 17
 FETCH_TIMEOUT_S = 300
@@ -40,7 +42,9 @@ def jars_folder(pom: Path) -> Path:
     """Return where the jars belong: one folder for each content of the file, so that editing it fetches again."""
     text = pom.read_bytes()
     name = re.search(rb"<artifactId>([^<]+)<", text)[1].decode()
-    return REPOSITORY / "build" / f"{name}-{hashlib.sha256(text).hexdigest()[:8]}"
+    # The repository's own, where it runs from one; else what all projects of this user share.
+    base = CHECKOUT / "build" if CHECKOUT else user_cache_path("paystream")
+    return base / f"{name}-{hashlib.sha256(text).hexdigest()[:8]}"
 
 
 def missing(pom: Path) -> str | None:
@@ -50,7 +54,7 @@ def missing(pom: Path) -> str | None:
     except UsageError as error:
         return str(error)
     if not jars_folder(pom).is_dir():
-        return f"The jars of '{pom.name}' in '{pom.parent}' are not fetched. Run `make setup`, which needs Maven."
+        return f"The jars of '{pom.name}' in '{pom.parent}' are not fetched. `paystream up` fetches them, with Maven."
     return None
 
 
@@ -70,7 +74,7 @@ def ensure_jars(pom: Path) -> Path:
     maven = shutil.which("mvn")
     if maven is None:
         raise UsageError("Maven: there is no `mvn` on the PATH to fetch jars with. Install Maven.")
-    folder.parent.mkdir(exist_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".jars-", dir=folder.parent) as scratch:
         jars = Path(scratch) / "jars"
         command = [maven, "-q", "-B", "-f", str(pom), "-Daether.connector.connectTimeout=10000"]

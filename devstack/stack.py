@@ -34,7 +34,7 @@ from paystream.devstack.ports import free_port, free_ports
 from paystream.errors import PaystreamError, ServiceUnavailable, UsageError
 from paystream.kafka import client_config
 from paystream.process import boot, identity, is_alive
-from paystream.settings import REPOSITORY, Settings
+from paystream.settings import Settings
 
 BrokerChoice = Literal["auto", "kafka", "memory"]
 PartName = Literal["broker", "clickhouse"]
@@ -335,7 +335,7 @@ def _start_broker(home: Path, kind: Literal["kafka", "memory"], addresses: dict[
         folder = home / "kafka"
     else:
         command = [sys.executable, "-m", "paystream.devstack.memory_broker", "--host", host, "--port", str(port)]
-        folder = REPOSITORY
+        folder = home
     _start(home, "broker", kind, [(host, port)], command, folder)
 
 
@@ -354,7 +354,7 @@ def _start_clickhouse(home: Path, instance: clickhouse_server.Instance, database
         mount = 'mkdir -p "$2" && mount -t tmpfs -o size="$1"m tmpfs "$2" && shift 2 && exec "$@"'
         command = [*unshare, "sh", "-c", mount, "sh", str(disk_mib), str(instance.data), *command]
     addresses = [(instance.host, instance.http_port), (instance.host, instance.native_port)]
-    _start(home, "clickhouse", "clickhouse", addresses, command, REPOSITORY)
+    _start(home, "clickhouse", "clickhouse", addresses, command, home)
 
 
 def _take_over(data: Path) -> list[str]:

@@ -25,7 +25,6 @@ from confluent_kafka import KafkaException, Producer
 from paystream.errors import PaystreamError, ServiceUnavailable
 from paystream.loadtest.messages import Plan, due, intended_us, render
 from paystream.loadtest.milliseconds import Milliseconds
-from paystream.settings import REPOSITORY
 
 READY_TIMEOUT_S = 30
 RENDER_AHEAD_S = 0.25
@@ -217,7 +216,6 @@ class Generator:
         # A session of its own, so that Ctrl-C reaches it only through us.
         self._process = subprocess.Popen(
             [sys.executable, "-m", "paystream.loadtest.generator"],
-            cwd=REPOSITORY,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,

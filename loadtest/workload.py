@@ -11,8 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from paystream.errors import UsageError
 from paystream.loadtest import rates
 from paystream.loadtest.messages import LONGEST_OVERTAKING_S, Plan
-
-SHIPPED = Path(__file__).with_name("workloads")
+from paystream.settings import project_folder
 
 MOST_MESSAGES = 1_000_000_000
 """More than that is a misspelt number: the checker keeps one byte a message."""
@@ -241,8 +240,8 @@ def _not_among(merchants: list[int], count: int) -> list[int]:
 
 
 def shipped() -> list[str]:
-    """Return the names of the workloads that come with Paystream."""
-    return sorted(file.stem for file in SHIPPED.glob("*.yaml"))
+    """Return the names of the project's workloads."""
+    return sorted(file.stem for file in _folder().glob("*.yaml"))
 
 
 def load(name_or_path: str) -> Workload:
@@ -251,7 +250,7 @@ def load(name_or_path: str) -> Workload:
     Raises:
         UsageError: there is no such workload, or its file is not a valid one; names the file and every wrong field.
     """
-    path = SHIPPED / f"{name_or_path}.yaml" if name_or_path in shipped() else Path(name_or_path)
+    path = _folder() / f"{name_or_path}.yaml" if name_or_path in shipped() else Path(name_or_path)
     advice = f"Name a file, or one of: {', '.join(shipped())}."
     if path.suffix not in (".yaml", ".yml") and not path.is_file():
         raise UsageError(f"Workload '{name_or_path}': no such workload. {advice}")
@@ -265,13 +264,17 @@ def load(name_or_path: str) -> Workload:
     if not isinstance(fields, dict):
         raise UsageError(
             f"Workload '{path}': not a list of `field: value` lines. "
-            f"Take '{SHIPPED.name}/smoke.yaml' of the project as a pattern."
+            f"Take 'loadtest/workloads/smoke.yaml' of the project as a pattern."
         )
     try:
         return Workload.model_validate(fields)
     except ValidationError as error:
         problems = "; ".join(_problem(one) for one in error.errors(include_url=False))
         raise UsageError(f"Workload '{path}': {problems}. Correct the file.") from None
+
+
+def _folder() -> Path:
+    return project_folder() / "loadtest" / "workloads"
 
 
 def _problem(error: Any) -> str:

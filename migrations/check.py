@@ -10,29 +10,30 @@ from paystream.errors import UsageError
 from paystream.migrations import lock_file, named_collection, scratch
 from paystream.migrations.backend import ClickHouseBackend
 from paystream.migrations.freeze import compare
-from paystream.migrations.history import UNWRITTEN, VERSIONS, object_name, read_history
+from paystream.migrations.history import UNWRITTEN, object_name, read_history, versions_folder
 from paystream.migrations.runner import database_exists
 from paystream.migrations.schema import Difference, detached, diff, read_snapshot, reformatted, spelled
 from paystream.migrations.sources import read_sources
-from paystream.settings import REPOSITORY, Settings
+from paystream.settings import Settings, project_folder
 
 _NEW = "paystream migrate new NAME"
 _UP = "paystream migrate up"
 
 
-def check_files(folder: Path = VERSIONS, root: Path = REPOSITORY, engine: Settings | None = None) -> list[Difference]:
+def check_files(root: Path | None = None, engine: Settings | None = None) -> list[Difference]:
     """Compare the files with what the versions give, and the versions with the lock file. Needs no server.
 
     How a changed file differs is asked of an engine, which takes some seconds; without one it is only named.
 
     Args:
-        folder: where the versions are.
-        root: where ``sql/`` and ``dictionaries/`` are.
+        root: the project folder.
         engine: an engine to ask; without it, one is started where it is installed.
 
     Raises:
         UsageError: a file or a version cannot be read at all.
     """
+    root = root or project_folder()
+    folder = versions_folder(root)
     history = read_history(folder, finished=False)
     wrong = lock_file.violations(folder, [version.id for version in history])
     found = [Difference("versions", name, what, fix=lock_file.describe(name, what)) for name, what in wrong.items()]
@@ -57,7 +58,7 @@ def check_files(folder: Path = VERSIONS, root: Path = REPOSITORY, engine: Settin
     return found + compare({name: one.create for name, one in expected.items()}, loaded)
 
 
-def check_database(settings: Settings, folder: Path = VERSIONS) -> list[Difference]:
+def check_database(settings: Settings, folder: Path | None = None) -> list[Difference]:
     """Compare the objects of a database with what its versions give, in the engine's own spelling. Changes nothing.
 
     Objects that a pending version is about are not compared, since what they should be until then is not written down.
@@ -72,6 +73,7 @@ def check_database(settings: Settings, folder: Path = VERSIONS) -> list[Differen
             f"'{settings.clickhouse_cluster}': what the versions give is written down for one server. "
             "Check the files alone, with --offline."
         )
+    folder = folder or versions_folder()
     history = read_history(folder, finished=False)
     expected = {name: one.create for name, one in read_snapshot(lock_file.snapshot_path(folder)).items()}
     if not database_exists(settings):

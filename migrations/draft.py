@@ -7,14 +7,14 @@ from pathlib import Path
 
 from paystream.errors import UsageError
 from paystream.migrations import freeze, scratch
-from paystream.migrations.history import UNWRITTEN, VERSIONS, Version, object_name, read_history, words
+from paystream.migrations.history import UNWRITTEN, Version, object_name, read_history, versions_folder, words
 from paystream.migrations.lock_file import snapshot_path
 from paystream.migrations.plan import holds
 from paystream.migrations.schema import Difference, diff
 from paystream.migrations.schema_graph import Graph, read_graph
 from paystream.migrations.sources import Source, read_sources, tokens_of
 from paystream.migrations.text import write_text
-from paystream.settings import REPOSITORY, Settings
+from paystream.settings import Settings, project_folder
 
 # In this order the steps of a version run. What is read comes before what reads it, what is dropped comes after what
 # read it, and nothing is lost while ingest goes on.
@@ -55,7 +55,7 @@ class _Steps:
         return [(statement, back) for _, statement, back in sorted(self.found, key=lambda step: step[0])]
 
 
-def new(name: str, folder: Path = VERSIONS, root: Path = REPOSITORY, engine: Settings | None = None) -> Draft:
+def new(name: str, root: Path | None = None, engine: Settings | None = None) -> Draft:
     """Write the version that brings the newest one to what the files say, with its rollback, and lock it.
 
     The version is tried out before: applied to what the versions give, it gives what the files say, and taken back it
@@ -63,8 +63,7 @@ def new(name: str, folder: Path = VERSIONS, root: Path = REPOSITORY, engine: Set
 
     Args:
         name: what the version does, in lower case with underscores; its number is put in front.
-        folder: where the versions are.
-        root: where ``sql/`` and ``dictionaries/`` are.
+        root: the project folder.
         engine: an engine to try things out in; without it, one is started.
 
     Raises:
@@ -74,6 +73,8 @@ def new(name: str, folder: Path = VERSIONS, root: Path = REPOSITORY, engine: Set
         raise UsageError(
             f"Name '{name}' cannot be a version's. Take lower-case letters, digits and underscores: add_channel."
         )
+    root = root or project_folder()
+    folder = versions_folder(root)
     history = read_history(folder)
     sources = read_sources(root)
     with nullcontext(engine) if engine else scratch.scratch_engine() as engine, ExitStack() as stack:

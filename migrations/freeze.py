@@ -6,10 +6,10 @@ from pathlib import Path
 
 from paystream.errors import CheckFailed, UsageError
 from paystream.migrations import lock_file, scratch
-from paystream.migrations.history import VERSIONS, Version, read_history, refuse_unwritten
+from paystream.migrations.history import Version, read_history, refuse_unwritten, versions_folder
 from paystream.migrations.schema import Difference, Expected, diff, write_snapshot
 from paystream.migrations.sources import Source, read_sources
-from paystream.settings import REPOSITORY, Settings
+from paystream.settings import Settings, project_folder
 
 
 @dataclass(frozen=True)
@@ -21,21 +21,20 @@ class Frozen:
     newest: str
 
 
-def freeze(
-    again: str | None = None, folder: Path = VERSIONS, root: Path = REPOSITORY, engine: Settings | None = None
-) -> Frozen:
+def freeze(again: str | None = None, root: Path | None = None, engine: Settings | None = None) -> Frozen:
     """Lock every version that is not locked yet, and write down what all of them give.
 
     Args:
         again: a version to lock as it is now although it was locked otherwise.
-        folder: where the versions are.
-        root: where ``sql/`` and ``dictionaries/`` are.
+        root: the project folder.
         engine: an engine to replay the versions in; without it, one is started.
 
     Raises:
         UsageError: a locked version was edited or deleted, one is unfinished, or one cannot be replayed.
         CheckFailed: the versions do not give what the files say.
     """
+    root = root or project_folder()
+    folder = versions_folder(root)
     history = read_history(folder, finished=False)
     known = [version.id for version in history]
     if again is not None and again not in known:

@@ -16,9 +16,7 @@ from yoyo.migrations import Migration, MigrationStep, topological_sort
 from paystream.errors import UsageError
 from paystream.migrations.lock_file import refuse_deleted, refuse_violations
 from paystream.migrations.text import read_text
-from paystream.settings import REPOSITORY
-
-VERSIONS = REPOSITORY / "migrations" / "versions"
+from paystream.settings import project_folder
 
 _OBJECT = re.compile(
     r"(?:\s|--[^\n]*\n|/\*.*?\*/)*"
@@ -92,17 +90,23 @@ class Version:
         return [object_name(statement) for statement in self.statements if engine.search(statement)]
 
 
-def read_history(folder: Path = VERSIONS, *, finished: bool = True) -> list[Version]:
+def versions_folder(root: Path | None = None) -> Path:
+    """Return where the versions of a project folder are, else of the one that commands work on."""
+    return (root or project_folder()) / "migrations" / "versions"
+
+
+def read_history(folder: Path | None = None, *, finished: bool = True) -> list[Version]:
     """Read all versions of a folder, in the order in which they apply.
 
     Args:
-        folder: where the versions are.
+        folder: where the versions are; else in the project.
         finished: whether each has to be what it was when it was locked, with all its steps written.
 
     Raises:
         UsageError: a version depends on one that is not there, is out of order, has the number of another, was edited
             or deleted since it was locked, has a step that is not written, or its rollback does not pair with it.
     """
+    folder = folder or versions_folder()
     versions = _read(folder)
     if finished:
         refuse_violations(folder, [version.id for version in versions])

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from paystream.errors import UsageError
 from paystream.output import console, is_terminal, note, print_fields, print_json
-from paystream.settings import REPOSITORY
+from paystream.settings import project_folder
 
 FORMATS = ("text", "mermaid")
 
@@ -28,8 +28,9 @@ def lineage(
         str, typer.Option("--format", metavar="|".join(FORMATS), help="Text, or a Mermaid diagram.")
     ] = "text",
     folder: Annotated[
-        Path, typer.Option(metavar="PATH", help="Where sql/ and dictionaries/ are.", show_default="this checkout")
-    ] = REPOSITORY,
+        Path | None,
+        typer.Option(metavar="PATH", help="Where sql/ and dictionaries/ are.", show_default="the project"),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Print what a column is made of, from the topic's fields on, dictionaries included, and what it goes into.
@@ -48,6 +49,7 @@ def lineage(
     from paystream.migrations.lineage import Lineage
     from paystream.migrations.schema_graph import read_graph
 
+    folder = folder or project_folder()
     graph = read_graph(folder)
     for broken in graph.unreadable:
         if broken.unparsed is None or not graph.objects:

@@ -17,7 +17,6 @@ from paystream.clickhouse import cause_of
 from paystream.migrations.lint_engine import types_in_engine
 from paystream.migrations.lint_rules import RULES, Broken
 from paystream.migrations.schema_graph import Graph, Unreadable, read_graph
-from paystream.settings import REPOSITORY
 
 FILE = "file"
 """The rule, without a waiver, that a file is one CREATE that can be read, named as its object."""
@@ -68,13 +67,13 @@ class _Waiver:
     used: bool = False
 
 
-def lint_files(root: Path = REPOSITORY, client: Client | None = None) -> list[Finding]:
+def lint_files(root: Path | None = None, client: Client | None = None) -> list[Finding]:
     """Check the files of ``sql/`` and ``dictionaries/`` and return what breaks the rules, by file and line.
 
     Without a server, types are compared only where the files say them outright. Changes nothing anywhere.
 
     Args:
-        root: the folder that ``sql/`` and ``dictionaries/`` are in.
+        root: the folder that ``sql/`` and ``dictionaries/`` are in; else the project.
         client: a server to ask for the types of the views' columns. Nothing of the schema needs to be there; about
             10 ms a view.
 

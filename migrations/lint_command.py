@@ -12,7 +12,7 @@ from rich.table import Table
 from paystream.clickhouse import answering, connect
 from paystream.errors import CheckFailed, ServiceUnavailable, UsageError
 from paystream.output import console, is_terminal, note, print_fields, print_json
-from paystream.settings import REPOSITORY, load_settings
+from paystream.settings import load_settings, project_folder
 
 if TYPE_CHECKING:
     from paystream.migrations.lint import Finding
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 def lint(
     folder: Annotated[
-        Path, typer.Option(metavar="PATH", help="Where sql/ and dictionaries/ are.", show_default="this checkout")
-    ] = REPOSITORY,
+        Path | None,
+        typer.Option(metavar="PATH", help="Where sql/ and dictionaries/ are.", show_default="the project"),
+    ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Ask no server for the types of columns.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -35,6 +36,7 @@ def lint(
     # sqlglot, which this takes, is not for the other commands of `migrate` to wait for.
     from paystream.migrations.lint import REASONS, lint_files
 
+    folder = folder or project_folder()
     if not (folder / "sql").is_dir() and not (folder / "dictionaries").is_dir():
         raise UsageError(f"Folder '{folder}' cannot be checked: it has no sql/ and no dictionaries/. Name another one.")
     with ExitStack() as stack:

@@ -4,9 +4,9 @@ A version that was applied anywhere must never change, since nothing would apply
 beside the folder of the versions and holds the SHA-256 of each of their files and of ``schema.sql``.
 """
 
-import hashlib
 from pathlib import Path
 
+from paystream import checksums
 from paystream.errors import UsageError
 from paystream.migrations.text import read_text, write_text
 
@@ -32,18 +32,12 @@ def read_lock(folder: Path) -> dict[str, str]:
     path = lock_path(folder)
     if not path.exists():
         return {}
-    locked = {}
-    for line in read_text(path).splitlines():
-        if not line or line.startswith("#"):
-            continue
-        digest, _, name = line.partition("  ")
-        if len(digest) != 64 or not name or name in locked:
-            raise UsageError(
-                f"Lock file '{path.name}' cannot be read: {line[:100]!r}. Restore it from the repository; after a "
-                "merge, take one side's and add the other's versions with `paystream migrate lock`."
-            )
-        locked[name] = digest
-    return locked
+    return checksums.parse(
+        read_text(path),
+        f"Lock file '{path.name}'",
+        "Restore it from the repository; after a merge, take one side's and add the other's versions with "
+        "`paystream migrate lock`.",
+    )
 
 
 def write_lock(folder: Path, versions: list[str]) -> None:
@@ -51,9 +45,8 @@ def write_lock(folder: Path, versions: list[str]) -> None:
     files = [file for version in versions for file in _files(folder, version)]
     if snapshot_path(folder).exists():
         files.append(snapshot_path(folder))
-    root = folder.parent
-    lines = [f"{_digest(path)}  {path.relative_to(root).as_posix()}\n" for path in files]
-    write_text(lock_path(folder), _HEAD + "".join(lines))
+    digests = {path.relative_to(folder.parent).as_posix(): checksums.digest(path) for path in files}
+    write_text(lock_path(folder), _HEAD + checksums.text(digests))
 
 
 def locked_versions(folder: Path) -> list[str]:
@@ -133,9 +126,4 @@ def _files(folder: Path, version: str) -> list[Path]:
 
 
 def _is_as_locked(path: Path, digest: str | None) -> bool:
-    return path.exists() and _digest(path) == digest
-
-
-def _digest(path: Path) -> str:
-    # A checkout on Windows may have other line ends, which mean nothing.
-    return hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest()
+    return path.exists() and checksums.digest(path) == digest

@@ -24,7 +24,7 @@ from paystream.clickhouse import answering, cause_of, connect
 from paystream.errors import PaystreamError, ServiceUnavailable, UsageError
 from paystream.migrations import named_collection, reporting_currency
 from paystream.migrations.backend import ClickHouseBackend, StatementFailed, UndoFailed, VersionState
-from paystream.migrations.history import VERSIONS, Version, irreversible, object_name, read_history
+from paystream.migrations.history import Version, irreversible, object_name, read_history
 from paystream.migrations.plan import PAUSE_S, Live, Step, explain, tables_of
 from paystream.settings import Settings
 
@@ -68,7 +68,7 @@ class Upgrade:
     """Whether the Kafka tables now connect with other settings than before."""
 
 
-def status(settings: Settings, folder: Path = VERSIONS) -> list[VersionStatus]:
+def status(settings: Settings, folder: Path | None = None) -> list[VersionStatus]:
     """Return where the database stands with each version, oldest first. Works before the database exists.
 
     Raises:
@@ -89,7 +89,7 @@ def status(settings: Settings, folder: Path = VERSIONS) -> list[VersionStatus]:
     return result
 
 
-def plan(settings: Settings, folder: Path = VERSIONS) -> list[Step]:
+def plan(settings: Settings, folder: Path | None = None) -> list[Step]:
     """Return each statement that ``up`` would run now, in order, with what it means for the rows that are there.
 
     Changes nothing, and works before the database exists.
@@ -117,7 +117,7 @@ def plan(settings: Settings, folder: Path = VERSIONS) -> list[Step]:
         return [*steps, *explain(pending, unfinished, Live.read(backend.connection, settings))]
 
 
-def plan_all(settings: Settings, folder: Path = VERSIONS) -> list[Step]:
+def plan_all(settings: Settings, folder: Path | None = None) -> list[Step]:
     """Return each statement that ``up`` would run on an empty server or cluster. Asks none.
 
     Raises:
@@ -128,7 +128,7 @@ def plan_all(settings: Settings, folder: Path = VERSIONS) -> list[Step]:
 
 def up(
     settings: Settings,
-    folder: Path = VERSIONS,
+    folder: Path | None = None,
     *,
     allow_destructive: bool = False,
     leave_unread: bool = False,
@@ -143,7 +143,7 @@ def up(
 
     Args:
         settings: the database, and the Kafka connection that the named collection is made equal to.
-        folder: where the versions are.
+        folder: where the versions are; else in the project.
         allow_destructive: go on where rows or values are lost for good, also in taking an unfinished version back.
         leave_unread: go on where another topic is read from now on, and messages of the one so far are unread.
         lock_timeout_s: seconds to wait for another migrator.
@@ -189,7 +189,7 @@ def up(
 
 def down(
     settings: Settings,
-    folder: Path = VERSIONS,
+    folder: Path | None = None,
     *,
     to: str | None = None,
     everything: bool = False,
@@ -204,7 +204,7 @@ def down(
 
     Args:
         settings: where the database is.
-        folder: where the versions are.
+        folder: where the versions are; else in the project.
         to: take back every version newer than this one instead.
         everything: take back all versions instead.
         allow_destructive: do it even where it drops a table with rows.
@@ -288,7 +288,7 @@ def refuse_old_server(settings: Settings, server_version: str) -> None:
         )
 
 
-def _history(settings: Settings, folder: Path) -> list[Version]:
+def _history(settings: Settings, folder: Path | None) -> list[Version]:
     """Return all versions as they are to be run."""
     history = [
         version.with_steps(

@@ -17,7 +17,7 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
-from paystream.settings import REPOSITORY
+from paystream.settings import project_folder
 
 # It would tell stderr what it does not understand, which is ours to tell.
 logging.getLogger("sqlglot").setLevel(logging.ERROR)
@@ -779,10 +779,11 @@ def _unique(leaves: Iterator[Leaf]) -> tuple[Leaf, ...]:
     return tuple(dict.fromkeys(leaves))
 
 
-def read_graph(root: Path = REPOSITORY) -> Graph:
+def read_graph(root: Path | None = None) -> Graph:
     """Read the files of ``sql/`` and ``dictionaries/`` under a folder. What cannot be read is in ``unreadable``."""
     objects: dict[str, SchemaObject] = {}
     unreadable: list[Unreadable] = []
+    root = root or project_folder()
     for path in sorted([*root.glob("sql/**/*.sql"), *root.glob("dictionaries/**/*.sql")]):
         name = path.relative_to(root).as_posix()
         try:

@@ -13,7 +13,7 @@ from sqlglot.tokens import Token, TokenType
 from paystream.errors import UsageError
 from paystream.migrations.history import object_name
 from paystream.migrations.text import read_text
-from paystream.settings import REPOSITORY
+from paystream.settings import project_folder
 
 _DEPTH = {TokenType.L_PAREN: 1, TokenType.R_PAREN: -1}
 
@@ -44,7 +44,7 @@ class Source:
         raise UsageError(f"SQL file '{self.path}' cannot be used: no SELECT follows AS. Write the view's SELECT.")
 
 
-def read_sources(root: Path = REPOSITORY) -> dict[str, Source]:
+def read_sources(root: Path | None = None) -> dict[str, Source]:
     """Read every file of ``sql/`` and ``dictionaries/`` under a folder, by the name of its object.
 
     What a statement may hold beyond its first words, the engine knows: a parser of ours would refuse what is new.
@@ -54,6 +54,7 @@ def read_sources(root: Path = REPOSITORY) -> dict[str, Source]:
             object is.
     """
     sources: dict[str, Source] = {}
+    root = root or project_folder()
     for path in sorted([*root.glob("sql/**/*.sql"), *root.glob("dictionaries/**/*.sql")]):
         source = read_source(path, root)
         if source.name in sources:

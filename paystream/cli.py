@@ -3,12 +3,14 @@
 import importlib
 import importlib.metadata
 import sys
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from paystream.errors import PaystreamError, ServiceUnavailable
 from paystream.output import errors
+from paystream.settings import name_project
 
 app = typer.Typer(
     name="paystream",
@@ -25,19 +27,28 @@ app = typer.Typer(
 def _options(
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
     version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+    project: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The project folder; else the nearest from the working directory upward."),
+    ] = None,
 ) -> None:
     """Kafka payments to deduplicated, enriched rows in ClickHouse, in under a second."""
     if version:
         typer.echo(f"paystream {importlib.metadata.version('paystream')}")
         raise typer.Exit
+    if project:
+        name_project(project)
 
 
 # Where each command is: a function, or a group of them.
 _COMMANDS = {
+    "init": "paystream.project_command:init",
+    "upgrade": "paystream.project_command:upgrade",
     "up": "paystream.devstack.command:up",
     "down": "paystream.devstack.command:down",
     "migrate": "paystream.migrations.command:app",
     "dims": "paystream.loader.command:app",
+    "demo": "paystream.loadtest.demo_command:demo",
     "loadtest": "paystream.loadtest.command:app",
     "report": "paystream.reports.command:report",
     "rollup": "paystream.reports.rollup_command:app",

@@ -10,11 +10,9 @@ from dotenv import dotenv_values
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from paystream import project as project_folders
 from paystream.currencies import iso_4217
 from paystream.errors import UsageError
-
-REPOSITORY = Path(__file__).resolve().parent.parent
-"""The checkout: SQL files and migrations are read from here, whatever the working directory."""
 
 
 def _form(pattern: str, what: str) -> AfterValidator:
@@ -27,6 +25,8 @@ def _form(pattern: str, what: str) -> AfterValidator:
 
     return AfterValidator(check)
 
+
+_PROJECT = "PAYSTREAM_PROJECT"
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Identifier = Annotated[str, _form("[A-Za-z_][A-Za-z0-9_]*", "a name of letters, digits and _")]
@@ -55,7 +55,7 @@ def _is_currency(code: str) -> str:
 
 
 class Settings(BaseSettings):
-    """Every setting, read from ``PAYSTREAM_<NAME>`` or a ``.env`` file in the working directory.
+    """Every setting, read from ``PAYSTREAM_<NAME>`` or the ``.env`` file of the project folder.
 
     The defaults address the local stack that ``paystream up`` starts; pointing them at a real ClickHouse server and a
     real Kafka is all that production needs.
@@ -64,7 +64,14 @@ class Settings(BaseSettings):
     # Where others pass an environment on, what is not set is often empty.
     model_config = SettingsConfigDict(env_prefix="PAYSTREAM_", extra="ignore", env_ignore_empty=True)
 
-    home: Path = Field(REPOSITORY / ".paystream", description="data and logs of the local stack")
+    project: Path | None = Field(
+        default_factory=lambda: project_folders.find(Path.cwd()),
+        description="the project folder; else the nearest from the working directory upward",
+    )
+    home: Path = Field(
+        default_factory=lambda settings: (settings["project"] or Path.cwd()) / ".paystream",
+        description="data and logs of the local stack",
+    )
 
     kafka_brokers: Brokers = Field("127.0.0.1:19092", description="host:port[,host:port...]")
     clickhouse_kafka_brokers: Brokers | None = Field(
@@ -200,15 +207,19 @@ class Settings(BaseSettings):
 
 
 def load_settings() -> Settings:
-    """Read the settings: from the environment, and what that does not say from ``.env`` in the working directory.
+    """Read the settings: from the environment, and what that does not say from the project folder's ``.env``.
+
+    Outside of a project, ``.env`` is read from the working directory.
 
     Raises:
-        UsageError: naming every setting that is unknown or malformed, never showing a value, or ``.env`` can't be read.
+        UsageError: naming every setting that is unknown or malformed, never showing a value, or ``.env`` can't be read,
+            or ``PAYSTREAM_PROJECT`` names no project folder.
     """
-    in_file = _env_file()
+    folder = _project_folder()
+    in_file = _env_file((folder or Path.cwd()) / ".env")
     known = {f"PAYSTREAM_{name.upper()}" for name in Settings.model_fields}
     unknown = {name: "" for name in os.environ if name.upper().startswith("PAYSTREAM_") and name not in known}
-    unknown |= {name: " in .env" for name in in_file if name not in known}
+    unknown |= {name: " in .env" for name in in_file if name not in known - {_PROJECT}}
     if unknown:
         told = ", ".join(f"{name}{where}{_meant(name, known)}" for name, where in sorted(unknown.items()))
         raise UsageError(f"Settings are wrong: no such setting: {told}. See docs/settings.md for all.")
@@ -216,7 +227,7 @@ def load_settings() -> Settings:
     taken = {name for name, value in os.environ.items() if value}
     given = {name.removeprefix("PAYSTREAM_").lower(): in_file[name] for name in filled - taken}
     try:
-        return Settings(**given)
+        return Settings(project=folder, **given)
     except ValidationError as error:
         problems = "; ".join(
             f"PAYSTREAM_{'_'.join(str(part) for part in problem['loc']).upper()}: "
@@ -226,17 +237,55 @@ def load_settings() -> Settings:
         raise UsageError(f"Settings are wrong: {problems}. Correct them in the environment or in .env.") from None
 
 
-def _env_file() -> dict[str, str]:
+def name_project(folder: Path) -> None:
+    """Have this process and those that it starts work on a project folder, whatever their working directory."""
+    os.environ[_PROJECT] = str(folder.absolute())
+
+
+def project_folder() -> Path:
+    """Return the project folder that commands work on.
+
+    Raises:
+        UsageError: there is none, or ``PAYSTREAM_PROJECT`` names something else.
+    """
+    return project_folders.require(_project_folder())
+
+
+def example_settings() -> str:
+    """Return the text of ``.env.example``: every setting with its default and what it is for."""
+    lines = ["# Copy this to .env and set what differs. The environment wins over it.\n"]
+    for name, field in Settings.model_fields.items():
+        if name == "project":
+            continue
+        default = field.get_default()
+        value = default.get_secret_value() if isinstance(default, SecretStr) else default
+        shown = str(value).lower() if isinstance(value, bool) else "" if value is None else value
+        lines.append(f"\n# {field.description}\n" if field.description else "\n")
+        lines.append(f"# PAYSTREAM_{name.upper()}={'.paystream' if name == 'home' else shown}\n")
+    return "".join(lines)
+
+
+def _project_folder() -> Path | None:
+    if named := os.environ.get(_PROJECT):
+        return project_folders.require(Path(named).absolute())
+    try:
+        return project_folders.find(Path.cwd())
+    except FileNotFoundError:
+        raise UsageError("Working directory: it was deleted. Go to another one.") from None
+
+
+def _env_file(path: Path) -> dict[str, str]:
     """Return what ``.env`` says of this tool; of other names there it is none of this tool's business."""
-    path = Path(".env")
     try:
         # Without interpolation: a password may hold ${x}, whatever quotes it stands in.
-        found = dotenv_values(path, interpolate=False, encoding="utf-8-sig")
+        values = dotenv_values(path, interpolate=False, encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(f"File '{path}' cannot be read: byte {error.start} is not UTF-8. Save it as UTF-8.") from None
     except OSError as error:
         raise UsageError(f"File '{path}' cannot be read: {error.strerror}. Correct that, or remove it.") from None
-    return {name: value for name, value in found.items() if name.upper().startswith("PAYSTREAM_") and value is not None}
+    return {
+        name: value for name, value in values.items() if name.upper().startswith("PAYSTREAM_") and value is not None
+    }
 
 
 def _meant(name: str, known: set[str]) -> str:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from paystream.migrations import draft
 from paystream.migrations.history import read_history
-from paystream.settings import REPOSITORY, Settings
+from paystream.project import CHECKOUT
+from paystream.settings import Settings
 
 
 def following(name: str) -> str:
@@ -24,9 +25,9 @@ class Checkout:
     def copied(cls, root: Path) -> "Checkout":
         """Copy the repository's schema files to a folder."""
         for name in ("sql", "dictionaries", "migrations/versions"):
-            shutil.copytree(REPOSITORY / name, root / name)
+            shutil.copytree(CHECKOUT / name, root / name)
         for name in ("versions.lock", "schema.sql"):
-            shutil.copy(REPOSITORY / "migrations" / name, root / "migrations" / name)
+            shutil.copy(CHECKOUT / "migrations" / name, root / "migrations" / name)
         return cls(root)
 
     @property
@@ -86,4 +87,4 @@ class Checkout:
 
     def new(self, name: str, engine: Settings | None = None) -> draft.Draft:
         """Write the next version."""
-        return draft.new(name, self.versions, self.root, engine)
+        return draft.new(name, self.root, engine)

@@ -10,7 +10,7 @@ from functools import cache
 from clickhouse_connect.driver.client import Client
 
 from paystream.reports.report import open_reports, stored_days
-from paystream.settings import REPOSITORY, Settings
+from paystream.settings import Settings, project_folder
 
 BATCH_ROWS = 1_000_000
 """About so many stored rows are read at a time: what bounds the memory, and what a killed rebuild loses."""
@@ -153,7 +153,7 @@ def _write(client: Client, rollup: str, ranges: dict[str, object]) -> None:
 
 @cache
 def _select(rollup: str) -> str:
-    text = (REPOSITORY / "sql" / "5_rollup" / f"{rollup}_mv.sql").read_text()
+    text = (project_folder() / "sql" / "5_rollup" / f"{rollup}_mv.sql").read_text()
     # The view's own SELECT, without its WITH, which says what has changed: that is to be everything here.
     select = text[text.index("\nSELECT\n") :]
     select = select.replace("FROM changed\n", f"FROM ({_SOURCES[rollup]})\n").replace("assumeNotNull(until)", _UNTIL)

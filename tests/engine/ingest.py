@@ -17,7 +17,8 @@ from clickhouse_connect.driver.client import Client
 
 from paystream.clickhouse import connect
 from paystream.loadtest.drain import QUEUE_STANDIN
-from paystream.settings import REPOSITORY, Settings
+from paystream.project import CHECKOUT
+from paystream.settings import Settings
 
 # Dependencies first: a view needs its source and its target, a dictionary its table.
 OBJECTS = [
@@ -147,7 +148,7 @@ def ingest_schema(settings: Settings) -> Iterator[Ingest]:
         with connect(settings, database=database) as client:
             for path in OBJECTS:
                 is_queue = Path(path).stem == "transactions_queue"
-                client.command(QUEUE_STANDIN if is_queue else (REPOSITORY / path).read_text())
+                client.command(QUEUE_STANDIN if is_queue else (CHECKOUT / path).read_text())
             yield Ingest(client)
     finally:
         with connect(settings, database="") as client:

@@ -25,7 +25,8 @@ from server_process import Server, running_server
 from paystream.clickhouse import connect
 from paystream.devstack.clickhouse_server import CONFIGURATION, Instance, running
 from paystream.errors import PaystreamError, ServiceUnavailable, UsageError
-from paystream.settings import REPOSITORY, Settings
+from paystream.project import CHECKOUT
+from paystream.settings import Settings
 
 DATABASE = "served"
 STOP_S = 15
@@ -441,7 +442,7 @@ with running(Instance.within(Path(sys.argv[1]))) as process:
     time.sleep(300)
 """
     command = [sys.executable, "-c", script, str(tmp_path)]
-    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as starter:
+    with subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as starter:
         server = psutil.Process(int(starter.stdout.readline()))
         starter.kill()
     server.wait(STOP_S)

@@ -33,7 +33,8 @@ from paystream.loader.merchants import read_merchants
 from paystream.loader.refresh import Refreshed, refresh
 from paystream.loader.source import read_source
 from paystream.process import identity
-from paystream.settings import REPOSITORY, Settings
+from paystream.project import CHECKOUT
+from paystream.settings import Settings
 
 Paystream = Callable[..., subprocess.Popen]
 PaystreamHere = Callable[..., tuple[int, str, list[str]]]
@@ -313,7 +314,7 @@ def test_a_dictionary_that_does_not_take_the_new_rows_keeps_the_old_ones_everywh
     warehouse: Warehouse, tmp_path: Path, selection: str, says: str
 ) -> None:
     settings, ingest = warehouse
-    definition = (REPOSITORY / "dictionaries" / "merchants_dict.sql").read_text()
+    definition = (CHECKOUT / "dictionaries" / "merchants_dict.sql").read_text()
     query = (
         "QUERY 'SELECT merchant_id, merchant_name, country, category_code, snapshot_id "
         f"FROM {ingest.client.database}.merchants WHERE {selection.replace(chr(39), chr(92) + chr(39))}'"

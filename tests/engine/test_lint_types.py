@@ -10,7 +10,8 @@ from newer_sql import NEWER_THAN_THE_PARSER
 from paystream.clickhouse import connect
 from paystream.migrations.lint import Finding, lint_files
 from paystream.migrations.schema_graph import read_graph
-from paystream.settings import REPOSITORY, Settings
+from paystream.project import CHECKOUT
+from paystream.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def lint(tmp_path: Path, client: Client) -> Callable[[str, str], list[Finding]]:
 
 
 def test_the_project_itself_is_clean_by_the_engine(client: Client) -> None:
-    assert [str(one) for one in lint_files(REPOSITORY, client)] == []
+    assert [str(one) for one in lint_files(CHECKOUT, client)] == []
 
 
 @pytest.mark.parametrize(
@@ -111,7 +112,7 @@ def test_what_the_engine_is_asked_needs_nothing_to_be_there_and_leaves_nothing(c
     databases = "SELECT name FROM system.databases ORDER BY name"
     tables = "SELECT database, name FROM system.tables WHERE database NOT IN ('system', 'INFORMATION_SCHEMA')"
     before = client.query(databases).result_rows, set(client.query(tables).result_rows)
-    lint_files(REPOSITORY, client)
+    lint_files(CHECKOUT, client)
     assert (client.query(databases).result_rows, set(client.query(tables).result_rows)) == before
 
 

@@ -8,7 +8,7 @@ from ingest import Ingest, ingest_schema
 from payments import payment
 
 from paystream.loadtest.drain import INGEST, PARTS
-from paystream.settings import REPOSITORY
+from paystream.project import CHECKOUT
 
 ENRICHED = (
     "merchant_name",
@@ -108,5 +108,5 @@ def test_without_enrichment_a_row_is_the_same_but_for_what_was_looked_up(ingest)
 
 def test_everything_between_topic_and_tables_is_part_of_the_comparison():
     folders = {"sql/1_ingest", "sql/2_store"}
-    written_by_ingest = {path.stem for folder in folders for path in (REPOSITORY / folder).glob("*.sql")}
+    written_by_ingest = {path.stem for folder in folders for path in (CHECKOUT / folder).glob("*.sql")}
     assert set(INGEST) == written_by_ingest - {"quarantine_replays", "audits"}

@@ -26,7 +26,8 @@ from paystream.migrations.lint import lint_files
 from paystream.migrations.plan import Step
 from paystream.migrations.schema_graph import read_graph
 from paystream.migrations.scratch import scratch_engine
-from paystream.settings import REPOSITORY, Settings
+from paystream.project import CHECKOUT
+from paystream.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +61,11 @@ def beginnings(statements: tuple[str, ...]) -> list[str]:
 
 
 def test_files_that_say_the_same_give_no_version(checkout: Checkout, engine: Settings) -> None:
-    assert check_files(checkout.versions, checkout.root) == []
+    assert check_files(checkout.root) == []
     checkout.edit("transactions_queue", ("kafka_flush_interval_ms = 100,  ", "kafka_flush_interval_ms=100, -- soon"))
     checkout.edit("audits", ("unchecked   UInt64", "unchecked   BIGINT UNSIGNED"))
     before = sorted(checkout.versions.iterdir())
-    assert check_files(checkout.versions, checkout.root, engine) == []
+    assert check_files(checkout.root, engine) == []
     assert checkout.new("nothing", engine).version is None
     assert sorted(checkout.versions.iterdir()) == before
     with pytest.raises(UsageError, match="Name 'Bad-name' cannot be a version's"):
@@ -73,7 +74,7 @@ def test_files_that_say_the_same_give_no_version(checkout: Checkout, engine: Set
 
 def test_a_column_on_its_way_from_the_topic_to_the_report(checkout: Checkout, engine: Settings) -> None:
     checkout.add_channel()
-    found = {one.name: one for one in check_files(checkout.versions, checkout.root, engine)}
+    found = {one.name: one for one in check_files(checkout.root, engine)}
     changed = ["merchant_slots", "merchant_slots_mv", "report_channels_by_day", "transactions", "transactions_current"]
     changed += ["transactions_mv", "transactions_parsed", "transactions_parsed_mv", "transactions_to_repair"]
     assert sorted(found) == changed
@@ -94,18 +95,18 @@ def test_a_column_on_its_way_from_the_topic_to_the_report(checkout: Checkout, en
         "ALTER TABLE transactions_parsed_mv MODIFY QUERY",
     ]
     assert "ADD COLUMN channel LowCardinality(String) AFTER status" in draft.statements[2]
-    assert check_files(checkout.versions, checkout.root) == []
+    assert check_files(checkout.root) == []
     assert read_history(checkout.versions)[-1].irreversible() == []
 
 
 def test_what_sqlglot_does_not_parse_is_migrated(checkout: Checkout, engine: Settings) -> None:
     text = NEWER_THAN_THE_PARSER["statistics of a column"]
     (checkout.root / "sql/2_store/extra.sql").write_text(text)
-    [found] = check_files(checkout.versions, checkout.root, engine)
+    [found] = check_files(checkout.root, engine)
     assert (found.name, found.how) == ("extra", "new")
     draft = checkout.new("extra", engine)
     assert (draft.statements, draft.unwritten) == ((f"{text};",), 0)
-    assert check_files(checkout.versions, checkout.root) == []
+    assert check_files(checkout.root) == []
 
 
 def test_a_view_that_the_server_refreshes(checkout: Checkout, engine: Settings) -> None:
@@ -244,13 +245,13 @@ def test_each_kind_of_change_has_its_statement(checkout: Checkout, engine: Setti
     assert "snapshot_id is UInt32 and becomes UInt64: a key is made of it" in draft.statements[3]
     with pytest.raises(UsageError, match=rf"'{following('much')}' is not in the lock file"):
         read_history(checkout.versions)
-    assert {one.name for one in check_files(checkout.versions, checkout.root, engine)} >= {
+    assert {one.name for one in check_files(checkout.root, engine)} >= {
         following("much"),
         "audits",
         "notes",
     }
     with pytest.raises(UsageError, match=rf"'{following('much')}' is not finished: step 4 has the mark"):
-        freeze(None, checkout.versions, checkout.root, engine)
+        freeze(None, checkout.root, engine)
 
     # Somebody decides otherwise and takes the step out: then it can be frozen.
     checkout.edit("fx_rates_history", ("snapshot_id UInt64", "snapshot_id UInt32"))
@@ -261,8 +262,8 @@ def test_each_kind_of_change_has_its_statement(checkout: Checkout, engine: Setti
         path = checkout.versions / f"{following('much')}{suffix}"
         assert mark in path.read_text()
         path.write_text(path.read_text().replace(mark, "SELECT 'nothing';"))
-    assert freeze(None, checkout.versions, checkout.root, engine).locked == (following("much"),)
-    assert check_files(checkout.versions, checkout.root) == []
+    assert freeze(None, checkout.root, engine).locked == (following("much"),)
+    assert check_files(checkout.root) == []
     version = read_history(checkout.versions)[-1]
     assert version.irreversible() == [
         "the values of dimension_snapshots.source do not come back",
@@ -371,7 +372,7 @@ def test_a_scratch_engine_ends_with_a_process_that_is_killed(tmp_path: Path) -> 
     )
     pipe = subprocess.PIPE
     command, env = [sys.executable, "-c", program], os.environ | {"TMPDIR": str(tmp_path)}  # its folder stays behind
-    with subprocess.Popen(command, cwd=REPOSITORY, env=env, stdin=pipe, stdout=pipe) as process:
+    with subprocess.Popen(command, cwd=CHECKOUT, env=env, stdin=pipe, stdout=pipe) as process:
         port = int(process.stdout.readline())
         process.kill()
     deadline = time.monotonic() + 10
@@ -450,12 +451,12 @@ def test_a_server_that_cannot_be_reached(
 def test_an_edited_version_stops_new_and_lock(checkout: Checkout, engine: Settings) -> None:
     path = checkout.versions / "0005_quarantine_replays.sql"
     path.write_text(path.read_text().replace("INTERVAL 1 YEAR", "INTERVAL 2 YEAR"))
-    for run in (lambda: checkout.new("more", engine), lambda: freeze(None, checkout.versions, checkout.root, engine)):
+    for run in (lambda: checkout.new("more", engine), lambda: freeze(None, checkout.root, engine)):
         with pytest.raises(UsageError, match="Version '0005_quarantine_replays' was edited"):
             run()
     # Frozen anew it would no longer give what the files say.
     with pytest.raises(CheckFailed, match="does not give what the files say: quarantine_replays"):
-        freeze("0005_quarantine_replays", checkout.versions, checkout.root, engine)
+        freeze("0005_quarantine_replays", checkout.root, engine)
 
 
 def test_new_on_the_command_line_has_nothing_to_write(

@@ -24,7 +24,8 @@ from paystream.errors import PaystreamError, ServiceUnavailable, UsageError
 from paystream.migrations import backend, lock_file, named_collection, reporting_currency, runner
 from paystream.migrations.backend import ClickHouseBackend
 from paystream.process import identity
-from paystream.settings import REPOSITORY, Settings
+from paystream.project import CHECKOUT
+from paystream.settings import Settings
 
 WAIT_S = 60
 ALL = [
@@ -68,7 +69,7 @@ ROLLUPS = {
     "volume_hours_mv",
 }
 """What version 0009 adds."""
-FILES = {path.stem: path for path in [*REPOSITORY.glob("sql/*/*.sql"), *REPOSITORY.glob("dictionaries/*.sql")]}
+FILES = {path.stem: path for path in [*CHECKOUT.glob("sql/*/*.sql"), *CHECKOUT.glob("dictionaries/*.sql")]}
 
 
 @pytest.fixture
@@ -143,7 +144,7 @@ def rows(settings: Settings, sql: str) -> list[tuple]:
         return list(client.query(sql).result_rows)
 
 
-def states(settings: Settings, folder: Path = runner.VERSIONS) -> dict[str, str]:
+def states(settings: Settings, folder: Path = CHECKOUT / "migrations" / "versions") -> dict[str, str]:
     return {one.version: one.state for one in runner.status(settings, folder)}
 
 
@@ -560,7 +561,7 @@ def test_a_killed_migrator_is_cleaned_up_after(database: Settings, versions: Cal
         " from paystream.settings import load_settings; up(load_settings(), Path(sys.argv[1]))"
     )
     migrator = subprocess.Popen(
-        [sys.executable, "-c", program, str(folder)], cwd=REPOSITORY, env=os.environ | database.environment()
+        [sys.executable, "-c", program, str(folder)], cwd=CHECKOUT, env=os.environ | database.environment()
     )
     at_work = "SELECT count() FROM system.processes WHERE query LIKE '%sleepEachRow%' AND query NOT LIKE '%processes%'"
     try:

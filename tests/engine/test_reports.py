@@ -16,7 +16,7 @@ from ingest import Ingest, Warehouse, warehouse_of
 from payments import message, rfc3339
 
 from paystream.loader.repair import repair
-from paystream.settings import REPOSITORY
+from paystream.project import CHECKOUT
 from paystream.status.latency import quantile_s
 
 
@@ -288,7 +288,7 @@ def test_deleted_payments_are_drift_until_a_rebuild_and_gone_after_it(warehouse:
 
 
 def test_the_roles_of_a_server_name_what_exists(ingest: Ingest) -> None:
-    text = re.sub(r"--.*", "", (REPOSITORY / "access" / "roles.sql").read_text())
+    text = re.sub(r"--.*", "", (CHECKOUT / "access" / "roles.sql").read_text())
     statements = [one.strip() for one in text.split(";") if one.strip()]
     assert len(statements) > 30
     names = {name for (name,) in ingest.rows("SELECT name FROM system.tables WHERE database = currentDatabase()")}

@@ -21,7 +21,8 @@ from payments import message
 from paystream.clickhouse import connect
 from paystream.kafka import client_config
 from paystream.migrations import runner
-from paystream.settings import REPOSITORY, Settings
+from paystream.project import CHECKOUT
+from paystream.settings import Settings
 
 Run = Callable[..., tuple[int, str, list[str]]]
 
@@ -130,7 +131,7 @@ def wait_for(run: Run, reason: str, **counts: int) -> dict:
 @contextmanager
 def currency_accepted(settings: Settings, code: str) -> Iterator[None]:
     """Put right what refused a currency, the way an operator does: with another query of the view."""
-    query = (REPOSITORY / "sql/1_ingest/transactions_parsed_mv.sql").read_text().split(" AS\n", 1)[1]
+    query = (CHECKOUT / "sql/1_ingest/transactions_parsed_mv.sql").read_text().split(" AS\n", 1)[1]
     put_right = query.replace("'AED',", f"'AED', '{code}',", 1)
     assert put_right != query
     with connect(settings) as client:
@@ -278,7 +279,7 @@ replay.replay(load_settings(), Selection(since=since), most=9999)
 """
     # Far from UTC, which must make no difference.
     environment = os.environ | stack.environment() | {"TZ": "Asia/Tokyo"}
-    killed = subprocess.Popen([sys.executable, "-c", program], cwd=REPOSITORY, env=environment)
+    killed = subprocess.Popen([sys.executable, "-c", program], cwd=CHECKOUT, env=environment)
     try:
         assert killed.wait(60) == -signal.SIGKILL
     finally:

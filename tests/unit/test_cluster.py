@@ -14,6 +14,7 @@ from paystream.migrations import named_collection, runner
 from paystream.migrations.cluster import Cluster, cluster_of, render, rendered
 from paystream.migrations.history import read_history
 from paystream.migrations.schema_graph import read_graph
+from paystream.project import CHECKOUT
 from paystream.settings import Settings
 
 GOLDEN = Path(__file__).with_name("cluster_of_all_versions.sql")
@@ -252,6 +253,6 @@ def test_plan_of_all_versions_asks_no_server(tmp_path, paystream_here):
 def test_sqlglot_is_loaded_for_a_cluster_alone(tmp_path):
     code = "import sys; from paystream.cli import main\ntry: main()\nfinally: print('sqlglot' in sys.modules)"
     for arguments, is_loaded in (([], "False"), (["--cluster", "payments"], "True")):
-        command = [sys.executable, "-c", code, "migrate", "plan", "--all", *arguments]
+        command = [sys.executable, "-c", code, f"--project={CHECKOUT}", "migrate", "plan", "--all", *arguments]
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
         assert done.stdout.splitlines()[-1] == is_loaded

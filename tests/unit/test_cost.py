@@ -18,6 +18,7 @@ from paystream.cost.model import Model
 from paystream.cost.prices import BOOK, load_prices
 from paystream.cost.sizing import Sizing, brokers
 from paystream.errors import CheckFailed, UsageError
+from paystream.project import CHECKOUT
 
 MEASURED = Coefficients(
     measured_on="2026-01-01",
@@ -257,7 +258,7 @@ def test_a_price_book_that_cannot_be_is_refused(tmp_path, own_settings, paystrea
 
 
 def test_a_price_that_is_missing_is_named():
-    shipped = yaml.safe_load(BOOK.read_text())
+    shipped = yaml.safe_load((CHECKOUT / "cost" / BOOK).read_text())
     book = load_prices()
     without = book.model_copy(update={"prices": [one for one in book.prices if one.id != "ebs_gp3"]})
     assert len(without.prices) == len(shipped["prices"]) - 1
@@ -329,9 +330,10 @@ def test_the_shipped_book_and_assumptions_are_whole():
 
 def test_the_memo_s_tables_are_current_and_a_change_is_found(tmp_path):
     model = Model(load_coefficients(), load_prices(), {})
-    memo.check(model)
+    page = CHECKOUT / memo.MEMO
+    memo.check(model, page)
     copy = tmp_path / "architecture.md"
-    copy.write_text(memo.MEMO.read_text().replace("/s |", "/s  |", 1))
+    copy.write_text(page.read_text().replace("/s |", "/s  |", 1))
     with pytest.raises(CheckFailed, match="not current"):
         memo.check(model, copy)
     memo.write(model, copy)
@@ -345,5 +347,5 @@ def test_the_memo_s_plots_are_current(tmp_path):
     from paystream.cost.plots import write_plots
 
     for file in write_plots(Model(load_coefficients(), load_prices(), {}), tmp_path):
-        shipped = memo.MEMO.parent / "images" / file.name
+        shipped = (CHECKOUT / memo.MEMO).parent / "images" / file.name
         assert shipped.read_bytes() == file.read_bytes(), f"{file.name}: generate it with `paystream cost memo`"

@@ -10,7 +10,8 @@ from typer.main import get_command
 from paystream import cli
 from paystream.loadtest.faults import FAULTS
 from paystream.loadtest.workload import Workload, load, shipped
-from paystream.settings import REPOSITORY, Settings
+from paystream.project import CHECKOUT
+from paystream.settings import Settings
 
 
 def commands() -> list[tuple[str, str]]:
@@ -36,7 +37,7 @@ def test_every_command_has_help_with_an_example_of_itself(command, text):
 
 
 def test_every_command_in_the_readme_exists():
-    used = re.findall(r"^\$ (paystream [a-z]+(?: [a-z]+)*)", (REPOSITORY / "README.md").read_text(), re.MULTILINE)
+    used = re.findall(r"^\$ (paystream [a-z]+(?: [a-z]+)*)", (CHECKOUT / "README.md").read_text(), re.MULTILINE)
     assert used
     known = [name for name, _ in COMMANDS]
     for line in used:
@@ -45,7 +46,7 @@ def test_every_command_in_the_readme_exists():
 
 def test_every_setting_is_in_the_table_with_its_default():
     table = dict(re.findall(r"^\| `(PAYSTREAM_[A-Z_]+)` \| (?:`([^`]*)`)? ?\|", settings_page(), re.MULTILINE))
-    plain = {"home": ".paystream", "clickhouse_password": "", "clickhouse_secure": "false"}
+    plain = {"home": ".paystream", "project": "", "clickhouse_password": "", "clickhouse_secure": "false"}
     expected = {
         f"PAYSTREAM_{name.upper()}": plain.get(name, "" if field.default is None else str(field.default))
         for name, field in Settings.model_fields.items()
@@ -54,18 +55,18 @@ def test_every_setting_is_in_the_table_with_its_default():
 
 
 def settings_page() -> str:
-    return (REPOSITORY / "docs/settings.md").read_text()
+    return (CHECKOUT / "docs/settings.md").read_text()
 
 
-@pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in (REPOSITORY / "docs").glob("*.md"))])
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in (CHECKOUT / "docs").glob("*.md"))])
 def test_links_lead_somewhere(page):
-    text = (REPOSITORY / page).read_text()
+    text = (CHECKOUT / page).read_text()
     for target in re.findall(r"\]\(([^)#:]+)\)", text):
-        assert (REPOSITORY / page).parent.joinpath(target).exists(), f"{page} links to {target}"
+        assert (CHECKOUT / page).parent.joinpath(target).exists(), f"{page} links to {target}"
 
 
 def test_every_sql_file_opens_with_row_writer_and_guarantee():
-    files = [*(REPOSITORY / "sql").rglob("*.sql"), *(REPOSITORY / "dictionaries").glob("*.sql")]
+    files = [*(CHECKOUT / "sql").rglob("*.sql"), *(CHECKOUT / "dictionaries").glob("*.sql")]
     assert files
     for path in files:
         head = [line for line in path.read_text().splitlines() if line.startswith("-- ")]
@@ -92,7 +93,7 @@ def models_in(annotation):
 
 
 def test_every_field_of_a_workload_is_in_the_table_with_its_default():
-    page = (REPOSITORY / "docs/loadtest.md").read_text()
+    page = (CHECKOUT / "docs/loadtest.md").read_text()
     table = dict(re.findall(r"^\| `([a-z0-9_.]+)` \| ([^|]+) \|", page.split("## Writing a workload")[1], re.MULTILINE))
 
     def spelled(default):
@@ -104,7 +105,7 @@ def test_every_field_of_a_workload_is_in_the_table_with_its_default():
 
 
 def test_every_shape_in_the_documentation_is_one(tmp_path):
-    page = (REPOSITORY / "docs/loadtest.md").read_text()
+    page = (CHECKOUT / "docs/loadtest.md").read_text()
     shapes = re.findall(r"^\| `(shape: \{.*\})` \|", page, re.MULTILINE)
     assert {re.search(r"kind: (\w+)", shape)[1] for shape in shapes} == {"ramp", "steps", "daily", "burst"}
     [example] = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
@@ -115,11 +116,11 @@ def test_every_shape_in_the_documentation_is_one(tmp_path):
 
 
 def test_every_shipped_workload_is_in_the_documentation():
-    page = (REPOSITORY / "docs/loadtest.md").read_text().split("## Writing a workload")[0]
+    page = (CHECKOUT / "docs/loadtest.md").read_text().split("## Writing a workload")[0]
     assert sorted(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == shipped()
 
 
 def test_the_runbook_knows_every_fault_of_the_delivery_tests() -> None:
-    rows = [line for line in (REPOSITORY / "docs/runbook.md").read_text().splitlines() if line.startswith("| `")]
+    rows = [line for line in (CHECKOUT / "docs/runbook.md").read_text().splitlines() if line.startswith("| `")]
     named = {name for row in rows for name in re.findall(r"`([a-z-]+)`", row.split("|")[1])}
     assert {fault.name for fault in FAULTS} <= named

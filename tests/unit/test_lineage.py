@@ -10,7 +10,8 @@ import pytest
 from paystream.errors import UsageError
 from paystream.migrations.lineage import Lineage, picture, picture_of
 from paystream.migrations.schema_graph import read_graph
-from paystream.settings import REPOSITORY, Settings
+from paystream.project import CHECKOUT
+from paystream.settings import Settings
 
 FIELDS = ["transaction_id", "merchant_id", "amount", "currency", "status", "created_at", "updated_at"]
 
@@ -236,7 +237,7 @@ def test_the_picture_of_the_readme_is_the_command_s(tmp_path, paystream_here):
     settings = Settings(_env_file=None, home=tmp_path / "home")
     code, out, err = paystream_here(settings, "migrate", "lineage", "--format", "mermaid")
     assert (code, err) == (0, [])
-    [block] = re.findall(r"```mermaid\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    [block] = re.findall(r"```mermaid\n(.*?)```", (CHECKOUT / "README.md").read_text(), re.DOTALL)
     assert block == out, "write it again with `paystream migrate lineage --format mermaid`"
 
 

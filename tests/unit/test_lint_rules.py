@@ -10,7 +10,8 @@ from newer_sql import NEWER_THAN_THE_PARSER
 from paystream.migrations.lint import FILE, REASONS, UNREAD, WAIVER, Finding, lint_files
 from paystream.migrations.lint_rules import RULES
 from paystream.migrations.lint_types import fits
-from paystream.settings import REPOSITORY, Settings
+from paystream.project import CHECKOUT
+from paystream.settings import Settings
 
 QUEUE = "CREATE TABLE queue (message String) ENGINE = Kafka(c) SETTINGS kafka_format = 'RawBLOB'"
 STREAM = (
@@ -292,7 +293,7 @@ def test_a_rule_finds_what_breaks_it_and_nothing_else(lint, rule, broken, kept):
 
 def test_every_rule_is_broken_by_a_test_and_described():
     assert {rule.id for rule in RULES} == {rule for rule, _, _ in BREAKS.values()}
-    page = (REPOSITORY / "docs/lint.md").read_text()
+    page = (CHECKOUT / "docs/lint.md").read_text()
     for rule, reason in REASONS.items():
         assert f"## {rule}\n" in page, f"docs/lint.md has no {rule}"
         assert reason in " ".join(page.split()), f"docs/lint.md gives another reason for {rule}"

@@ -11,14 +11,15 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from statuses import HEALTHY
 
-from paystream.settings import REPOSITORY, Settings
+from paystream.project import CHECKOUT
+from paystream.settings import Settings
 from paystream.status.health import judge
 from paystream.status.metrics import PROBLEMS, StatusCollector, families
 from paystream.status.state import QUESTION_TIMEOUT_S, TIMEOUT_S, Status, Unmeasured
 
 SETTINGS = Settings(_env_file=None)
-RULES = yaml.safe_load((REPOSITORY / "monitoring/alerts.yaml").read_text())["groups"][0]["rules"]
-GRAFANA = json.loads((REPOSITORY / "monitoring/grafana.json").read_text())
+RULES = yaml.safe_load((CHECKOUT / "monitoring/alerts.yaml").read_text())["groups"][0]["rules"]
+GRAFANA = json.loads((CHECKOUT / "monitoring/grafana.json").read_text())
 
 
 def exported(status: Status) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
@@ -65,7 +66,7 @@ def test_legends_name_labels_that_exist() -> None:
 
 def sections() -> dict[str, str]:
     """Return the anchors of the runbook's sections, as the usual renderers make them, with their titles."""
-    titles = re.findall(r"^## (.+)$", (REPOSITORY / "docs/runbook.md").read_text(), re.MULTILINE)
+    titles = re.findall(r"^## (.+)$", (CHECKOUT / "docs/runbook.md").read_text(), re.MULTILINE)
     return {re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-"): title for title in titles}
 
 
@@ -77,7 +78,7 @@ def test_every_alert_names_a_section_of_the_runbook(rule: dict) -> None:
 
 
 def test_every_reason_names_a_section_and_is_exported() -> None:
-    tree = ast.parse((REPOSITORY / "paystream/status/health.py").read_text())
+    tree = ast.parse((CHECKOUT / "paystream/status/health.py").read_text())
     made = [
         [argument.value for argument in (call.args[0], call.args[2])]
         for call in ast.walk(tree)
@@ -88,7 +89,7 @@ def test_every_reason_names_a_section_and_is_exported() -> None:
 
 
 def test_the_page_lists_every_metric() -> None:
-    rows = re.findall(r"^\| (`paystream_.*?) \|", (REPOSITORY / "docs/monitoring.md").read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| (`paystream_.*?) \|", (CHECKOUT / "docs/monitoring.md").read_text(), re.MULTILINE)
     assert {name for row in rows for name in re.findall(r"`(paystream_\w+)`", row)} == set(EXPORTED)
 
 
@@ -127,6 +128,6 @@ def test_a_panel_that_shows_one_value_shows_no_old_one() -> None:
 
 
 def test_a_scrape_lasts_longer_than_the_longest_answer() -> None:
-    [job] = yaml.safe_load((REPOSITORY / "monitoring/prometheus.yml").read_text())["scrape_configs"]
+    [job] = yaml.safe_load((CHECKOUT / "monitoring/prometheus.yml").read_text())["scrape_configs"]
     longest_s = TIMEOUT_S + QUESTION_TIMEOUT_S
     assert longest_s < int(job["scrape_timeout"].rstrip("s")) <= int(job["scrape_interval"].rstrip("s"))

@@ -10,7 +10,7 @@ from clickhouse_connect.driver.exceptions import DatabaseError
 from paystream.errors import PaystreamError, UsageError
 from paystream.migrations import lock_file, named_collection
 from paystream.migrations.check import check_files
-from paystream.migrations.history import VERSIONS, read_history
+from paystream.migrations.history import read_history, versions_folder
 from paystream.migrations.runner import refuse_old_server
 from paystream.migrations.sources import fingerprint, read_sources
 from paystream.settings import Settings
@@ -91,7 +91,7 @@ def test_a_select_is_taken_out_of_its_view_as_it_is_written() -> None:
 
 
 def test_the_repository_is_locked_as_it_is() -> None:
-    assert lock_file.locked_versions(VERSIONS) == [version.id for version in read_history()]
+    assert lock_file.locked_versions(versions_folder()) == [version.id for version in read_history()]
     assert check_files() == []
 
 
@@ -176,7 +176,7 @@ def test_line_ends_of_windows_are_no_edit(checkout: Checkout) -> None:
     ]:
         path.write_bytes(path.read_bytes().replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"))
     assert [version.id for version in read_history(checkout.versions)] == [version.id for version in read_history()]
-    assert check_files(checkout.versions, checkout.root) == []
+    assert check_files(checkout.root) == []
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_the_environment_wins(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_file_that_is_not_utf_8_is_said_to_be_so(folder: Path) -> None:
     (folder / ".env").write_bytes(b"PAYSTREAM_CLICKHOUSE_PASSWORD=caf\xe9\n")
-    with pytest.raises(UsageError, match=r"'\.env' cannot be read: byte 33 is not UTF-8"):
+    with pytest.raises(UsageError, match=r"\.env' cannot be read: byte 33 is not UTF-8"):
         load_settings()
 
 

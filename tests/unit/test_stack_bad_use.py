@@ -151,7 +151,7 @@ def test_help_shows_an_example(own_settings: Settings, paystream: Paystream, com
 def test_a_half_fetched_set_of_jars_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_settings: Settings
 ) -> None:
-    monkeypatch.setattr(maven, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(maven, "CHECKOUT", tmp_path)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     to_target = 'for a in "$@"; do case $a in -DoutputDirectory=*) d=${a#*=};; esac; done; mkdir -p "$d"'
 

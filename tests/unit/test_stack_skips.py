@@ -5,15 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from paystream.settings import REPOSITORY
+from paystream.project import CHECKOUT
 
 
 def run_pytest(folder: Path, test: str, **environment: str) -> subprocess.CompletedProcess:
     (folder / "test_sample.py").write_text(test)
-    command = [sys.executable, "-m", "pytest", "-p", "conftest", "-c", str(REPOSITORY / "pyproject.toml")]
+    command = [sys.executable, "-m", "pytest", "-p", "conftest", "-c", str(CHECKOUT / "pyproject.toml")]
     return subprocess.run(
         [*command, "-p", "no:cacheprovider", str(folder / "test_sample.py")],
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY / "tests")} | environment,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(CHECKOUT / "tests")} | environment,
         cwd=folder,
         capture_output=True,
         text=True,
