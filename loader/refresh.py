@@ -23,8 +23,8 @@ from paystream.clickhouse import cause_of
 from paystream.errors import CheckFailed, PaystreamError, ServiceUnavailable, UsageError
 from paystream.loader import gates, history
 from paystream.loader.dimension import Dimension
-from paystream.loader.lock import LockMustStay, locked
 from paystream.loader.source import Rejected, Source
+from paystream.lock import Lock, LockMustStay, locked
 from paystream.schema import connected
 from paystream.settings import Settings
 
@@ -98,14 +98,14 @@ def refresh(
             _keep(client, dimension, staging, snapshot_id, [row.key for row in rejected])
         gates.check(client, settings, dimension, source, staging, merged=merge, forced=forced)
 
-    with _connected(settings, dimension) as client, _locked(client, dimension) as token:
+    with _connected(settings, dimension) as client, _locked(client, dimension) as lock:
         _settle_killed_refresh(client, dimension)
         unchanged = _unchanged(client, dimension, source, columns, rejected)
         if unchanged:
             row = [dimension.name, unchanged.snapshot_id]
             client.insert("dimension_checks", [row], column_names=["dimension", "snapshot_id"])
         origin = _Origin(source.name, source.checksum, source.modified_at, sorted(forced), rejected)
-        return unchanged or _load(client, settings, dimension, token, origin, fill)
+        return unchanged or _load(client, settings, dimension, lock.token, origin, fill)
 
 
 def roll_back(settings: Settings, dimension: Dimension, snapshot_id: int) -> Refreshed:
@@ -126,7 +126,7 @@ def roll_back(settings: Settings, dimension: Dimension, snapshot_id: int) -> Ref
             f"SELECT {columns}, {new_id} FROM {dimension.history} WHERE snapshot_id = {snapshot_id}"
         )
 
-    with _connected(settings, dimension) as client, _locked(client, dimension) as token:
+    with _connected(settings, dimension) as client, _locked(client, dimension) as lock:
         _settle_killed_refresh(client, dimension)
         kept = {one.snapshot_id: one for one in history.snapshots(client, dimension)}
         wanted = history.require_kept(dimension, kept, snapshot_id)
@@ -146,7 +146,7 @@ def roll_back(settings: Settings, dimension: Dimension, snapshot_id: int) -> Ref
                     f"is {settings.reporting_currency}. Set that back, or choose another snapshot."
                 )
         origin = _Origin(f"snapshot {snapshot_id}", wanted.checksum, wanted.source_modified_at, [], wanted.rejected)
-        return _load(client, settings, dimension, token, origin, fill, "rolled_back")
+        return _load(client, settings, dimension, lock.token, origin, fill, "rolled_back")
 
 
 def require_schema(settings: Settings, dimension: Dimension) -> None:
@@ -178,7 +178,7 @@ def _connected(settings: Settings, dimension: Dimension) -> AbstractContextManag
     return connected(settings, f"Refresh of '{dimension.name}'", "The previous snapshot serves.", needed)
 
 
-def _locked(client: Client, dimension: Dimension) -> AbstractContextManager[str]:
+def _locked(client: Client, dimension: Dimension) -> AbstractContextManager[Lock]:
     return locked(client, _lock_name(dimension), f"Refresh of '{dimension.name}'", like="dimension_snapshots")
 
 

@@ -13,7 +13,7 @@ from decimal import Decimal
 
 from clickhouse_connect.driver.client import Client
 
-from paystream.loader.lock import locked
+from paystream.lock import locked
 from paystream.schema import connected
 from paystream.settings import Settings
 
@@ -158,9 +158,8 @@ def repair(
     began = time.monotonic()
     with (
         _connected(settings) as client,
-        locked(client, LOCK, "Repair of transactions", like="repaired_days", wait_s=LOCK_WAIT_S),
+        locked(client, LOCK, "Repair of transactions", wait_s=LOCK_WAIT_S) as lock,
     ):
-        _drop_dead_locks(client)
         first = _first_day(client)
         if first is None:
             return Repaired(0, 0, time.monotonic() - began)
@@ -181,6 +180,7 @@ def repair(
                     settings=_SETTINGS,
                 ).summary
                 rows += int(summary["written_rows"])
+                lock.keep()
                 report(Progress(day, number, len(plan.days), rows))
         # Not where a dictionary changed meanwhile: rows may have been written with either.
         if _loaded(client) == loaded:
@@ -221,13 +221,6 @@ def _connected(settings: Settings) -> AbstractContextManager[Client]:
 
 def _view(settings: Settings) -> str:
     return f"transactions_to_repair(restate_merchants = {int(settings.dims_merchant_changes == 'restate')})"
-
-
-def _drop_dead_locks(client: Client) -> None:
-    for (name,) in client.query(
-        f"SELECT name FROM system.tables WHERE database = currentDatabase() AND match(name, '^{LOCK}_[0-9a-f]{{12}}$')"
-    ).result_rows:
-        client.command(f"DROP TABLE IF EXISTS {name} SYNC")
 
 
 def _wait_settled(client: Client) -> tuple:

@@ -5,35 +5,29 @@ error or a kill, it is known how many of its steps may have run, and only those 
 """
 
 import getpass
-import json
 import logging
 import os
 import re
-import secrets
 import socket
-import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 from threading import Timer
 from typing import Any, Literal
 
-from clickhouse_connect.driver.binding import format_str, quote_identifier
+from clickhouse_connect.driver.binding import quote_identifier
 from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
+from clickhouse_connect.driver.exceptions import DatabaseError
 from pydantic import SecretStr
 from yoyo.backends import DatabaseBackend
 from yoyo.connections import DatabaseURI
-from yoyo.exceptions import LockTimeout
 from yoyo.migrations import Migration, default_migration_table, get_migration_hash
 
-from paystream.clickhouse import TABLE_ALREADY_EXISTS, UNKNOWN_TABLE, cause_of, connect, is_code
-from paystream.process import identity, is_alive
+from paystream import lock
+from paystream.clickhouse import UNKNOWN_TABLE, cause_of, connect, is_code
 from paystream.settings import Settings
 
-_LOCK_POLL_S = 0.2
 STATEMENT_TIMEOUT_S = 7 * 24 * 3600
 """A statement over a large table takes what it takes. That a server is gone, the connection's keep-alive notices."""
 TELL_AFTER_S = 30
@@ -135,11 +129,7 @@ class ClickHouseBackend(DatabaseBackend):
             clickhouse_database=dburi.database,
         )
         self._open = ExitStack()
-        client = self._open.enter_context(connect(settings, timeout_s=STATEMENT_TIMEOUT_S))
-        # What the server still does for a migrator that was killed is told by this.
-        self._session = f"paystream migrate {secrets.token_hex(8)}"
-        client.set_client_setting("log_comment", self._session)
-        return client
+        return self._open.enter_context(connect(settings, timeout_s=STATEMENT_TIMEOUT_S))
 
     def __exit__(self, *_: object) -> None:
         self._open.close()
@@ -273,109 +263,24 @@ class ClickHouseBackend(DatabaseBackend):
 
     @contextmanager
     def lock(self, timeout: float = 10) -> Iterator[None]:
-        """Hold the database's migration lock. That of a migrator that is dead is taken over at once.
+        """Hold the database's migration lock. That of a migrator that is surely dead is taken over at once.
 
         Args:
             timeout: seconds to wait for another migrator, and as long as the server works on a statement of its.
 
         Raises:
-            LockTimeout: saying who holds it.
+            Held: saying who holds it.
         """
-        deadline = time.monotonic() + timeout
-        waits_for = ""
-        while not self._take_lock():
-            lock = self._lock()
-            if not lock:
-                continue
-            if statement := self._under_way(lock):
-                if statement != waits_for:
-                    self.tell(f"waiting for another migrator's statement: {statement}")
-                deadline, waits_for = time.monotonic() + timeout, statement
-            elif self._set_aside(lock):
-                continue
-            if time.monotonic() >= deadline:
-                raise LockTimeout(lock.holder)
-            time.sleep(_LOCK_POLL_S)
-        mine = self._lock_identity()
-        try:
+        with lock.locked(
+            self.connection,
+            self.lock_table,
+            "Migration",
+            wait_s=timeout,
+            expires=False,  # a statement may take days
+            is_patient=True,
+            tell=self.tell,
+        ):
             yield
-        finally:
-            # A server that is lost keeps the lock; the error that is under way says so.
-            with suppress(OperationalError):
-                if self._lock_identity() == mine:  # somebody may have broken it, and somebody else taken it since
-                    self.break_lock()
-                dead = self.connection.query(
-                    "SELECT name FROM system.tables"
-                    " WHERE database = currentDatabase() AND startsWith(name, {lock:String})",
-                    parameters={"lock": f"{self.lock_table}_"},
-                ).result_rows
-                for (name,) in dead:
-                    self.connection.command(f"DROP TABLE IF EXISTS {self.quote_identifier(name)} SYNC")
-
-    def lock_holder(self) -> str | None:
-        """Return who holds the lock and since when, None when nobody does."""
-        lock = self._lock()
-        return lock and lock.holder
-
-    def break_lock(self) -> None:
-        """Remove the lock, whoever holds it."""
-        self.connection.command(f"DROP TABLE IF EXISTS {self.lock_table_quoted} SYNC")
-
-    def _take_lock(self) -> bool:
-        who = json.dumps({"user": _username(), "host": socket.gethostname(), "session": self._session, **identity()})
-        try:
-            # Without IF NOT EXISTS, the engine lets exactly one of several succeed.
-            self.connection.command(
-                f"CREATE TABLE {self.lock_table_quoted} (held UInt8) ENGINE = Memory COMMENT {format_str(who)}"
-            )
-        except DatabaseError as error:
-            if is_code(error, TABLE_ALREADY_EXISTS):
-                return False
-            raise
-        return True
-
-    def _lock(self) -> "_Lock | None":
-        found = self.connection.query(
-            "SELECT toString(uuid), comment, toString(toTimeZone(metadata_modification_time, 'UTC'))"
-            " FROM system.tables WHERE database = currentDatabase() AND name = {name:String}",
-            parameters={"name": self.lock_table},
-        ).result_rows
-        return _Lock(*found[0]) if found else None
-
-    def _lock_identity(self) -> str | None:
-        lock = self._lock()
-        return lock and lock.uuid
-
-    def _set_aside(self, lock: "_Lock") -> bool:
-        """Rename a lock whose migrator is surely dead, and return whether that was done.
-
-        Not to be called as long as the server works on its last statement, which goes on as if it lived.
-        """
-        if not lock.owner or is_alive(lock.owner) is not False:
-            return False
-        # Under a name that is the dead one's alone: of two who see it at once, one gets it, and a lock that was taken
-        # since can't be renamed to it.
-        aside = self.quote_identifier(f"{self.lock_table}_{lock.uuid.replace('-', '')}")
-        try:
-            self.connection.command(f"RENAME TABLE {self.lock_table_quoted} TO {aside}")
-        except DatabaseError as error:
-            if not (is_code(error, UNKNOWN_TABLE) or is_code(error, TABLE_ALREADY_EXISTS)):
-                raise
-            return False
-        return True
-
-    def _under_way(self, lock: "_Lock") -> str:
-        """Return the beginning of the statement that the server runs for whoever holds a lock; ``""`` for none."""
-        if not lock.owner:
-            return ""
-        return (
-            self.connection.query(
-                "SELECT anyOrNull(substring(replaceRegexpAll(query, '\\\\s+', ' '), 1, 80)) FROM system.processes"
-                " WHERE Settings['log_comment'] = {session:String}",
-                parameters={"session": lock.owner["session"]},
-            ).first_row[0]
-            or ""
-        )
 
     def _undo(self, migration: Migration, steps: int) -> None:
         if steps:
@@ -410,28 +315,6 @@ class ClickHouseBackend(DatabaseBackend):
     def _insert(self, table: str, **values: str) -> None:
         placeholders = ", ".join(f"{{{column}:String}}" for column in values)
         self.connection.command(f"INSERT INTO {table} ({', '.join(values)}) SELECT {placeholders}", parameters=values)
-
-
-@dataclass(frozen=True)
-class _Lock:
-    uuid: str
-    comment: str
-    since: str
-
-    @cached_property
-    def owner(self) -> dict[str, Any] | None:
-        """Whose it is; None of one that an earlier version took, which wrote a sentence."""
-        try:
-            return json.loads(self.comment)
-        except ValueError:
-            return None
-
-    @property
-    def holder(self) -> str:
-        """Who holds it and since when, in words."""
-        owner = self.owner
-        who = f"process {owner['pid']} of {owner['user']} on {owner['host']}" if owner else self.comment
-        return f"{who}, since {self.since} UTC"
 
 
 def _username() -> str:

@@ -16,9 +16,8 @@ from typing import Literal
 from clickhouse_connect.driver.binding import quote_identifier
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import OperationalError
-from yoyo.exceptions import LockTimeout
 
-from paystream import group
+from paystream import group, lock
 from paystream.broker import open_broker
 from paystream.clickhouse import answering, cause_of, connect
 from paystream.errors import PaystreamError, ServiceUnavailable, UsageError
@@ -248,13 +247,14 @@ def down(
 def lock_holder(settings: Settings) -> str | None:
     """Return who migrates the database at the moment and since when, None when nobody does."""
     with _migrating(settings), ClickHouseBackend.of(settings) as backend:
-        return backend.lock_holder()
+        other = lock.holder(backend.connection, backend.lock_table)
+        return other and str(other)
 
 
 def break_lock(settings: Settings) -> None:
     """Remove the lock of a migrator that was killed. One that still runs would no longer be alone."""
     with _migrating(settings), ClickHouseBackend.of(settings) as backend:
-        backend.break_lock()
+        lock.remove(backend.connection, backend.lock_table)
 
 
 def database_exists(settings: Settings) -> bool:
@@ -524,9 +524,9 @@ def _locked(settings: Settings, timeout_s: float, tell: Callable[[str], None]) -
             backend.tell = tell
             with backend.lock(timeout_s):
                 yield backend
-    except LockTimeout as error:
+    except lock.Held as held:
         raise PaystreamError(
-            f"Database '{settings.clickhouse_database}' is being migrated by somebody else: {error}. "
+            f"Database '{settings.clickhouse_database}' is being migrated by somebody else: {held.holder}. "
             "Wait for it, or if that process is gone, run `paystream migrate break-lock --yes`."
         ) from None
 

@@ -44,12 +44,6 @@ def owner() -> dict[str, Any]:
     return {"host": socket.gethostname(), "user": psutil.Process().username(), **identity()}
 
 
-def is_dead(process: Mapping[str, Any], age_s: float, expires_s: float) -> bool:
-    """Return whether the owner of a lock is dead: as known, or else as taken for so after ``expires_s`` seconds."""
-    alive = is_alive(process)
-    return age_s > expires_s if alive is None else not alive
-
-
 def boot() -> str:
     """Return the id of this run of the machine; ``""`` where the system has none."""
     try:

@@ -7,26 +7,22 @@ into the topic for what it had sent, and neither loses nor repeats any of it.
 A Kafka transaction would do that too, but a replay killed amid one would hold up ingest until the broker gives it up.
 """
 
-import json
 import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import groupby, islice
 
 import psutil
-from clickhouse_connect.driver.binding import format_str
 from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import ClickHouseError
 from confluent_kafka import KafkaError, Message, Producer
 
 from paystream.broker import Broker, open_broker
-from paystream.errors import CheckFailed, ServiceUnavailable, UsageError
+from paystream.errors import ServiceUnavailable, UsageError
 from paystream.kafka import answering, client_config
-from paystream.process import is_dead, owner
+from paystream.lock import locked
 from paystream.quarantine.messages import (
     MESSAGES,
     Example,
@@ -48,10 +44,7 @@ DELIVERY_TIMEOUT_S = 60
 SEARCH_TIME = timedelta(minutes=15)
 """What a killed replay had sent stands in the topic at most this long after its record, by the messages' timestamps."""
 
-LOCK_EXPIRES_S = 60 * 60
-"""After this long a replay on another machine counts as dead. On this machine its process is looked for."""
-
-LOCK = "quarantine_replay_lock_"
+LOCK = "quarantine_replay_lock"
 
 _COLUMNS = [
     "kafka_topic",
@@ -170,7 +163,7 @@ def replay(
         require_known(client, settings, selection)
         with (
             open_broker(settings) as broker,
-            _alone(client, replay_id) as still_alone,
+            locked(client, LOCK, "Replay of refused messages") as lock,
             answering(settings, "then run it again: that sends what is left"),
         ):
             found = _settle(client, settings, broker)
@@ -188,7 +181,7 @@ def replay(
             sent, rejected, error = 0, 0, ""
             sender = _Sender(settings, client, broker, replay_id)
             for batch in _batches(client, settings, chosen):
-                still_alone()
+                lock.keep()
                 delivered, refused, why = sender.send(batch)
                 sent, rejected, error = sent + delivered, rejected + refused, why or error
                 on_progress(sent, planned.to_send)
@@ -374,53 +367,6 @@ def _search(broker: Broker, partition: int, wanted: dict[bytes, _Attempt]) -> di
         if len(found) == len(wanted):
             break
     return found
-
-
-@contextmanager
-def _alone(client: Client, replay_id: str) -> Iterator[Callable[[], None]]:
-    """Hold the only replay's place; yield a function that raises once it is lost.
-
-    Everybody first puts up a table of their own and then looks for others', so of two at the same time at least one
-    sees the other and gives way; both may.
-    """
-    mine = LOCK + replay_id.replace("-", "")
-    client.command(
-        f"CREATE TABLE IF NOT EXISTS {mine} (held UInt8) ENGINE = Memory COMMENT {format_str(json.dumps(owner()))}"
-    )
-
-    def check() -> None:
-        if mine not in {name for name, _, _ in _locks(client)}:
-            raise CheckFailed(
-                f"Replay '{replay_id}' was taken for dead after {LOCK_EXPIRES_S} s, and another one has begun. "
-                "What was sent so far is recorded; look at `paystream quarantine list` before you run it again."
-            )
-
-    try:
-        for name, comment, age_s in _locks(client):
-            if name == mine:
-                continue
-            other = json.loads(comment)
-            if not is_dead(other, age_s, LOCK_EXPIRES_S):
-                raise CheckFailed(
-                    f"Replay of refused messages: another one is running for {age_s} s (by {other['user']} on "
-                    f"{other['host']}, process {other['pid']}). Run this one again when that has ended."
-                )
-            client.command(f"DROP TABLE IF EXISTS {name} SYNC")
-        yield check
-    finally:
-        # What an error says matters more than a leftover, which the next replay clears away.
-        with suppress(ClickHouseError):
-            client.command(f"DROP TABLE IF EXISTS {mine} SYNC")
-
-
-def _locks(client: Client) -> list[tuple[str, str, int]]:
-    return list(
-        client.query(
-            "SELECT name, comment, dateDiff('second', metadata_modification_time, now()) FROM system.tables"
-            " WHERE database = currentDatabase() AND startsWith(name, {prefix:String})",
-            parameters={"prefix": LOCK},
-        ).result_rows
-    )
 
 
 def _is_too_large(report: Place | KafkaError | None) -> bool:

@@ -579,7 +579,7 @@ def test_a_killed_migrator_is_cleaned_up_after(database: Settings, versions: Cal
         runner.up(database, folder, lock_timeout_s=0.2, tell=told.append)
     assert rows(database, at_work) == [(0,)]
     assert [text.partition(" FROM")[0] for text in told] == [
-        "waiting for another migrator's statement: SELECT sleepEachRow(1)"
+        "waiting for a statement of whoever holds the lock: SELECT sleepEachRow(1)"
     ]
     runner.up(database, folder, allow_destructive=True)
     assert states(database, folder) == {"0001_slow": "applied"}

@@ -1,4 +1,4 @@
-"""The wheel, as somebody installs it who never saw the repository: alone, in an empty environment and an empty folder."""
+"""The wheel, as somebody installs it who never saw the repository: in an empty environment and an empty folder."""
 
 import os
 import re
