@@ -72,6 +72,15 @@ def test_files_that_say_the_same_give_no_version(checkout: Checkout, engine: Set
         checkout.new("Bad-name", engine)
 
 
+def test_windows_line_ends_are_no_edit_and_give_the_same_schema(checkout: Checkout, engine: Settings) -> None:
+    """A checkout with ``core.autocrlf=true``."""
+    for path in filter(Path.is_file, checkout.root.rglob("*")):
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    theirs = [version.statements for version in read_history(checkout.versions)]
+    assert theirs == [version.statements for version in read_history()]
+    assert check_files(checkout.root, engine) == []
+
+
 def test_a_column_on_its_way_from_the_topic_to_the_report(checkout: Checkout, engine: Settings) -> None:
     checkout.add_channel()
     found = {one.name: one for one in check_files(checkout.root, engine)}

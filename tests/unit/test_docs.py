@@ -58,7 +58,10 @@ def settings_page() -> str:
     return (CHECKOUT / "docs/settings.md").read_text()
 
 
-@pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in (CHECKOUT / "docs").glob("*.md"))])
+PAGES = [*CHECKOUT.glob("*.md"), *CHECKOUT.glob("docs/**/*.md")]
+
+
+@pytest.mark.parametrize("page", [path.relative_to(CHECKOUT).as_posix() for path in PAGES])
 def test_links_lead_somewhere(page):
     text = (CHECKOUT / page).read_text()
     for target in re.findall(r"\]\(([^)#:]+)\)", text):

@@ -233,11 +233,11 @@ def test_a_column_that_is_not_there(ours, name, near):
     assert str(caught.value).startswith(f"Column '{name}' is in no file") and near in str(caught.value)
 
 
-def test_the_picture_of_the_readme_is_the_command_s(tmp_path, paystream_here):
+def test_the_picture_in_the_documentation_is_the_command_s(tmp_path, paystream_here):
     settings = Settings(_env_file=None, home=tmp_path / "home")
     code, out, err = paystream_here(settings, "migrate", "lineage", "--format", "mermaid")
     assert (code, err) == (0, [])
-    [block] = re.findall(r"```mermaid\n(.*?)```", (CHECKOUT / "README.md").read_text(), re.DOTALL)
+    [block] = re.findall(r"```mermaid\n(.*?)```", (CHECKOUT / "docs/data-flow.md").read_text(), re.DOTALL)
     assert block == out, "write it again with `paystream migrate lineage --format mermaid`"
 
 
