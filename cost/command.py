@@ -107,7 +107,7 @@ def fit(
 def memo(
     check: Annotated[bool, typer.Option("--check", help="Only say whether it is current.")] = False,
 ) -> None:
-    """Generate the tables and plots of docs/architecture.md, or check them: exit code 1 when they are not current.
+    """Generate the tables and plots of docs/costs.md, or check them: exit code 1 when they are not current.
 
     Example: paystream cost memo --check
     """

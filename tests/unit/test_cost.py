@@ -332,7 +332,7 @@ def test_the_memo_s_tables_are_current_and_a_change_is_found(tmp_path):
     model = Model(load_coefficients(), load_prices(), {})
     page = CHECKOUT / memo.MEMO
     memo.check(model, page)
-    copy = tmp_path / "architecture.md"
+    copy = tmp_path / "costs.md"
     copy.write_text(page.read_text().replace("/s |", "/s  |", 1))
     with pytest.raises(CheckFailed, match="not current"):
         memo.check(model, copy)
