@@ -9,11 +9,11 @@ from paystream.errors import UsageError
 from paystream.migrations import freeze, scratch
 from paystream.migrations.history import UNWRITTEN, Version, object_name, read_history, versions_folder, words
 from paystream.migrations.lock_file import snapshot_path
-from paystream.migrations.plan import holds
 from paystream.migrations.schema import Difference, diff
 from paystream.migrations.schema_graph import Graph, read_graph
 from paystream.migrations.sources import Source, read_sources, tokens_of
 from paystream.migrations.text import write_text
+from paystream.migrations.types import holds
 from paystream.settings import Settings, project_folder
 
 # In this order the steps of a version run. What is read comes before what reads it, what is dropped comes after what

@@ -12,8 +12,8 @@ from sqlglot import exp, parse_one
 
 from paystream.clickhouse import cause_of
 from paystream.migrations.lint_rules import Broken, broken_type
-from paystream.migrations.lint_types import fits
 from paystream.migrations.schema_graph import KAFKA_COLUMNS, Graph, dictionary_call, function_name
+from paystream.migrations.types import holds
 
 
 def types_in_engine(graph: Graph, client: Client) -> Iterator[Broken]:
@@ -36,7 +36,7 @@ def types_in_engine(graph: Graph, client: Client) -> Iterator[Broken]:
             continue
         scopes = graph.scopes(view.name)
         for name, said, *_ in described:
-            if name in target.types and not fits(said, target.types[name]):
+            if name in target.types and not holds(target.types[name], said):
                 yield broken_type(view, target, name, said, scopes[0].outputs.get(name))
 
 

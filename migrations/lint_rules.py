@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from sqlglot import exp
 
-from paystream.migrations.lint_types import declared_type, fits, holds_text, is_text
+from paystream.migrations.lint_types import declared_type, holds_text
 from paystream.migrations.schema_graph import (
     UNSTABLE,
     Graph,
@@ -20,6 +20,7 @@ from paystream.migrations.schema_graph import (
     function_name,
     type_text,
 )
+from paystream.migrations.types import holds, is_text
 
 
 @dataclass(frozen=True)
@@ -311,7 +312,7 @@ def view_types(graph: Graph) -> Iterator[Broken]:
             for name, node in scope.outputs.items():
                 said = declared_type(scope, node, frozenset({name}) if isinstance(node, exp.Column) else frozenset())
                 wanted = target.types.get(name, "")
-                if said and wanted and not fits(said, wanted):
+                if said and wanted and not holds(wanted, said):
                     yield broken_type(view, target, name, said, node)
 
 

@@ -1,4 +1,4 @@
-"""Types: what the files alone tell of an expression's, and which may be stored as which without harm."""
+"""What the files alone tell of an expression's type."""
 
 import re
 
@@ -10,9 +10,9 @@ from paystream.migrations.schema_graph import (
     arguments,
     dictionary_call,
     function_name,
-    split_arguments,
     type_text,
 )
+from paystream.migrations.types import element_of, is_text, taken_apart
 
 _GIVES_TEXT = re.compile(
     r"(toString|toFixedString|formatDateTime\w*|hex|lower\w*|upper\w*|trim\w*|substring\w*|substr|mid|left|right|concat\w*|"
@@ -32,74 +32,6 @@ _GIVES_NO_TEXT = re.compile(
 _CHOOSES = re.compile(
     r"(ifNull|coalesce|assumeNotNull|toNullable|any\w*|min|max|least|greatest|materialize)", re.IGNORECASE
 )
-
-
-def plain(type_name: str) -> str:
-    """Return a type without what does not change a value: LowCardinality, a time zone, SimpleAggregateFunction."""
-    text = " ".join(type_name.split())
-    if found := re.fullmatch(r"LowCardinality\((.*)\)", text):
-        return plain(found[1])
-    if found := re.fullmatch(r"SimpleAggregateFunction\((.*)\)", text):
-        return plain(split_arguments(found[1])[-1])
-    if found := re.fullmatch(r"Nullable\((.*)\)", text):
-        return f"Nullable({plain(found[1])})"
-    text = re.sub(r"(DateTime64\(\d+), ?'[^']*'\)", r"\1)", text)
-    text = re.sub(r"DateTime\('[^']*'\)", "DateTime", text)
-    if found := re.fullmatch(r"Decimal(32|64|128|256)\((\d+)\)", text):
-        return f"Decimal({ {'32': 9, '64': 18, '128': 38, '256': 76}[found[1]] }, {found[2]})"
-    return text
-
-
-def is_text(type_name: str) -> bool:
-    """Return whether values of a type are spelled out, so that converting one can fail by its spelling."""
-    inner = re.sub(r"^(?:(?:LowCardinality|Nullable|Array)\()*", "", type_name)
-    return inner.startswith(("String", "FixedString", "Dynamic", "Variant", "JSON", "Object"))
-
-
-def fits(source: str, target: str) -> bool:
-    """Return whether every value of a type can be stored as another without being changed or refused."""
-    source, target = plain(source), plain(target)
-    if source == target:
-        return True
-    nullable = re.fullmatch(r"Nullable\((.*)\)", target)
-    if found := re.fullmatch(r"Nullable\((.*)\)", source):
-        return bool(nullable) and (found[1] == "Nothing" or fits(found[1], nullable[1]))
-    if nullable:
-        return fits(source, nullable[1])
-    for pattern in (r"Array\((.*)\)", r"Map\((.*)\)", r"Tuple\((.*)\)"):
-        inner, outer = re.fullmatch(pattern, source), re.fullmatch(pattern, target)
-        if inner and outer:
-            parts, wanted = split_arguments(inner[1]), split_arguments(outer[1])
-            if pattern.startswith("Tuple"):
-                parts, wanted = ([re.sub(r"^\w+ (?=[A-Z])", "", one) for one in both] for both in (parts, wanted))
-            return len(parts) == len(wanted) and all(map(fits, parts, wanted))
-    return _widens(source, target)
-
-
-def _widens(source: str, target: str) -> bool:
-    source = "UInt8" if source == "Bool" else source
-    target = "UInt8" if target == "Bool" else target
-    number, wider = (re.fullmatch(r"(U?)Int(\d+)", one) for one in (source, target))
-    if number and wider:
-        if number[1] == wider[1]:
-            return int(wider[2]) >= int(number[2])
-        return number[1] == "U" and int(wider[2]) > int(number[2])
-    decimal, room = (re.fullmatch(r"Decimal\((\d+), ?(\d+)\)", one) for one in (source, target))
-    if room:
-        digits = int(room[1]) - int(room[2])
-        if decimal:
-            return int(room[2]) >= int(decimal[2]) and digits >= int(decimal[1]) - int(decimal[2])
-        return bool(number) and digits >= {8: 3, 16: 5, 32: 10, 64: 20}.get(int(number[2]), 77)
-    if target == "Float64":
-        return source == "Float32" or bool(number and int(number[2]) <= 32)
-    if target == "Float32":
-        return bool(number and int(number[2]) <= 16)
-    times, finer = (re.fullmatch(r"DateTime64\((\d+)\)", one) for one in (source, target))
-    if finer:
-        return source == "DateTime" or bool(times and int(finer[1]) >= int(times[1]))
-    if target == "String":
-        return source.startswith(("FixedString", "Enum"))
-    return (source, target) == ("Date", "Date32")
 
 
 def declared_type(scope: Scope, node: exp.Expression, active: frozenset[str] = frozenset()) -> str:
@@ -165,10 +97,9 @@ def _column_holds_text(scope: Scope, node: exp.Column, active: frozenset[str]) -
     if node.table and node.table not in scope.sources and node.table in scope.aliases:
         whole = scope.aliases[node.table]
         if function_name(whole).lower() == "jsonextract" and arguments(whole):
-            for part in split_arguments(re.sub(r"^\s*Tuple\((.*)\)\s*$", r"\1", arguments(whole)[-1].name, flags=re.S)):
-                name, _, kind = part.partition(" ")
+            for name, kind in map(element_of, taken_apart(arguments(whole)[-1].name)[1]):
                 if name == node.name:
-                    return is_text(kind.strip())
+                    return is_text(kind)
             return True
         if called := dictionary_call(whole):
             dictionary, attributes, _ = called

@@ -8,6 +8,7 @@ from typing import Literal
 from clickhouse_connect.driver.client import Client
 
 from paystream.migrations.history import Version, bare, irreversible, object_name, words
+from paystream.migrations.types import holds
 from paystream.settings import Settings
 
 PAUSE_S = 7
@@ -276,21 +277,6 @@ def _type_change(known: str | None, definition: str) -> tuple[str, bool] | None:
     if not becomes or becomes == was:
         return None
     return becomes, was is not None and not holds(becomes, was)
-
-
-def holds(wide: str, narrow: str) -> bool:
-    """Return whether a type surely holds every value of another."""
-    wide, narrow = (re.sub(r"^LowCardinality\((.*)\)$", r"\1", name) for name in (wide, narrow))
-    if wide in (narrow, "String", f"Nullable({narrow})"):
-        return True
-    sizes = [re.fullmatch(r"(U?Int|Float)(\d+)", name) for name in (wide, narrow)]
-    if all(sizes):
-        return sizes[0][1] == sizes[1][1] and int(sizes[0][2]) >= int(sizes[1][2])
-    decimals = [re.fullmatch(r"Decimal\((\d+), (\d+)\)", name) for name in (wide, narrow)]
-    if all(decimals):
-        return decimals[0][2] == decimals[1][2] and int(decimals[0][1]) >= int(decimals[1][1])
-    enums = [re.fullmatch(r"Enum\d+\((.*)\)", name) for name in (wide, narrow)]
-    return bool(all(enums) and set(enums[0][1].split(", ")) >= set(enums[1][1].split(", ")))
 
 
 def _loses(rows: int, what: str, lost: str = "rows") -> tuple[str, bool]:

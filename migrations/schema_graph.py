@@ -17,6 +17,7 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
+from paystream.migrations.types import element_of, taken_apart
 from paystream.settings import project_folder
 
 # It would tell stderr what it does not understand, which is ours to tell.
@@ -532,22 +533,9 @@ def _element_name(names: list[str], element: str) -> str:
 
 
 def _tuple_names(type_text: str) -> list[str]:
-    found = re.fullmatch(r"\s*(?:Nullable\()?Tuple\((.*)\)\s*", type_text, re.DOTALL)
-    return [part.split()[0] for part in split_arguments(found[1])] if found else []
-
-
-def split_arguments(text: str) -> list[str]:
-    """Split a type's arguments at the commas that are not within parentheses or quotes."""
-    parts, depth, quoted, start = [], 0, False, 0
-    for at, sign in enumerate(text):
-        if sign == "'":
-            quoted = not quoted
-        elif not quoted and sign in "()":
-            depth += 1 if sign == "(" else -1
-        elif not quoted and sign == "," and depth == 0:
-            parts.append(text[start:at].strip())
-            start = at + 1
-    return [*parts, text[start:].strip()]
+    name, parts = taken_apart(type_text)
+    name, parts = taken_apart(parts[0]) if name == "Nullable" else (name, parts)
+    return [element_of(part)[0] for part in parts] if name == "Tuple" else []
 
 
 def selects_of(query: exp.Expression) -> list[exp.Select]:

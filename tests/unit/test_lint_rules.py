@@ -9,7 +9,6 @@ from newer_sql import NEWER_THAN_THE_PARSER
 
 from paystream.migrations.lint import FILE, REASONS, UNREAD, WAIVER, Finding, lint_files
 from paystream.migrations.lint_rules import RULES
-from paystream.migrations.lint_types import fits
 from paystream.project import CHECKOUT
 from paystream.settings import Settings
 
@@ -400,37 +399,6 @@ def test_views_that_read_each_other(lint):
         a="CREATE VIEW a AS SELECT * FROM b", b="CREATE VIEW b AS SELECT * FROM a", c="CREATE VIEW c AS SELECT x FROM c"
     )
     assert [(one.object, one.cause) for one in findings] == [(name, "it reads itself") for name in "abc"]
-
-
-@pytest.mark.parametrize(
-    ("source", "target", "answer"),
-    [
-        ("UInt8", "UInt32", True),
-        ("UInt64", "UInt32", False),
-        ("Int8", "UInt64", False),
-        ("UInt32", "Int32", False),
-        ("UInt32", "Int64", True),
-        ("String", "LowCardinality(String)", True),
-        ("LowCardinality(Nullable(String))", "String", False),
-        ("Nullable(Nothing)", "Nullable(Date)", True),
-        ("String", "UInt8", False),
-        ("Decimal(9, 2)", "Decimal(18, 4)", True),
-        ("Decimal(18, 4)", "Decimal(18, 2)", False),
-        ("Decimal(18, 2)", "Decimal(18, 4)", False),
-        ("Decimal64(4)", "Decimal(18, 4)", True),
-        ("UInt8", "Decimal(18, 4)", True),
-        ("Float64", "Decimal(18, 4)", False),
-        ("DateTime64(3, 'UTC')", "DateTime64(3)", True),
-        ("DateTime64(6)", "DateTime64(3)", False),
-        ("Array(UInt8)", "Array(UInt32)", True),
-        ("Array(String)", "Array(UInt32)", False),
-        ("Tuple(a UInt8, b String)", "Tuple(UInt16, String)", True),
-        ("UInt64", "SimpleAggregateFunction(max, UInt64)", True),
-        ("Bool", "UInt8", True),
-    ],
-)
-def test_which_types_fit(source, target, answer):
-    assert fits(source, target) is answer
 
 
 def test_the_command_without_a_server(tmp_path, lint, paystream_here, free_port):
