@@ -7,7 +7,6 @@ error or a kill, it is known how many of its steps may have run, and only those 
 import getpass
 import logging
 import os
-import re
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -26,13 +25,13 @@ from yoyo.migrations import Migration, default_migration_table, get_migration_ha
 
 from paystream import lock
 from paystream.clickhouse import UNKNOWN_TABLE, cause_of, connect, is_code
+from paystream.migrations.statement import begins, names, words_of
 from paystream.settings import Settings
 
 STATEMENT_TIMEOUT_S = 7 * 24 * 3600
 """A statement over a large table takes what it takes. That a server is gone, the connection's keep-alive notices."""
 TELL_AFTER_S = 30
 """A statement that takes longer is worth a line."""
-_DROP_TABLE = re.compile(r"DROP TABLE IF EXISTS (\w+)(?: ON CLUSTER \w+)? SYNC;?")
 
 # yoyo logs a failed step with its traceback; without a handler, Python would print that beside our one line.
 logging.getLogger("yoyo").addHandler(logging.NullHandler())
@@ -299,7 +298,8 @@ class ClickHouseBackend(DatabaseBackend):
 
         To drop the view on one takes seconds, some twelve without a broker, as it waits for the consumers to look up.
         """
-        dropped = {found[1]: text for text in rollbacks if text and (found := _DROP_TABLE.fullmatch(text.strip()))}
+        drops = [text for text in rollbacks if text and begins(words_of(text), "DROP", "TABLE", "IF", "EXISTS")]
+        dropped = {names(words_of(text)[1:])[0]: text for text in drops}
         if dropped:
             rows = self.connection.query(
                 "SELECT name FROM system.tables WHERE database = currentDatabase() AND engine = 'Kafka'"

@@ -10,18 +10,25 @@ The text stays as it was written, comments included; only what has to differ is 
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from functools import cached_property
 
 from sqlglot import exp
-from sqlglot.dialects.clickhouse import ClickHouse
-from sqlglot.errors import SqlglotError
-from sqlglot.tokens import Token, TokenType
 
 from paystream.errors import UsageError
 from paystream.migrations.history import Version, object_name
 from paystream.migrations.schema_graph import Graph, SchemaObject, read_graph
+from paystream.migrations.statement import (
+    Word,
+    after,
+    begins,
+    from_name,
+    names,
+    split,
+    text_of,
+    words_of,
+)
 
 BUSINESS_KEY = "transaction_id"
 
@@ -75,15 +82,13 @@ def render(statement: str, cluster: Cluster) -> list[str]:
         UsageError: it is of a kind that has no counterpart here; the error says what to do.
     """
     text = statement.strip().rstrip(";").rstrip()
-    try:
-        tokens = _Words().tokenize(text)
-    except SqlglotError as error:
-        raise _refused(text, "it cannot be read") from error
-    words = [token.text.upper() for token in tokens[:4]]
+    words = words_of(text)
+    if any(word.upper in ("'", '"', "`") for word in words):
+        raise _refused(text, "it cannot be read")
     for start, rendering in _RENDERINGS.items():
-        if words[: len(start)] == list(start):
-            return rendering(_Statement(text, tokens, cluster))
-    raise _refused(text, f"{' '.join(words[:2])} has no counterpart on a cluster here")
+        if begins(words, *start):
+            return rendering(_Statement(text, words, cluster))
+    raise _refused(text, f"{' '.join(word.upper for word in words[:2])} has no counterpart on a cluster here")
 
 
 def rendered(version: Version, cluster: Cluster) -> Version:
@@ -104,13 +109,6 @@ def rendered(version: Version, cluster: Cluster) -> Version:
 _NOTHING = "SELECT 'nothing to do in this step'"
 
 
-class _Words(ClickHouse):
-    """ClickHouse's dialect, in which SYSTEM, RENAME and their like are words as any others."""
-
-    class Tokenizer(ClickHouse.Tokenizer):
-        COMMANDS: ClassVar = set()
-
-
 def _refused(text: str, cause: str) -> UsageError:
     return UsageError(
         f"Statement '{object_name(text)}' cannot be rendered for a cluster: {cause}. Write it by hand for the cluster."
@@ -120,62 +118,67 @@ def _refused(text: str, cause: str) -> UsageError:
 @dataclass(frozen=True)
 class _Statement:
     text: str
-    tokens: list[Token]
+    words: list[Word]
     cluster: Cluster
 
-    def word(self, at: int) -> str:
-        return self.tokens[at].text.upper() if at < len(self.tokens) else ""
-
-    def name_at(self) -> int:
-        """The place of the object's name: after the kind and IF [NOT] EXISTS."""
+    @cached_property
+    def head(self) -> Word:
+        """The object's name, after the kind and IF [NOT] EXISTS."""
         kinds = ("TABLE", "VIEW", "DICTIONARY", "COLLECTION")
-        at = next((at for at in range(len(self.tokens)) if self.word(at) in kinds), -1) + 1
-        while self.word(at) in ("IF", "NOT", "EXISTS"):
-            at += 1
-        if not 0 < at < len(self.tokens):
+        at = next((at for at, word in enumerate(self.words) if word.upper in kinds), len(self.words))
+        found = from_name(self.words[at:])
+        if not found:
             raise _refused(self.text, "it names no object")
-        if self.word(at + 1) == ".":
+        if begins(found[1:], "."):
             raise _refused(self.text, "its object is in a database that it names")
-        if self.word(at + 1) == ",":
+        if begins(found[1:], ","):
             raise _refused(self.text, "it is about several objects at once")
-        return at
+        return found[0]
 
     @property
     def name(self) -> str:
-        return self.tokens[self.name_at()].text
+        return self.head.text
+
+    @property
+    def rest(self) -> Sequence[Word]:
+        """The words after the object's name."""
+        return self.words[self.words.index(self.head) + 1 :]
 
     def edited(self, *edits: tuple[int, int, str]) -> str:
-        """Return the text with the tokens from one place to another replaced, each by what is given."""
+        """Return the text with what stands between two places replaced, each by what is given."""
         text = self.text
-        for first, last, new in sorted(edits, reverse=True):
-            text = text[: self.tokens[first].start] + new + text[self.tokens[last].end + 1 :]
+        for start, end, new in sorted(edits, reverse=True):
+            text = text[:start] + new + text[end:]
         return text
 
     def everywhere(self, *edits: tuple[int, int, str], name: str | None = None) -> str:
         """Return the text with ON CLUSTER after the object's name, which may become another one."""
-        at = self.name_at()
-        kept = self.text[self.tokens[at].start : self.tokens[at].end + 1]
-        return self.edited((at, at, f"{name or kept} ON CLUSTER {self.cluster.name}"), *edits)
+        head = self.head
+        kept = self.text[head.start : head.end]
+        return self.edited((head.start, head.end, f"{name or kept} ON CLUSTER {self.cluster.name}"), *edits)
 
 
 def _create_table(one: _Statement) -> list[str]:
-    found = _engine_of(one)
     name, cluster = one.name, one.cluster
-    if found is None:
+    engine = after(one.rest, "ENGINE")
+    engine = engine[1:] if begins(engine, "=") else engine
+    if not engine:
         raise _refused(one.text, "it has no ENGINE")
-    first, last, engine, parameters = found
-    if not engine.endswith("MergeTree") or engine.startswith(("Replicated", "Shared")):
+    if not engine[0].text.endswith("MergeTree") or engine[0].text.startswith(("Replicated", "Shared")):
         return [one.everywhere()]  # Null, Kafka, Memory: each node has its own
     shard = "{shard}" if name in cluster.sharding else "all"
     replica = "{replica}" if name in cluster.sharding else "{shard}-{replica}"
     # The table's UUID, not its name: two tables may exchange names.
-    given = ", ".join(
-        ["'/clickhouse/tables/{uuid}/" + shard + "'", f"'{replica}'", *([parameters] if parameters else [])]
-    )
-    replicated = (first, last, f"Replicated{engine}({given})")
+    given = [f"'/clickhouse/tables/{{uuid}}/{shard}'", f"'{replica}'"]
+    end = engine[0].end
+    if begins(engine[1:], "("):
+        closing = next(word for word in engine[2:] if word.upper == ")" and word.depth == engine[0].depth)
+        given += filter(None, [one.text[engine[1].end : closing.start].strip()])
+        end = closing.end
+    replicated = (engine[0].start, end, f"Replicated{engine[0].text}({', '.join(given)})")
     if name not in cluster.sharding:
         return [one.everywhere(replicated)]
-    guard = "IF NOT EXISTS " if one.word(one.name_at() - 1) == "EXISTS" else ""
+    guard = "IF NOT EXISTS " if begins(one.words[2:], "IF") else ""
     return [
         one.everywhere(replicated, name=f"{name}_local"),
         f"CREATE TABLE {guard}{name} ON CLUSTER {cluster.name} AS {name}_local\n"
@@ -183,57 +186,32 @@ def _create_table(one: _Statement) -> list[str]:
     ]
 
 
-def _engine_of(one: _Statement) -> tuple[int, int, str, str] | None:
-    """Return the places of the engine's first and last token, its name and its parameters as they are written."""
-    depth = 0
-    for at, token in enumerate(one.tokens):
-        depth += {TokenType.L_PAREN: 1, TokenType.R_PAREN: -1}.get(token.token_type, 0)
-        if depth or token.text.upper() != "ENGINE":
-            continue
-        first = at + 2 if one.word(at + 1) == "=" else at + 1
-        if first >= len(one.tokens):
-            return None
-        if one.word(first + 1) != "(":
-            return first, first, one.tokens[first].text, ""
-        last, inner = first + 1, 1
-        while inner and last + 1 < len(one.tokens):
-            last += 1
-            inner += {TokenType.L_PAREN: 1, TokenType.R_PAREN: -1}.get(one.tokens[last].token_type, 0)
-        parameters = one.text[one.tokens[first + 1].end + 1 : one.tokens[last].start].strip()
-        return first, last, one.tokens[first].text, parameters
-    return None
-
-
 def _create_view(one: _Statement) -> list[str]:
     return [one.everywhere()]
 
 
 def _create_materialized_view(one: _Statement) -> list[str]:
-    at = one.name_at() + 1
-    if one.word(at) == "REFRESH":
-        return _refreshed(one, at)
-    if one.word(at) != "TO":
+    is_refreshed = begins(one.rest, "REFRESH")
+    at = next((at for at, word in enumerate(one.rest) if word.upper in ("TO", "AS")), len(one.rest))
+    if not begins(one.rest[at:], "TO") or (at and not is_refreshed):
         raise _refused(one.text, "it keeps its rows in a table of its own; give it one with TO")
+    if is_refreshed:
+        _refuse_refreshes_that_differ(one, at)
     return [one.everywhere()]
 
 
-def _refreshed(one: _Statement, at: int) -> list[str]:
-    """A view that every node refreshes: what all of them write has to be the same as what one of them writes."""
-    while at < len(one.tokens) and one.word(at) not in ("TO", "AS"):
-        at += 1
-    if one.word(at) != "TO":
-        raise _refused(one.text, "it keeps its rows in a table of its own; give it one with TO")
-    if one.word(at - 1) != "APPEND":
+def _refuse_refreshes_that_differ(one: _Statement, to: int) -> None:
+    """Make sure that what all nodes write, each refreshing the view, is the same as what one of them writes."""
+    if not begins(one.rest[to - 1 :], "APPEND"):
         raise _refused(one.text, "each node would refresh it and exchange its own table for the one that is there")
     # A table that later versions drop is in no file any more. Nothing is left of what was written to it, either.
-    target = one.tokens[at + 1].text if at + 1 < len(one.tokens) else ""
+    target = next(iter(names(one.rest[to + 1 :])), "")
     if one.cluster.engines.get(target, "ReplacingMergeTree") != "ReplacingMergeTree":
         raise _refused(one.text, f"each node would refresh it, and its rows would be in {target} once for each")
-    return [one.everywhere()]
 
 
 def _drop(one: _Statement) -> list[str]:
-    if one.word(1) == "TABLE" and one.name in one.cluster.sharding:
+    if begins(one.words[1:], "TABLE") and one.name in one.cluster.sharding:
         return [one.everywhere(), one.everywhere(name=f"{one.name}_local")]
     return [one.everywhere()]
 
@@ -246,35 +224,18 @@ def _alter(one: _Statement) -> list[str]:
     if name not in one.cluster.sharding:
         return [one.everywhere()]
     local = one.everywhere(name=f"{name}_local")
-    if one.word(one.name_at() + 2) == "QUERY":
+    actions = split(one.rest)
+    if begins(actions[0][1:], "QUERY"):
         return [local]
-    of_columns = [
-        command
-        for command, verb, what in _commands(one)
-        # What a column holds and how is the business of the table with the rows.
-        if verb in _OF_A_COLUMN and what == "COLUMN" and not re.search(r"\b(MATERIALIZE|CLEAR)\b", verb)
-    ]
+    # What a column holds and how is the business of the table with the rows.
+    of_columns = [action for action in actions if any(begins(action, verb, "COLUMN") for verb in _OF_A_COLUMN)]
     if not of_columns:
         return [local]
-    distributed = f"ALTER TABLE {name} ON CLUSTER {one.cluster.name}\n    " + ",\n    ".join(of_columns)
+    texts = [text_of(one.text, action) for action in of_columns]
+    distributed = f"ALTER TABLE {name} ON CLUSTER {one.cluster.name}\n    " + ",\n    ".join(texts)
     # A column is there before anybody can name it, and nobody can name it any more once it goes.
-    dropping = all(command.upper().startswith("DROP") for command in of_columns)
+    dropping = all(begins(action, "DROP") for action in of_columns)
     return [distributed, local] if dropping else [local, distributed]
-
-
-def _commands(one: _Statement) -> list[tuple[str, str, str]]:
-    """Return an ALTER's commands as they are written, each with its first two words."""
-    start = one.name_at() + 1
-    found: list[tuple[str, str, str]] = []
-    depth = 0
-    for at in range(start, len(one.tokens) + 1):
-        kind = one.tokens[at].token_type if at < len(one.tokens) else TokenType.COMMA
-        depth += {TokenType.L_PAREN: 1, TokenType.R_PAREN: -1}.get(kind, 0)
-        if kind == TokenType.COMMA and depth == 0:
-            text = one.text[one.tokens[start].start : one.tokens[at - 1].end + 1]
-            found.append((text, one.word(start), one.word(start + 1)))
-            start = at + 1
-    return found
 
 
 def _of_rows(one: _Statement) -> list[str]:
@@ -283,17 +244,17 @@ def _of_rows(one: _Statement) -> list[str]:
 
 
 def _system_reload(one: _Statement) -> list[str]:
-    at = 3  # SYSTEM RELOAD DICTIONARY name
-    if len(one.tokens) <= at or one.word(2) != "DICTIONARY":
+    if len(one.words) < 4 or not begins(one.words[2:], "DICTIONARY"):
         raise _refused(one.text, "it names no dictionary")
-    return [one.edited((at, at, f"ON CLUSTER {one.cluster.name} {one.tokens[at].text}"))]
+    start = one.words[3].start
+    return [one.edited((start, start, f"ON CLUSTER {one.cluster.name} "))]
 
 
 def _exchange_or_rename(one: _Statement) -> list[str]:
-    if any(token.text in one.cluster.sharding for token in one.tokens):
+    if any(word.text in one.cluster.sharding for word in one.words):
         raise _refused(one.text, "the table is split over the shards, and its name is in two places")
-    last = len(one.tokens) - 1  # a comment may come after it
-    return [one.edited((last, last, f"{one.tokens[last].text} ON CLUSTER {one.cluster.name}"))]
+    end = one.words[-1].end  # a comment may come after it
+    return [one.edited((end, end, f" ON CLUSTER {one.cluster.name}"))]
 
 
 def _once(one: _Statement) -> list[str]:

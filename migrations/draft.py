@@ -3,15 +3,26 @@
 import re
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
+from itertools import pairwise, takewhile
 from pathlib import Path
 
 from paystream.errors import UsageError
 from paystream.migrations import freeze, scratch
-from paystream.migrations.history import UNWRITTEN, Version, object_name, read_history, versions_folder, words
+from paystream.migrations.history import UNWRITTEN, Version, object_name, read_history, versions_folder
 from paystream.migrations.lock_file import snapshot_path
 from paystream.migrations.schema import Difference, diff
 from paystream.migrations.schema_graph import Graph, read_graph
-from paystream.migrations.sources import Source, read_sources, tokens_of
+from paystream.migrations.sources import Source, read_sources
+from paystream.migrations.statement import (
+    after,
+    begins,
+    behind_name,
+    names,
+    select_of,
+    split,
+    text_of,
+    words_of,
+)
 from paystream.migrations.text import write_text
 from paystream.migrations.types import holds
 from paystream.settings import Settings, project_folder
@@ -168,7 +179,7 @@ def _write(files: list[Path], head: str, steps: _Steps) -> None:
 
 def _ended(statement: str) -> str:
     # Behind a comment, the semicolon would be part of it.
-    has_comment_last = tokens_of(statement)[-1].end + 1 < len(statement.rstrip())
+    has_comment_last = words_of(statement)[-1].end < len(statement.rstrip())
     return f"{statement.rstrip()}\n;\n" if has_comment_last else f"{statement};\n"
 
 
@@ -224,14 +235,15 @@ def _needs_stop(old: str, now: str) -> bool:
     if _kind(old) == _kind(now) == "MATERIALIZED VIEW":
         # What is refreshed reads rows that are stored: it misses none by coming later.
         return _target(old) != _target(now) and not (_refresh(old) and _refresh(now))
-    is_null = "\nENGINE = `Null`" in old and "\nENGINE = `Null`" in now
-    return is_null and bool(_added(Table.of(old), Table.of(now)))
+    return _is_null(old) and _is_null(now) and bool(_added(Table.of(old), Table.of(now)))
 
 
 def _reads_kafka(create: str, objects: dict[str, str]) -> bool:
     if _kind(create) != "MATERIALIZED VIEW":
         return False
-    return any(_is_kafka(objects.get(name, "")) for name in re.findall(r"\b(?:FROM|JOIN)\s+(\w+)", _select(create)))
+    words = words_of(select_of(create))
+    read = [name for at, word in enumerate(words) if word.upper in ("FROM", "JOIN") for name in names(words[at + 1 :])]
+    return any(_is_kafka(objects.get(name, "")) for name in read)
 
 
 def _create(steps: _Steps, source: Source, now: str) -> None:
@@ -244,7 +256,8 @@ def _create(steps: _Steps, source: Source, now: str) -> None:
 
 
 def _loads_from(create: str, name: str) -> bool:
-    return _kind(create) == "DICTIONARY" and re.search(rf"\bTABLE '{name}'", create) is not None
+    pairs = pairwise(words_of(create))
+    return _kind(create) == "DICTIONARY" and any(key.upper == "TABLE" and value.text == name for key, value in pairs)
 
 
 def _load(
@@ -257,10 +270,10 @@ def _load(
 
 
 def _replace(steps: _Steps, source: Source, old: str) -> None:
-    before = (
-        _or_replace(old) if source.kind == "DICTIONARY" else f"CREATE OR REPLACE VIEW {source.name} AS\n{_select(old)}"
-    )
-    if source.kind == "VIEW" and re.search(r"(?:SELECT|,|\.)\s*\*", _select(old)):
+    select = select_of(old)
+    before = _or_replace(old) if source.kind == "DICTIONARY" else f"CREATE OR REPLACE VIEW {source.name} AS\n{select}"
+    pairs = [(before.upper, word.upper) for before, word in pairwise(words_of(select))]
+    if source.kind == "VIEW" and any(pair in pairs for pair in (("SELECT", "*"), (",", "*"), (".", "*"))):
         # A view's columns are those at its creation, so it is made anew once the columns are gone again.
         why = "-- Changes nothing: its rollback makes the view anew once columns are as they were.\n"
         steps.add(_BEFORE, why + before, before)
@@ -278,9 +291,9 @@ def _change_ingest_view(steps: _Steps, source: Source, history: list[Version], o
         if was != becomes:
             alter = f"ALTER TABLE {name} MODIFY "
             steps.add(_INGEST, alter + becomes, alter + was)
-        if was == becomes or _select(old) != _select(now):
+        if was == becomes or select_of(old) != select_of(now):
             alter = f"ALTER TABLE {name} MODIFY QUERY\n"
-            steps.add(_INGEST, alter + source.select, alter + _select(old))
+            steps.add(_INGEST, alter + source.select, alter + select_of(old))
         return
     drop = f"DROP VIEW IF EXISTS {name} SYNC"
     steps.add(_INGEST, drop, _if_not_exists(_authored(name, old, history)))
@@ -290,7 +303,7 @@ def _change_ingest_view(steps: _Steps, source: Source, history: list[Version], o
 def _drop(steps: _Steps, name: str, old: str, history: list[Version]) -> None:
     kind = _kind(old)
     create = _if_not_exists(_authored(name, old, history))
-    if kind == "TABLE" and not _is_kafka(old) and "ENGINE = `Null`" not in old:
+    if kind == "TABLE" and not _is_kafka(old) and not _is_null(old):
         create = f"/* irreversible: the rows of {name} do not come back */\n{create}"
     # Views first: what they read goes after them.
     phase = _DROPS if kind != "MATERIALIZED VIEW" else _INGEST
@@ -308,27 +321,32 @@ class Table:
 
     @classmethod
     def of(cls, create: str) -> "Table":
-        """Take a CREATE TABLE apart: one element a line between the outer parentheses, one clause a line after them."""
-        body, _, tail = create.partition("\n(\n")[2].partition("\n)\n")
+        """Take a CREATE TABLE apart, as the engine formats it."""
+        words = words_of(create)
+        opening, closing = (next(word for word in words if word.upper == sign and word.depth == 0) for sign in "()")
         columns: dict[str, str] = {}
         others: dict[tuple[str, str], str] = {}
-        for element in re.split(r",\n(?=    (?:`|INDEX |PROJECTION |CONSTRAINT ))", body):
-            text = element.strip()
-            if found := re.match(r"`((?:[^`\\]|\\.)+)` (.*)", text, re.DOTALL):
-                columns[found[1]] = found[2]
-            elif found := re.match(r"(INDEX|PROJECTION|CONSTRAINT) (\S+)\s+(.*)", text, re.DOTALL):
-                others[found[1], found[2].strip("`")] = found[3]
-        clauses = {}
-        starts = r"^(ENGINE =|PARTITION BY|PRIMARY KEY|ORDER BY|SAMPLE BY|TTL|SETTINGS|COMMENT)\s"
-        parts = re.split(starts, tail, flags=re.MULTILINE)[1:]
-        for keyword, text in zip(parts[::2], parts[1::2], strict=True):
-            clauses[keyword] = text.strip()
+        for element in split(words[words.index(opening) + 1 : words.index(closing)]):
+            if element[0].quote:
+                columns[element[0].text] = text_of(create, element[1:])
+            else:
+                others[element[0].upper, element[1].text] = text_of(create, element[2:])
+        rest = words[words.index(closing) + 1 :]
+        starts = [(at, clause) for at, word in enumerate(rest) for clause in _CLAUSES if word.depth == 0]
+        starts = [(at, clause) for at, clause in starts if begins(rest[at:], *clause.split())]
+        clauses = {
+            clause: text_of(create, rest[at + len(clause.split()) : end])
+            for (at, clause), (end, _) in pairwise([*starts, (len(rest), "")])
+        }
         return cls(columns, others, clauses)
 
     def settings(self) -> dict[str, str]:
         """Return the values of the table's settings, as SQL."""
-        pairs = re.findall(r"(\w+) = ('(?:[^'\\]|\\.)*'|[^,]+)", self.clauses.get("SETTINGS", ""))
-        return dict(pairs)
+        text = self.clauses.get("SETTINGS", "")
+        return {pair[0].text: text_of(text, pair[2:]) for pair in split(words_of(text)) if pair}
+
+
+_CLAUSES = ("ENGINE =", "PARTITION BY", "PRIMARY KEY", "ORDER BY", "SAMPLE BY", "TTL", "SETTINGS", "COMMENT")
 
 
 _PROPERTIES = ("DEFAULT", "MATERIALIZED", "ALIAS", "CODEC", "COMMENT", "TTL")
@@ -349,11 +367,12 @@ def _change_table(steps: _Steps, name: str, old_create: str, new_create: str) ->
     for kind, item in _new_others(now, old):
         _materialize(steps, _TABLES, alter, kind, item)
     for column in added:
-        if re.search(r"\sMATERIALIZED\s", now.columns[column]):
+        if after(words_of(now.columns[column]), "MATERIALIZED"):
             why = "-- For what is stored already, where it is computed at each read until then.\n"
             nothing = "SELECT 'the column goes next'"
             steps.add(_TABLES, f"{why}{alter} MATERIALIZE COLUMN {column}", nothing)
-    keys = " ".join(now.clauses.get(clause, "") for clause in ("ORDER BY", "PARTITION BY", "PRIMARY KEY"))
+    clauses = [now.clauses.get(clause, "") for clause in ("ORDER BY", "PARTITION BY", "PRIMARY KEY")]
+    keys = {word.text for clause in clauses for word in words_of(clause)}
     for column in now.columns:
         if column in old.columns and now.columns[column] != old.columns[column]:
             _change_column(steps, alter, column, old.columns[column], now.columns[column], keys)
@@ -369,7 +388,7 @@ def _change_table(steps: _Steps, name: str, old_create: str, new_create: str) ->
                 place = _place_of_other(now, kind, item, now)
                 steps.add(_DROPS, f"{alter} ADD {kind} {item} {now.others[kind, item]}{place}", drop)
                 _materialize(steps, _DROPS, alter, kind, item)
-    stores = "\nENGINE = `Null`" not in old_create
+    stores = not _is_null(old_create)
     for column in taken:
         before = _place(list(old.columns), column)
         why = f"/* irreversible: the values of {name}.{column} do not come back */\n" if stores else ""
@@ -387,15 +406,15 @@ def _materialize(steps: _Steps, phase: int, alter: str, kind: str, item: str) ->
         steps.add(phase, f"{why}{alter} MATERIALIZE {kind} {item}", f"{alter} CLEAR {kind} IF EXISTS {item}")
 
 
-def _change_column(steps: _Steps, alter: str, column: str, old: str, now: str, keys: str) -> None:
+def _change_column(steps: _Steps, alter: str, column: str, old: str, now: str, keys: set[str]) -> None:
     was, becomes = _type(old), _type(now)
-    if was != becomes and (re.search(rf"\b{re.escape(column)}\b", keys) or not holds(becomes, was)):
+    if was != becomes and (column in keys or not holds(becomes, was)):
         why = "a key is made of it" if holds(becomes, was) else "the new type may not hold every value"
         steps.unwritten(_TABLES, f"{column} is {was} and becomes {becomes}: {why}.")
         return
     back = "" if holds(was, becomes) else f"/* irreversible: a value of {column} that {was} cannot hold */\n"
-    lost = [word for word in _PROPERTIES if re.search(rf"\b{word}\b", old) and not re.search(rf"\b{word}\b", now)]
-    gained = [word for word in _PROPERTIES if re.search(rf"\b{word}\b", now) and not re.search(rf"\b{word}\b", old)]
+    lost = [word for word in _properties(old) if word not in _properties(now)]
+    gained = [word for word in _properties(now) if word not in _properties(old)]
     for word in lost:
         steps.add(_TABLES, f"{alter} MODIFY COLUMN {column} REMOVE {word}", f"{alter} MODIFY COLUMN {column} {old}")
     if not (lost and old.startswith(now)):  # then nothing else changed
@@ -477,52 +496,54 @@ def _place_of_other(table: Table, kind: str, item: str, there: Table) -> str:
     return f" AFTER {before[-1]}" if before else " FIRST"
 
 
+def _properties(definition: str) -> list[str]:
+    """Return what a column has beside its type, each by its keyword."""
+    return [word.upper for word in words_of(definition) if word.depth == 0 and word.upper in _PROPERTIES]
+
+
 def _type(definition: str) -> str:
-    return re.split(rf"\s(?:{'|'.join(_PROPERTIES)})\b", definition)[0]
+    return text_of(definition, list(takewhile(lambda word: word.upper not in _PROPERTIES, words_of(definition))))
 
 
 def _if_not_exists(create: str) -> str:
     """Return a CREATE that also works where the step that it takes back never ran."""
-    kind = next(token for token in tokens_of(create)[1:] if token.text.upper() in ("TABLE", "VIEW", "DICTIONARY"))
-    return f"{create[: kind.end + 1]} IF NOT EXISTS{create[kind.end + 1 :]}"
+    kind = next(word for word in words_of(create) if word.upper in ("TABLE", "VIEW", "DICTIONARY"))
+    return f"{create[: kind.end]} IF NOT EXISTS{create[kind.end :]}"
 
 
 def _kind(create: str) -> str:
-    found = words(create, 3)
-    return "MATERIALIZED VIEW" if found[1] == "MATERIALIZED" else found[1]
+    kind = words_of(create)[1].upper
+    return "MATERIALIZED VIEW" if kind == "MATERIALIZED" else kind
 
 
 def _is_kafka(create: str) -> bool:
-    return re.search(r"^ENGINE = Kafka\b", create, re.MULTILINE) is not None
+    return begins(after(words_of(create), "ENGINE", "="), "KAFKA")
 
 
-_MATERIALIZED = re.compile(r"CREATE MATERIALIZED VIEW \S+\s(?P<refresh>REFRESH [^\n]*?)?\s?\bTO (?P<target>\S+)")
+def _is_null(create: str) -> bool:
+    return [word.text for word in after(words_of(create), "ENGINE", "=")[:1]] == ["Null"]
 
 
 def _target(create: str) -> str:
-    found = _MATERIALIZED.match(create)
-    return found["target"] if found else ""
+    return next(iter(names(after(words_of(create), "TO"))), "") if _kind(create) == "MATERIALIZED VIEW" else ""
 
 
 def _refresh(create: str) -> str:
     """Return when and how a view is refreshed, as the engine spells it; ``""`` where each block runs it."""
-    found = _MATERIALIZED.match(create)
-    return (found["refresh"] or "").rstrip() if found else ""
-
-
-def _select(create: str) -> str:
-    """Return the SELECT of a view as the engine formats it."""
-    return re.split(r"^AS ", create, maxsplit=1, flags=re.MULTILINE)[1]
+    words = words_of(create)
+    refresh = list(takewhile(lambda word: word.upper not in ("TO", "("), behind_name(words[1:])))
+    return text_of(create, refresh) if begins(refresh, "REFRESH") else ""
 
 
 def _or_replace(create: str) -> str:
-    first = tokens_of(create)[0]
-    return f"{create[: first.end + 1]} OR REPLACE{create[first.end + 1 :]}"
+    first = words_of(create)[0]
+    return f"{create[: first.end]} OR REPLACE{create[first.end :]}"
 
 
 def _authored(name: str, create: str, history: list[Version]) -> str:
     """Return the CREATE of an object as a version has it, or as the engine spells it where it was altered since."""
     texts = [text for version in history for text in version.statements if object_name(text) == name]
-    if texts and words(texts[-1], 2)[0].upper() == "CREATE" and words(texts[-1], 2)[1].upper() != "OR":
+    words = words_of(texts[-1]) if texts else []
+    if begins(words, "CREATE") and not begins(words, "CREATE", "OR"):
         return texts[-1].strip().rstrip(";")
     return create

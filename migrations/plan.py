@@ -1,21 +1,32 @@
 """What each statement of a version means for a database as it is now, before it runs."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Literal
 
 from clickhouse_connect.driver.client import Client
 
-from paystream.migrations.history import Version, bare, irreversible, object_name, words
+from paystream.migrations.history import Version, irreversible
+from paystream.migrations.statement import (
+    Word,
+    after,
+    begins,
+    behind_name,
+    from_name,
+    names,
+    split,
+    text_of,
+    without_cluster,
+    words_of,
+)
 from paystream.migrations.types import holds
 from paystream.settings import Settings
 
 PAUSE_S = 7
 """About how long ingest stands still when a Kafka table is made anew: 6.4 to 6.8 s in six tries, of which 6 s are the
 session of the consumer that was dropped (``named_collection``)."""
-
-MAKES = {"CREATE TABLE", "CREATE DICTIONARY", "CREATE VIEW", "CREATE MATERIALIZED VIEW"}
 
 
 @dataclass(frozen=True)
@@ -112,183 +123,216 @@ def _explained(version: str, number: int, direction: Literal["apply", "undo"], s
 
 def meaning(statement: str, live: Live) -> tuple[str, bool]:
     """Return what a statement does, in a few words, and whether data is gone for good afterwards."""
-    statement = re.sub(r"\sON CLUSTER \w+", "", statement)  # it does the same, on every node
-    name = object_name(statement)
-    beginning = " ".join(words(statement, 4)).upper()
-    if beginning.startswith("CREATE OR REPLACE TABLE"):
-        return _loses(live.rows.pop(name, 0), f"replaces {name} by an empty table")
-    if beginning.startswith("CREATE OR REPLACE"):
-        return f"replaces {name} at once; ingest goes on", False
-    if made := next((one for one in MAKES if beginning.startswith(one)), None):
-        return _creation(name, made.removeprefix("CREATE ").lower(), statement, live), False
-    if beginning.startswith(("DROP DATABASE", "TRUNCATE DATABASE", "TRUNCATE ALL", "TRUNCATE TABLES")):
-        return _loses(sum(live.rows.values()), "empties a database")
-    if beginning.startswith("DROP"):
-        names = _named(statement, r"DROP\s+(?:TABLE|VIEW|DICTIONARY)(?:\s+IF\s+(?:EXISTS|EMPTY))*")
-        dropped = [_drop(each, live) for each in names or [name]]
-        return ", ".join(means for means, _ in dropped), any(lost for _, lost in dropped)
-    if beginning.startswith("ALTER TABLE"):
-        return _alter(name, statement, live)
-    if beginning.startswith("TRUNCATE"):
-        [name] = _named(statement, r"TRUNCATE(?:\s+TABLE)?(?:\s+IF\s+EXISTS)?") or [name]
-        return _loses(live.rows.get(name, 0), f"empties {name}")
-    if beginning.startswith("SYSTEM RELOAD"):
-        return f"loads {name}", False
-    if beginning.startswith("SELECT"):
-        return "changes nothing", False
-    if beginning.startswith("INSERT"):
-        return "writes rows", False
-    if beginning.startswith("DELETE"):
-        return _loses(sum(live.rows.get(one, 0) for one in _named(statement, r"DELETE\s+FROM")), "deletes rows")
-    if beginning.startswith("UPDATE"):
-        return _loses(sum(live.rows.get(one, 0) for one in _named(statement, "UPDATE")), "overwrites", "values")
-    if beginning.startswith("OPTIMIZE"):
-        [name] = _named(statement, r"OPTIMIZE\s+TABLE") or [name]
-        if "DEDUPLICATE" in bare(statement).upper():
-            return _loses(live.rows.get(name, 0), f"leaves one of equal rows in {name}", "all but one of equal rows")
-        return f"merges parts of {name} in the background", False
-    if beginning.startswith("EXCHANGE"):
-        return "swaps two objects at once; their rows go with them", False
-    if beginning.startswith("RENAME"):
-        return "renames; rows stay", False
-    if beginning.startswith("SYSTEM"):
-        return "tells the server something; rows stay", False
-    return _UNKNOWN
+    words = without_cluster(words_of(statement))  # it does the same, on every node
+    for beginning, explained in _MEANINGS.items():
+        if begins(words, *beginning):
+            effect = explained(_Statement(statement, words[len(beginning) :]), live)
+            return effect.means, effect.destructive
+    return _UNKNOWN.means, _UNKNOWN.destructive
 
 
-_UNKNOWN = ("is not known to this tool, which takes it for one that loses rows: read it", True)
+@dataclass(frozen=True)
+class _Statement:
+    text: str
+    rest: Sequence[Word]
+    """Its words behind those that say what it does, and without ON CLUSTER."""
 
-_REFRESH = re.compile(
-    r"\bREFRESH\s+(?P<schedule>(?:EVERY|AFTER)(?:\s+\d+\s+[A-Z]+)+)\s"
-    r"(?:(?!\bSELECT\b).)*?(?P<append>\bAPPEND\s+)?\bTO\s+(?P<table>\w+)",
-    re.IGNORECASE | re.DOTALL,
-)
-
-
-def _creation(name: str, kind: str, statement: str, live: Live) -> str:
-    if kind == "table" and re.search(r"ENGINE\s*=\s*Kafka\b", bare(statement), re.IGNORECASE):
-        live.kafka.add(name)
-        return f"creates the Kafka table {name}; ingest goes on from the group's committed offsets"
-    if kind == "table" and (over := re.search(r"ENGINE = Distributed\('\w+', '\w+', '(\w+)'", statement)):
-        return f"creates {name}, through which {over[1]} of all shards is read and written"
-    if kind.endswith("view"):
-        live.views.add(name)
-    if kind == "materialized view" and (refresh := _REFRESH.search(bare(statement))):
-        live.refreshed.add(name)
-        what = "adds to" if refresh["append"] else "replaces"
-        return (
-            f"creates {name}: {' '.join(refresh['schedule'].lower().split())} it {what} what is in {refresh['table']}"
-        )
-    source = re.search(r"\bFROM\s+(\w+)", bare(statement), re.IGNORECASE)
-    if kind == "materialized view" and source and source[1] in live.kafka:
-        live.readers.add(name)
-        return f"creates {name}: ingest from {source[1]} starts"
-    if kind == "materialized view":
-        return f"creates {name}: it sees rows from now on"
-    return f"creates the {kind} {name}"
+    @property
+    def name(self) -> str:
+        return next(iter(names(self.rest)), self.text[:60])
 
 
-def _drop(name: str, live: Live) -> tuple[str, bool]:
+@dataclass(frozen=True)
+class _Effect:
+    """What a statement, or one action of an ALTER, does to the rows that are there."""
+
+    means: str
+    destructive: bool = False
+    rewrites: bool = False
+    """Whether it goes through all rows, be it in the background."""
+
+
+_UNKNOWN = _Effect("is not known to this tool, which takes it for one that loses rows: read it", destructive=True)
+
+
+def _losing(rows: int, what: str, of_them: str = "") -> _Effect:
+    if not rows:
+        return _Effect(what)
+    counted = f"{rows:,} {'row' if rows == 1 else 'rows'}"
+    return _Effect(f"{what}: {f'{of_them} of ' if of_them else ''}{counted} gone for good", destructive=True)
+
+
+def _created_table(found: _Statement, live: Live) -> _Effect:
+    engine = after(found.rest, "ENGINE")
+    engine = engine[1:] if begins(engine, "=") else engine
+    if begins(engine, "KAFKA"):
+        live.kafka.add(found.name)
+        return _Effect(f"creates the Kafka table {found.name}; ingest goes on from the group's committed offsets")
+    if begins(engine, "DISTRIBUTED"):
+        over = split([word for word in engine if word.depth > engine[0].depth])[2][0].text
+        return _Effect(f"creates {found.name}, through which {over} of all shards is read and written")
+    return _Effect(f"creates the table {found.name}")
+
+
+def _created_view(found: _Statement, live: Live) -> _Effect:
+    live.views.add(found.name)
+    return _Effect(f"creates the view {found.name}")
+
+
+def _created_materialized_view(found: _Statement, live: Live) -> _Effect:
+    live.views.add(found.name)
+    if refresh := after(found.rest, "REFRESH"):
+        live.refreshed.add(found.name)
+        length = next((at for at in range(1, len(refresh), 2) if not refresh[at].text.isdigit()), len(refresh))
+        schedule = " ".join(word.text.lower() for word in refresh[:length])
+        what = "adds to" if after(refresh, "APPEND", "TO") else "replaces"
+        target = next(iter(names(after(refresh, "TO"))), "a table of its own")
+        return _Effect(f"creates {found.name}: {schedule} it {what} what is in {target}")
+    read = [name for at, word in enumerate(found.rest) if word.upper == "FROM" for name in names(found.rest[at:])]
+    if read and read[0] in live.kafka:
+        live.readers.add(found.name)
+        return _Effect(f"creates {found.name}: ingest from {read[0]} starts")
+    return _Effect(f"creates {found.name}: it sees rows from now on")
+
+
+def _dropped(found: _Statement, live: Live) -> _Effect:
+    effects = [_drop(name, live) for name in names(found.rest) or [found.name]]
+    return _Effect(", ".join(effect.means for effect in effects), any(effect.destructive for effect in effects))
+
+
+def _drop(name: str, live: Live) -> _Effect:
     if name in live.kafka:
         live.kafka.discard(name)
-        return f"pauses ingest, for about {PAUSE_S} s where {name} is created again; no message is lost", False
+        again = f"for about {PAUSE_S} s where {name} is created again"
+        return _Effect(f"pauses ingest, {again}; no message is lost")
     if name in live.readers:
-        return "pauses ingest until it is created again; no message is lost", False
+        return _Effect("pauses ingest until it is created again; no message is lost")
     if name in live.refreshed:
         live.refreshed.discard(name)
         live.views.discard(name)
-        return f"drops {name}: it is not refreshed any more, what it wrote stays", False
+        return _Effect(f"drops {name}: it is not refreshed any more, what it wrote stays")
     if name in live.views:
         live.views.discard(name)
-        return f"drops the view {name}", False
-    return _loses(live.rows.pop(name, 0), f"drops {name}")
+        return _Effect(f"drops the view {name}")
+    return _losing(live.rows.pop(name, 0), f"drops {name}")
 
 
-def _alter(name: str, statement: str, live: Live) -> tuple[str, bool]:
-    rows = live.rows.get(name, 0)
-    told: list[tuple[str, bool]] = []
-    text = bare(statement)
-    for action in re.finditer(
-        r"\b(ADD|DROP|MODIFY|MATERIALIZE|CLEAR|RENAME|RESET|REPLACE|COMMENT|ALTER|DETACH|ATTACH|FETCH|FREEZE|MOVE)\s+"
-        r"(COLUMN|INDEX|PROJECTION|QUERY|REFRESH|SETTING|TTL|ORDER\s+BY|COMMENT|CONSTRAINT|STATISTICS|PARTITION|PART)\b"
-        r"(?:\s+IF\s+(?:NOT\s+)?EXISTS)?\s*(\w+)?(?=([^\n]*))|\b(UPDATE|DELETE)\b",
-        text,
-        re.IGNORECASE,
-    ):
-        verb, what, column, rest, mutation = (part or "" for part in action.groups())
-        kind = f"{verb} {what}".upper()
-        if mutation.upper() == "DELETE":
-            told.append(_loses(rows, f"deletes rows of {name}"))
-        elif mutation:
-            told.append((f"rewrites columns of {rows:,} rows in the background", rows > 0))
-        elif kind == "MODIFY QUERY" and name in live.refreshed:
-            return f"replaces the query of {name}, from its next refresh on", False
-        elif kind == "MODIFY REFRESH":
-            return f"changes when {name} is refreshed", False
-        elif kind == "MODIFY QUERY":
-            return f"replaces the view {name}; ingest goes on, a block under way is written as before", False
-        elif kind in ("DROP COLUMN", "CLEAR COLUMN"):
-            told.append(_loses(rows, f"drops column {column}", "values"))
-        elif kind in ("DROP PARTITION", "DROP PART", "REPLACE PARTITION"):
-            told.append(_loses(rows, f"{kind.split()[0].lower()}s a partition"))
-        elif kind in ("DETACH PARTITION", "DETACH PART"):
-            told.append(("sets a partition aside: not read until it is attached again", False))
-        elif kind in ("MOVE PARTITION", "MOVE PART"):
-            told.append(("moves a partition to another table or disk", False))
-        elif kind == "MODIFY COLUMN" and re.search(r"(?<!REMOVE )\bTTL\b", rest, re.IGNORECASE):
-            told.append(_loses(rows, f"changes how long values of {column} are kept", "values that are too old then"))
-        elif kind == "MODIFY COLUMN" and (type_change := _type_change(live.types.get((name, column)), rest)):
-            becomes, is_narrower = type_change
-            lost = f", and what {becomes} cannot hold is gone for good" if is_narrower and rows else ""
-            told.append((f"changes the type of {column}: rewrites {rows:,} rows{lost}", bool(lost)))
-        elif kind == "MODIFY TTL":
-            told.append(_loses(rows, "changes how long rows are kept", "rows that are too old then"))
-        elif verb.upper() == "MATERIALIZE":
-            told.append((f"writes {what.lower()} {column} for {rows:,} rows in the background", False))
-        elif kind in ("DROP INDEX", "DROP PROJECTION", "CLEAR INDEX", "CLEAR PROJECTION"):
-            told.append((f"drops {what.lower()} {column}", False))
+def _emptied_database(_: _Statement, live: Live) -> _Effect:
+    return _losing(sum(live.rows.values()), "empties a database")
+
+
+def _optimized(found: _Statement, live: Live) -> _Effect:
+    if any(word.upper == "DEDUPLICATE" for word in found.rest):
+        what = f"leaves one of equal rows in {found.name}"
+        return _losing(live.rows.get(found.name, 0), what, "all but one of equal rows")
+    return _Effect(f"merges parts of {found.name} in the background")
+
+
+def _altered(found: _Statement, live: Live) -> _Effect:
+    name, effects = found.name, []
+    for action in split(behind_name(found.rest)):
+        if begins(action, "MODIFY", "QUERY") and name in live.refreshed:
+            return _Effect(f"replaces the query of {name}, from its next refresh on")
+        if begins(action, "MODIFY", "REFRESH"):
+            return _Effect(f"changes when {name} is refreshed")
+        if begins(action, "MODIFY", "QUERY"):
+            return _Effect(f"replaces the view {name}; ingest goes on, a block under way is written as before")
+        what = _what(action)
+        if not what or not (what == "ROWS" or action[0].upper in (*_VERBS, *_OTHER_VERBS)):
+            if what or not effects:  # anything else goes on with what is before the comma, such as a second setting
+                return replace(_UNKNOWN, means=f"{name}: {_UNKNOWN.means}")
+        elif begins(action, "MODIFY", "COLUMN"):
+            effects.append(_modified_column(found, action[2:], live))
         else:
-            told.append((f"{_PLAIN.get(verb.upper(), verb.lower())} {what.lower()} {column}".rstrip(), False))
-    if not told:
-        return f"{name}: {_UNKNOWN[0]}", True
-    heavy = any("rewrites" in means or "rows in the background" in means or lost for means, lost in told)
-    ending = "" if heavy else "; rewrites no rows"
-    return f"{name}: {', '.join(means for means, _ in told)}{ending}", any(lost for _, lost in told)
+            effects.append(_action(name, action, what, live.rows.get(name, 0)))
+    lost = any(effect.destructive for effect in effects)
+    ending = "" if lost or any(effect.rewrites for effect in effects) else "; rewrites no rows"
+    return _Effect(f"{name}: {', '.join(effect.means for effect in effects)}{ending}", lost)
 
 
-_PROPERTIES = (
-    "DEFAULT|MATERIALIZED|EPHEMERAL|ALIAS|CODEC|COMMENT|TTL|STATISTICS|SETTINGS|REMOVE|MODIFY|RESET|FIRST|AFTER"
-)
-_PLAIN = {"ADD": "adds", "MODIFY": "changes", "RESET": "resets", "RENAME": "renames", "COMMENT": "describes"}
+_VERBS = {"ADD": "adds", "MODIFY": "changes", "RESET": "resets", "RENAME": "renames", "COMMENT": "describes"}
+_OTHER_VERBS = ("DROP", "CLEAR", "MATERIALIZE", "REPLACE", "ALTER", "DETACH", "ATTACH", "FETCH", "FREEZE", "MOVE")
+_PARTS = ("COLUMN", "INDEX", "PROJECTION", "SETTING", "TTL", "COMMENT", "CONSTRAINT", "STATISTICS", "PARTITION", "PART")
 
 
-def _type_change(known: str | None, definition: str) -> tuple[str, bool] | None:
-    """Return the type that a column gets, and whether that may not hold what is there; None where it keeps its own."""
-    depth = 0
-    for position, letter in enumerate(definition):
-        depth += {"(": 1, ")": -1}.get(letter, 0)
-        if letter == ";" or (letter == "," and depth == 0):  # the next action of the ALTER
-            definition = definition[:position]
-            break
-    becomes = re.split(rf"(?:^|\s)(?:{_PROPERTIES})\b", definition.strip(), flags=re.IGNORECASE)[0]
-    becomes = re.sub(r"\s*,\s*", ", ", becomes.strip())
-    # Quoted texts are blanked in `definition`; a type with one (Enum, a time zone) is compared up to it.
-    was = re.sub(r"'[^']*'", "''", known) if known else None
+def _what(action: Sequence[Word]) -> str:
+    """Return what of a table an action of an ALTER is about, ``""`` for what is no action."""
+    if begins(action, "UPDATE") or begins(action, "DELETE"):
+        return "ROWS"
+    if begins(action[1:], "ORDER", "BY"):
+        return "ORDER BY"
+    return next((word.upper for word in action[1:2] if word.upper in _PARTS), "")
+
+
+def _action(name: str, action: Sequence[Word], what: str, rows: int) -> _Effect:
+    verb, rest = action[0].upper, from_name(action[1 + len(what.split()) :])
+    subject = rest[0].text if rest and rest[0].quote != "'" and rest[0].upper != "(" else ""
+    match verb, what:
+        case "DELETE", _:
+            return _losing(rows, f"deletes rows of {name}")
+        case "UPDATE", _:
+            return _Effect(f"rewrites columns of {rows:,} rows in the background", rows > 0, rewrites=True)
+        case "DROP" | "CLEAR", "COLUMN":
+            return _losing(rows, f"drops column {subject}", "values")
+        case "DROP" | "REPLACE", "PARTITION" | "PART":
+            return _losing(rows, f"{verb.lower()}s a partition")
+        case "DETACH", "PARTITION" | "PART":
+            return _Effect("sets a partition aside: not read until it is attached again")
+        case "MOVE", "PARTITION" | "PART":
+            return _Effect("moves a partition to another table or disk")
+        case "MODIFY", "TTL":
+            return _losing(rows, "changes how long rows are kept", "rows that are too old then")
+        case "MATERIALIZE", _:
+            means = f"writes {what.lower()} {subject} for {rows:,} rows in the background"
+            return _Effect(means, rewrites=True)
+        case "DROP" | "CLEAR", "INDEX" | "PROJECTION":
+            return _Effect(f"drops {what.lower()} {subject}")
+    return _Effect(f"{_VERBS.get(verb, verb.lower())} {what.lower()} {subject}".rstrip())
+
+
+_PROPERTIES = {"DEFAULT", "MATERIALIZED", "EPHEMERAL", "ALIAS", "CODEC", "COMMENT", "TTL", "STATISTICS", "SETTINGS"}
+_PROPERTIES |= {"REMOVE", "MODIFY", "RESET", "FIRST", "AFTER"}
+"""What comes after a column's type, or in its place."""
+
+
+def _modified_column(found: _Statement, column: Sequence[Word], live: Live) -> _Effect:
+    rows, [name, *definition] = live.rows.get(found.name, 0), from_name(column)
+    if after(definition, "TTL") and not after(definition, "REMOVE"):
+        return _losing(rows, f"changes how long values of {name.text} are kept", "values that are too old then")
+    kind = list(takewhile(lambda word: word.upper not in _PROPERTIES or word.depth > name.depth, definition))
+    becomes = re.sub(r"\s*,\s*", ", ", text_of(found.text, kind))
+    was = live.types.get((found.name, name.text))
     if not becomes or becomes == was:
-        return None
-    return becomes, was is not None and not holds(becomes, was)
+        return _Effect(f"changes column {name.text}")
+    loses = bool(rows) and was is not None and not holds(becomes, was)
+    lost = f", and what {becomes} cannot hold is gone for good" if loses else ""
+    return _Effect(f"changes the type of {name.text}: rewrites {rows:,} rows{lost}", loses, rewrites=True)
 
 
-def _loses(rows: int, what: str, lost: str = "rows") -> tuple[str, bool]:
-    if not rows:
-        return what, False
-    subject = f"{rows:,} {'row' if rows == 1 else 'rows'}"
-    return f"{what}: {subject if lost == 'rows' else f'{lost} of {subject}'} gone for good", True
-
-
-def _named(statement: str, after: str) -> list[str]:
-    """Return the names that stand after the beginning of a statement, without their database's."""
-    text = re.sub(r"[`\"]", "", " ".join(words(statement, 100)))
-    name = r"(?:\w+\.)?\w+"
-    found = re.match(rf"{after}\s+({name}(?:\s*,\s*{name})*)", text, re.IGNORECASE)
-    return [one.split(".")[-1] for one in re.split(r"\s*,\s*", found[1])] if found else []
+_MEANINGS: dict[tuple[str, ...], Callable[[_Statement, Live], _Effect]] = {
+    ("CREATE", "OR", "REPLACE", "TABLE"): lambda found, live: _losing(
+        live.rows.pop(found.name, 0), f"replaces {found.name} by an empty table"
+    ),
+    ("CREATE", "OR", "REPLACE"): lambda found, _: _Effect(f"replaces {found.name} at once; ingest goes on"),
+    ("CREATE", "TABLE"): _created_table,
+    ("CREATE", "DICTIONARY"): lambda found, _: _Effect(f"creates the dictionary {found.name}"),
+    ("CREATE", "VIEW"): _created_view,
+    ("CREATE", "MATERIALIZED", "VIEW"): _created_materialized_view,
+    ("DROP", "DATABASE"): _emptied_database,
+    ("TRUNCATE", "DATABASE"): _emptied_database,
+    ("TRUNCATE", "ALL"): _emptied_database,
+    ("TRUNCATE", "TABLES"): _emptied_database,
+    ("DROP",): _dropped,
+    ("ALTER", "TABLE"): _altered,
+    ("TRUNCATE",): lambda found, live: _losing(live.rows.get(found.name, 0), f"empties {found.name}"),
+    ("SYSTEM", "RELOAD"): lambda found, _: _Effect(f"loads {found.name}"),
+    ("SELECT",): lambda *_: _Effect("changes nothing"),
+    ("INSERT",): lambda *_: _Effect("writes rows"),
+    ("DELETE",): lambda found, live: _losing(live.rows.get(found.name, 0), "deletes rows"),
+    ("UPDATE",): lambda found, live: _losing(live.rows.get(found.name, 0), "overwrites", "values"),
+    ("OPTIMIZE",): _optimized,
+    ("EXCHANGE",): lambda *_: _Effect("swaps two objects at once; their rows go with them"),
+    ("RENAME",): lambda *_: _Effect("renames; rows stay"),
+    ("SYSTEM",): lambda *_: _Effect("tells the server something; rows stay"),
+}
+"""What explains a statement, by its first words; the first that fits does."""

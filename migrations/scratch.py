@@ -4,7 +4,6 @@ It is the local stack's ClickHouse in a process of its own, with a connection to
 versions touches no topic and no consumer group.
 """
 
-import re
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -15,13 +14,14 @@ from pathlib import Path
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError
 
-from paystream.clickhouse import cause_of, connect
+from paystream.clickhouse import UNKNOWN_TABLE, cause_of, connect, is_code
 from paystream.devstack import clickhouse_server
 from paystream.errors import UsageError
 from paystream.migrations import named_collection
 from paystream.migrations.history import Version, object_name
 from paystream.migrations.schema import spelled
 from paystream.migrations.sources import Source
+from paystream.migrations.statement import begins, names, words_of
 from paystream.settings import Settings
 
 # Nobody listens on port 1: a Kafka table over this waits and reads nothing.
@@ -105,11 +105,12 @@ def _run(client: Client, name: str, statements: tuple[str, ...]) -> None:
 def _without_consumers(client: Client, statement: str) -> Iterator[None]:
     """Detach the Kafka table whose view a statement drops: that would wait ten seconds for its consumers, on a core."""
     tables = []
-    if view := re.match(r"(?:\s|--[^\n]*\n)*DROP\s+VIEW\s+(?:IF\s+EXISTS\s+)?`?(\w+)", statement, re.IGNORECASE):
+    words = words_of(statement)
+    if begins(words, "DROP", "VIEW"):
         tables = client.query(
             "SELECT name FROM system.tables WHERE database = currentDatabase() AND engine = 'Kafka'"
             " AND has(dependencies_table, {view:String})",
-            parameters={"view": view[1]},
+            parameters={"view": names(words[1:])[0]},
         ).result_rows
     for (table,) in tables:
         client.command(f"DETACH TABLE {table} SYNC")
@@ -146,7 +147,7 @@ def load(engine: Settings, sources: dict[str, Source]) -> tuple[list[str], dict[
                     order.append(name)
             if len(failures) == len(waiting):
                 # The file that others wait for, not one that waits.
-                causes = [name for name in failures if "UNKNOWN_TABLE" not in str(failures[name])]
+                causes = [name for name in failures if not is_code(failures[name], UNKNOWN_TABLE)]
                 name = (causes or list(failures))[0]
                 cause = cause_of(failures[name]).replace(f"{database}.", "")
                 raise UsageError(f"SQL file '{sources[name].path}' cannot be used: {cause}. Correct it.")

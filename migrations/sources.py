@@ -3,19 +3,16 @@
 import hashlib
 import re
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
 from pathlib import Path
 
 import sqlglot
 from sqlglot.errors import SqlglotError
-from sqlglot.tokens import Token, TokenType
 
 from paystream.errors import UsageError
 from paystream.migrations.history import object_name
+from paystream.migrations.statement import Word, begins, select_of, words_of
 from paystream.migrations.text import read_text
 from paystream.settings import project_folder
-
-_DEPTH = {TokenType.L_PAREN: 1, TokenType.R_PAREN: -1}
 
 
 @dataclass(frozen=True)
@@ -35,12 +32,8 @@ class Source:
     @property
     def select(self) -> str:
         """The SELECT of a view, as authored."""
-        tokens = tokens_of(self.text)
-        depth = 0
-        for before, token in pairwise(tokens):
-            depth += _DEPTH.get(before.token_type, 0)
-            if depth == 0 and before.token_type is TokenType.ALIAS and token.text.upper() in ("SELECT", "WITH", "("):
-                return self.text[before.end + 1 :].strip()
+        if select := select_of(self.text):
+            return select
         raise UsageError(f"SQL file '{self.path}' cannot be used: no SELECT follows AS. Write the view's SELECT.")
 
 
@@ -78,18 +71,18 @@ def read_source(path: Path, root: Path) -> Source:
     text = read_text(path).strip().rstrip(";")
     try:
         found = fingerprint(text)
-        tokens = tokens_of(text)
     except SqlglotError as error:
         cause = re.sub(r"\x1b\[\d+m", "", " ".join(str(error).split()))[:200].rstrip(". ")
         raise UsageError(f"SQL file '{shown}' cannot be parsed: {cause}. Correct it.") from error
+    tokens = words_of(text)
     statements = _statements(tokens)
-    if len(statements) != 1 or statements[0][0].token_type is not TokenType.CREATE:
+    if len(statements) != 1 or not begins(statements[0], "CREATE"):
         raise UsageError(
             f"SQL file '{shown}' cannot be used: it holds {_what(statements)} where one CREATE belongs. "
             "Give each object a file of its own."
         )
-    depths = list(accumulate(_DEPTH.get(token.token_type, 0) for token in tokens))
-    if depths[-1] or min(depths) < 0:
+    signs = [token.upper for token in tokens]
+    if signs.count("(") != signs.count(")") or any(token.depth < 0 for token in tokens):
         raise UsageError(f"SQL file '{shown}' cannot be parsed: its parentheses do not pair. Correct it.")
     name = object_name(text)
     if name != path.stem:
@@ -110,17 +103,17 @@ def read_source(path: Path, root: Path) -> Source:
     return Source(name, shown, kind, text, found)
 
 
-def _statements(tokens: list[Token]) -> list[list[Token]]:
-    found: list[list[Token]] = [[]]
+def _statements(tokens: list[Word]) -> list[list[Word]]:
+    found: list[list[Word]] = [[]]
     for token in tokens:
-        if token.token_type is TokenType.SEMICOLON:
+        if token.upper == ";":
             found.append([])
         else:
             found[-1].append(token)
     return [statement for statement in found if statement]
 
 
-def _what(statements: list[list[Token]]) -> str:
+def _what(statements: list[list[Word]]) -> str:
     return "another statement" if len(statements) == 1 else f"{len(statements)} statements"
 
 
@@ -130,10 +123,7 @@ def fingerprint(text: str) -> str:
     Raises:
         sqlglot.errors.TokenError: a quote in it has no end.
     """
-    words = "\0".join(f"{token.token_type.name} {token.text}" for token in tokens_of(text))
+    # By sqlglot's words, as those that are written down in schema.sql are.
+    tokens = sqlglot.tokenize(text, read="clickhouse")
+    words = "\0".join(f"{token.token_type.name} {token.text}" for token in tokens)
     return hashlib.sha256(words.encode()).hexdigest()
-
-
-def tokens_of(text: str) -> list[Token]:
-    """Return a statement's words, without comments."""
-    return sqlglot.tokenize(text, read="clickhouse")
