@@ -12,12 +12,20 @@ from paystream.migrations.backend import ClickHouseBackend
 from paystream.migrations.freeze import compare
 from paystream.migrations.history import UNWRITTEN, object_name, read_history, versions_folder
 from paystream.migrations.runner import database_exists
-from paystream.migrations.schema import Difference, detached, diff, read_snapshot, reformatted, spelled
+from paystream.migrations.schema import (
+    WRITE_VERSION,
+    Command,
+    Difference,
+    detached,
+    diff,
+    read_snapshot,
+    reformatted,
+    spelled,
+)
 from paystream.migrations.sources import read_sources
 from paystream.settings import Settings, project_folder
 
-_NEW = "paystream migrate new NAME"
-_UP = "paystream migrate up"
+_UP = Command("paystream migrate up")
 
 
 def check_files(root: Path | None = None, engine: Settings | None = None) -> list[Difference]:
@@ -46,7 +54,7 @@ def check_files(root: Path | None = None, engine: Settings | None = None) -> lis
     expected = read_snapshot(lock_file.snapshot_path(folder))
     sources = read_sources(root)
     suspects = [
-        Difference("files", name, _how(name in expected, name in sources), fix=_NEW)
+        Difference("files", name, _how(name in expected, name in sources), fix=WRITE_VERSION)
         for name in sorted({*expected, *sources})
         if name not in sources or name not in expected or sources[name].fingerprint != expected[name].fingerprint
     ]
@@ -100,7 +108,7 @@ def check_database(settings: Settings, folder: Path | None = None) -> list[Diffe
     changing = {object_name(text) for version in pending for text in version.statements}
     for name in sorted({*wanted, *live, *away} - changing):
         if name in away:
-            found.append(Difference("database", name, "detached", fix=f"ATTACH TABLE {name}"))
+            found.append(Difference("database", name, "detached", fix=Command(f"ATTACH TABLE {name}")))
         elif name not in live:
             found.append(Difference("database", name, "missing", fix=_text_of(name)))
         elif name not in wanted:
@@ -127,5 +135,5 @@ def describe(found: list[Difference]) -> str:
     """Return the one line that says that something drifted."""
     names = ", ".join(dict.fromkeys(one.name for one in found))
     first = found[0]
-    fix = first.fix if first.fix.endswith(".") else f"Run `{first.fix}`."
+    fix = f"Run `{first.fix}`." if isinstance(first.fix, Command) else f"{first.fix.rstrip('.')}."
     return f"Schema of '{names}' has drifted: {first.name}: {first.how}. {fix}"

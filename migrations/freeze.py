@@ -7,7 +7,7 @@ from pathlib import Path
 from paystream.errors import CheckFailed, UsageError
 from paystream.migrations import lock_file, scratch
 from paystream.migrations.history import Version, read_history, refuse_unwritten, versions_folder
-from paystream.migrations.schema import Difference, Expected, diff, write_snapshot
+from paystream.migrations.schema import WRITE_VERSION, Difference, Expected, diff, write_snapshot
 from paystream.migrations.sources import Source, read_sources
 from paystream.settings import Settings, project_folder
 
@@ -72,10 +72,10 @@ def compare(replayed: dict[str, str], loaded: dict[str, str]) -> list[Difference
     found = []
     for name in sorted({*replayed, *loaded}):
         if name not in replayed:
-            found.append(Difference("files", name, "new", fix="paystream migrate new NAME"))
+            found.append(Difference("files", name, "new", fix=WRITE_VERSION))
         elif name not in loaded:
-            found.append(Difference("files", name, "removed", fix="paystream migrate new NAME"))
+            found.append(Difference("files", name, "removed", fix=WRITE_VERSION))
         elif replayed[name] != loaded[name]:
             lines = diff(replayed[name], loaded[name])
-            found.append(Difference("files", name, "changed", lines, "paystream migrate new NAME"))
+            found.append(Difference("files", name, "changed", lines, WRITE_VERSION))
     return found

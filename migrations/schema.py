@@ -39,6 +39,13 @@ class Expected:
     create: str
 
 
+class Command(str):
+    """What to do about a difference, as a command to run; any other ``str`` is a sentence."""
+
+
+WRITE_VERSION = Command("paystream migrate new NAME")
+
+
 @dataclass(frozen=True)
 class Difference:
     """One thing that is not as it should be."""

@@ -9,9 +9,10 @@ from clickhouse_connect.driver.exceptions import DatabaseError
 
 from paystream.errors import PaystreamError, UsageError
 from paystream.migrations import lock_file, named_collection
-from paystream.migrations.check import check_files
+from paystream.migrations.check import check_files, describe
 from paystream.migrations.history import read_history, versions_folder
 from paystream.migrations.runner import refuse_old_server
+from paystream.migrations.schema import WRITE_VERSION, Difference
 from paystream.migrations.sources import fingerprint, read_sources
 from paystream.settings import Settings
 
@@ -212,3 +213,15 @@ def test_a_server_that_is_too_old_is_refused(version: str, is_refused: bool) -> 
             refuse_old_server(settings, version)
     else:
         refuse_old_server(settings, version)
+
+
+@pytest.mark.parametrize(
+    ("fix", "said"),
+    [
+        (WRITE_VERSION, "Run `paystream migrate new NAME`."),
+        ("Write the step.", "Write the step."),
+        ("Add WHERE length(_error) = 0", "Add WHERE length(_error) = 0."),  # as the linter says it
+    ],
+)
+def test_what_to_do_about_a_difference_is_a_command_or_a_sentence(fix: str, said: str) -> None:
+    assert describe([Difference("files", "a", "changed", fix=fix)]) == f"Schema of 'a' has drifted: a: changed. {said}"
