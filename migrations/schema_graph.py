@@ -3,6 +3,12 @@
 Reads ``sql/`` and ``dictionaries/`` alone, no server. ClickHouse's own names are resolved as the engine does: an alias
 of the SELECT or of its WITH before a column of the source, except within the alias's own definition, and last an alias
 of a SELECT around. A tuple's elements are followed each by itself: that of table ``t`` and column ``c`` is ``t.c.x``.
+
+sqlglot parses. What its optimizer has does not come to the same here:
+
+- ``scope.build_scope`` enters no SELECT within a WITH's expression, such as ``ifNull((SELECT …), 0) AS since``;
+- ``lineage`` and ``qualify`` take a WITH's expression for a column of the source, and ARRAY JOIN's alias for a table;
+- ``lineage`` ends at the whole of a tuple, and knows no dictGet, no field of a JSON, no clock.
 """
 
 import logging
@@ -98,6 +104,11 @@ class SchemaObject:
     text: str
     tree: exp.Create
 
+    @property
+    def _properties(self) -> list[exp.Expression]:
+        properties = self.tree.args.get("properties")
+        return properties.expressions if properties else []
+
     @cached_property
     def engine(self) -> str:
         """The table engine's name, ``""`` for a view or dictionary."""
@@ -109,9 +120,7 @@ class SchemaObject:
     @cached_property
     def settings(self) -> dict[str, str]:
         """The table's own settings, names in lower case."""
-        properties = self.tree.args.get("properties")
-        found = [one for one in properties.expressions if isinstance(one, exp.SettingsProperty)] if properties else []
-        pairs = [pair for one in found for pair in one.expressions]
+        pairs = [pair for one in self._properties if isinstance(one, exp.SettingsProperty) for pair in one.expressions]
         return {pair.this.name.lower(): pair.expression.name for pair in pairs}
 
     @cached_property
@@ -184,30 +193,20 @@ class SchemaObject:
     @cached_property
     def key_expressions(self) -> list[tuple[str, exp.Expression]]:
         """What rows are sorted, partitioned and looked up by, each with the clause's name."""
-        properties = self.tree.args.get("properties")
-        found: list[tuple[str, exp.Expression]] = []
-        for one in properties.expressions if properties and self.kind != "dictionary" else []:
-            if isinstance(one, exp.PartitionedByProperty):
-                found.append(("PARTITION BY", one.this))
-            elif isinstance(one, exp.Order):
-                found += [
-                    ("ORDER BY", part.this if isinstance(part, exp.Ordered) else part) for part in one.expressions
-                ]
-            elif isinstance(one, exp.PrimaryKey):
-                found += [
-                    ("PRIMARY KEY", part.this if isinstance(part, exp.Ordered) else part) for part in one.expressions
-                ]
-        return found
+        if self.kind == "dictionary":
+            return []
+        parts = [("PARTITION BY", one.this) for one in self._properties if isinstance(one, exp.PartitionedByProperty)]
+        for kind, clause in ((exp.Order, "ORDER BY"), (exp.PrimaryKey, "PRIMARY KEY")):
+            listed = [part for one in self._properties if isinstance(one, kind) for part in one.expressions]
+            parts += [(clause, part.this if isinstance(part, exp.Ordered) else part) for part in listed]
+        return parts
 
     @cached_property
     def dictionary_source(self) -> str | None:
         """The table or view that a dictionary is loaded from, None where it is no table of ClickHouse's."""
-        for one in self.tree.find_all(exp.DictProperty):
-            if one.this == "SOURCE":
-                for setting in one.args.get("settings") or []:
-                    if setting.this.name.upper() == "TABLE":
-                        return setting.args["value"].name
-        return None
+        sources = [one for one in self.tree.find_all(exp.DictProperty) if one.this == "SOURCE"]
+        settings = [setting for one in sources for setting in one.args.get("settings") or []]
+        return next((one.args["value"].name for one in settings if one.this.name.upper() == "TABLE"), None)
 
     def comment(self, heading: str) -> str:
         """Return what the file's head says after a heading such as ``Written by:``, ``""`` if nothing."""
@@ -299,11 +298,7 @@ class Scope:
     @cached_property
     def _own_aliases(self) -> dict[str, exp.Expression]:
         """Expressions by the name that the WITH or the SELECT's list gives them."""
-        found: dict[str, exp.Expression] = {}
-        with_ = self.select.args.get("with_")
-        for one in with_.expressions if with_ else []:
-            if one.args.get("scalar"):
-                found[one.alias] = one.this
+        found = {one.alias: one.this for one in self.select.ctes if one.args.get("scalar")}
         for node in self.select.find_all(exp.Alias):
             if node.parent_select is self.select:
                 found.setdefault(node.alias, node.this)
@@ -312,12 +307,8 @@ class Scope:
     @cached_property
     def tables(self) -> dict[str, exp.Query]:
         """The SELECTs that the WITH gives a name."""
-        found = dict(self.outer.tables) if self.outer else {}
-        with_ = self.select.args.get("with_")
-        for one in with_.expressions if with_ else []:
-            if not one.args.get("scalar"):
-                found[one.alias] = one.this
-        return found
+        named = {one.alias: one.this for one in self.select.ctes if not one.args.get("scalar")}
+        return (self.outer.tables if self.outer else {}) | named
 
     @cached_property
     def sources(self) -> dict[str, "str | list[Scope]"]:
@@ -751,7 +742,7 @@ def _element_making(view: str, scope: Scope, whole: exp.Expression, names: list[
 def _plain(node: exp.Expression) -> str:
     """Return an expression for people to read: what sqlglot writes otherwise than it is written here, as here."""
     spelled = node.copy()
-    # Those within others first. A Var is written as it is, without quotes.
+    # sqlglot's compiled generator has no subclasses. Those within others first; a Var is written as it is, unquoted.
     for one in reversed(list(spelled.find_all(exp.If, exp.NEQ))):
         parts = [one.left, one.right] if isinstance(one, exp.NEQ) else [one.this, *map(one.args.get, ("true", "false"))]
         texts = [part.sql(dialect="clickhouse", comments=False) for part in parts if part is not None]
@@ -792,14 +783,12 @@ def read_graph(root: Path | None = None) -> Graph:
 
 
 def _reads_itself(name: str, objects: dict[str, SchemaObject]) -> bool:
-    graph, seen, waiting = Graph(objects), set(), [name]
-    while waiting:
-        for one in graph.reads(waiting.pop()):
-            if one == name:
-                return True
-            if one in objects and objects[one].kind == "view" and one not in seen:
-                seen.add(one)
-                waiting.append(one)
+    graph, reached = Graph(objects), [name]
+    for reader in reached:
+        read = graph.reads(reader) if objects[reader].kind == "view" else []
+        if name in read:
+            return True
+        reached += [one for one in read if one in objects and one not in reached]
     return False
 
 
