@@ -1,6 +1,7 @@
 """Write the next version: from what the versions give to what the files say, and back."""
 
 import re
+from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise, takewhile
@@ -101,7 +102,12 @@ def new(name: str, root: Path | None = None, engine: Settings | None = None) -> 
         steps = _steps(history, sources, order, given, wanted)
         version = f"{int(history[-1].number) + 1:04d}_{name}"
         head = f"-- {name.replace('_', ' ').capitalize()}.\n-- depends: {history[-1].id}\n"
-        return _written(folder, version, head, steps, history, sources, given, wanted, differences, replay)
+        files = [folder / f"{version}.sql", folder / f"{version}.rollback.sql"]
+        draft = _written(files, head, steps, lambda draft: _try_out(steps, draft, given, wanted, replay))
+        unwritten = len(draft.unwritten_steps())
+        if not unwritten:
+            freeze.write(folder, [*history, draft], sources, wanted)
+        return Draft(version, draft.statements, unwritten, differences)
 
 
 def _read_first(order: list[str], graph: Graph) -> list[str]:
@@ -121,42 +127,22 @@ def _read_first(order: list[str], graph: Graph) -> list[str]:
     return found
 
 
-def _written(
-    folder: Path,
-    version: str,
-    head: str,
-    steps: _Steps,
-    history: list[Version],
-    sources: dict[str, Source],
-    given: dict[str, str],
-    wanted: dict[str, str],
-    differences: tuple[Difference, ...],
-    replay: scratch.Replay,
-) -> Draft:
-    files = [folder / f"{version}.sql", folder / f"{version}.rollback.sql"]
+def _written(files: list[Path], head: str, steps: _Steps, try_out: Callable[[Version], None]) -> Version:
+    """Write a version's two files and return it; whatever goes wrong, none of the two is left."""
     try:
-        _write(files, head, steps)
-        draft = read_history(folder, finished=False)[-1]
+        draft = _write(files, head, steps)
         if not draft.unwritten_steps():
-            _try_out(steps, draft, given, wanted, replay)
-            _write(files, head, steps)
-            draft = read_history(folder, finished=False)[-1]
+            try_out(draft)
+            draft = _write(files, head, steps)
     except BaseException:
         for path in files:
             path.unlink(missing_ok=True)
         raise
-    unwritten = len(draft.unwritten_steps())
-    if not unwritten:
-        freeze.write(folder, [*history, draft], sources, wanted)
-    return Draft(version, draft.statements, unwritten, differences)
+    return draft
 
 
 def _try_out(
-    steps: _Steps,
-    draft: Version,
-    given: dict[str, str],
-    wanted: dict[str, str],
-    replay: scratch.Replay,
+    steps: _Steps, draft: Version, given: dict[str, str], wanted: dict[str, str], replay: scratch.Replay
 ) -> None:
     """Add a marked step for whatever does not come out as it should."""
     try:
@@ -171,10 +157,11 @@ def _try_out(
         steps.unwritten(_RESUME, f"taken back, {name} is not what it was before.", lines)
 
 
-def _write(files: list[Path], head: str, steps: _Steps) -> None:
+def _write(files: list[Path], head: str, steps: _Steps) -> Version:
     pairs = steps.ordered()
     write_text(files[0], head + "".join(f"\n{_ended(statement)}" for statement, _ in pairs))
     write_text(files[1], "".join(_ended(back) for _, back in reversed(pairs)))
+    return read_history(files[0].parent, finished=False)[-1]
 
 
 def _ended(statement: str) -> str:
