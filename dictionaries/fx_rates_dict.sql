@@ -1,5 +1,5 @@
 -- One entry: one quote of one currency, found by any day it holds for.
--- Loaded from: fx_rate_periods. Read by: transactions_mv.
+-- Loaded from: fx_rate_periods. Read by: transactions_mv, transactions_to_repair.
 -- Guarantee: a day outside every period has no rate: NULL through dictGetOrNull (a plain dictGet would say zero).
 -- Changes only when `paystream dims refresh fx` reloads it.
 CREATE DICTIONARY fx_rates_dict

@@ -1,5 +1,5 @@
 -- One entry: one merchant, by merchant_id.
--- Loaded from: merchants. Read by: transactions_mv.
+-- Loaded from: merchants. Read by: transactions_mv, transactions_to_repair.
 -- Guarantee: changes only when `paystream dims refresh merchants` reloads it; an empty table loads as empty.
 CREATE DICTIONARY merchants_dict
 (

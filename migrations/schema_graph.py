@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -210,7 +211,8 @@ class SchemaObject:
 
     def comment(self, heading: str) -> str:
         """Return what the file's head says after a heading such as ``Written by:``, ``""`` if nothing."""
-        found = re.search(rf"^--.*?{re.escape(heading)}\s*(.*?)\.(?:\s|$)", self.text, re.MULTILINE)
+        lines = takewhile(lambda line: line.startswith("--"), self.text.splitlines())
+        found = re.search(rf"{heading}\s*(.*?)\.(?:\s|$)", " ".join(line.removeprefix("-- ") for line in lines))
         return found[1] if found else ""
 
 

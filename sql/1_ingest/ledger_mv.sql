@@ -1,5 +1,5 @@
 -- One row: what one block read from one partition.
--- Written by: transactions_parsed_mv. Read by: the table ingest_ledger.
+-- Made from: transactions_parsed, each block as it passes. Read by: the table ingest_ledger.
 -- Guarantee: counts every message read, good or refused, redelivered ones again.
 -- lint: waive summing-target because the ledger is of blocks as they were read: one that comes again is a row again.
 -- lint: waive unstable-key because nothing is deduplicated here, and the month of reading is what expires.

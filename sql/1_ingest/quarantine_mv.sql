@@ -1,5 +1,5 @@
 -- One row: one refused message with its reason and its bytes.
--- Written by: transactions_parsed_mv. Read by: the table quarantine.
+-- Made from: transactions_parsed, each block as it passes. Read by: the table quarantine.
 -- Guarantee: exactly the messages that transactions_mv leaves out.
 CREATE MATERIALIZED VIEW quarantine_mv TO quarantine AS
 SELECT

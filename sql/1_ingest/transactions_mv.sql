@@ -1,5 +1,5 @@
 -- One row: one valid message, enriched with the merchant and the exchange rate known at this moment.
--- Written by: transactions_parsed_mv. Read by: the table transactions. The only place with dictGet.
+-- Made from: transactions_parsed, each block as it passes. Read by: the table transactions.
 -- Guarantee: a merchant or rate that is not known gives a pending row with NULL amounts, never a zero and never a loss.
 CREATE MATERIALIZED VIEW transactions_mv TO transactions AS
 WITH
@@ -21,7 +21,7 @@ SELECT
 
     fx.1 AS fx_rate,
     fx.2 AS fx_rate_date,
-    -- Rounding, here and nowhere else: rate with 12 decimals, product exact, then half away from zero to 4 decimals.
+    -- Rounded here and in transactions_to_repair only: the product is exact, then half away from zero to 4 decimals.
     CAST(round(amount * fx.1, 4), 'Nullable(Decimal(38, 4))') AS amount_reporting,
     ifNull(fx.4, '') AS reporting_currency,
     ifNull(fx.5, 0) AS fx_snapshot_id,

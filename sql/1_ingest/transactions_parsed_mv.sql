@@ -1,5 +1,5 @@
 -- One row: one message, parsed once and judged once, for the three views behind transactions_parsed.
--- Written by: transactions_queue. Read by: transactions_mv, quarantine_mv, ledger_mv.
+-- Made from: transactions_queue, each block as it passes. Read by: the table transactions_parsed.
 -- Guarantee: total. Any bytes give exactly one row; nothing here can throw, so no message can stop ingest.
 CREATE MATERIALIZED VIEW transactions_parsed_mv TO transactions_parsed AS
 WITH

@@ -1,5 +1,6 @@
 -- One row: what one block read from one partition of the topic. Redelivered blocks appear again, by design.
--- Written by: ledger_mv. Read by: audits of what was read, and how often; `paystream status`: latency and its objective.
+-- Written by: ledger_mv. Read by: latency_minutes_mv; `paystream audit`, for what was read and how often;
+-- `paystream status`.
 -- Guarantee: a row for every block whose offsets were committed; kept for 90 days, and until the last of its month is that old.
 CREATE TABLE ingest_ledger
 (

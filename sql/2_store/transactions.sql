@@ -1,5 +1,6 @@
 -- One row: one state of a transaction as enriched at one time; one row per transaction_id once deduplicated (FINAL).
--- Written by: transactions_mv, and by repairs with a higher enrichment_revision. Read by: transactions_current, and the roll-ups.
+-- Written by: transactions_mv, and `paystream dims repair` with a higher enrichment_revision. Read by:
+-- transactions_current, merchant_slots_mv, transactions_to_repair, `paystream audit`.
 -- Guarantee: the highest version wins, in whatever order the states arrive and however often. Holds because the
 -- sorting key and the partition are made of fields that a transaction never changes.
 CREATE TABLE transactions

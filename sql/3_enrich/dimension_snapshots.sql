@@ -1,5 +1,6 @@
 -- One row: one refresh of a dimension that went live.
--- Written by: `paystream dims refresh`. Read by: whoever asks which snapshot a transaction was enriched with.
+-- Written by: `paystream dims refresh`. Read by: `paystream dims history`, `paystream status`, and whoever asks which
+-- snapshot a transaction was enriched with.
 -- Guarantee: append only; snapshot_id rises within a dimension, and rows of the dimension carry it.
 CREATE TABLE dimension_snapshots
 (

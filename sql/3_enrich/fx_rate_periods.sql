@@ -1,5 +1,5 @@
 -- One row: one quote of one currency and the days it holds for, from its own day until the day before the next quote.
--- Written by: nobody (a view). Read by: fx_rates_dict, which holds it in memory.
+-- Made from: fx_rates. Read by: fx_rates_dict, which holds it in memory.
 -- Guarantee: the periods of a currency never overlap. The last quote of a currency still quoted holds without end
 -- and is marked is_latest; a gap or a withdrawal ends a quote after 10 days (the longest gap of the European Central
 -- Bank's calendar is 5, over Easter or Christmas), so that no rate is silently years old. The reporting currency in itself

@@ -1,5 +1,6 @@
 -- One row: the rate that one currency was quoted at on one day: units of reporting_currency for one unit of currency.
--- Written by: `paystream dims refresh fx`, which replaces the whole table at once. Read by: fx_rates_dict.
+-- Written by: `paystream dims refresh fx`, which replaces the whole table at once; before the first file,
+-- `paystream migrate up` writes the rate of the reporting currency, 1. Read by: fx_rate_periods, `paystream status`.
 -- Guarantee: one snapshot, never a mix of two; no row for a day without a quote.
 CREATE TABLE fx_rates
 (

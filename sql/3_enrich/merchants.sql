@@ -1,5 +1,6 @@
 -- One row: one merchant, as of the newest snapshot.
--- Written by: `paystream dims refresh merchants`, which replaces the whole table at once. Read by: merchants_dict.
+-- Written by: `paystream dims refresh merchants`, which replaces the whole table at once. Read by: merchants_dict, and
+-- `paystream report`, which looks a merchant up.
 -- Guarantee: one snapshot, never a mix of two.
 CREATE TABLE merchants
 (

@@ -1,6 +1,6 @@
 -- One row: one day of payments (by created_at) as a repair left it, once deduplicated (FINAL).
--- Written by: `paystream dims repair`, once all of a day's rows agree with the dictionaries. Read by: the next repair,
--- which looks only at days whose rates or merchants have changed since.
+-- Written by: `paystream dims repair`, once all of a day's rows agree with the dictionaries. Read by: the next
+-- `paystream dims repair`, which looks only at days whose dimensions have changed since.
 -- Guarantee: none that anything else relies on. Without a row a day is looked at again, which changes nothing it need not.
 CREATE TABLE repaired_days
 (

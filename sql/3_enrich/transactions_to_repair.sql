@@ -1,5 +1,5 @@
 -- One row: one transaction that would be enriched otherwise today: the row to write in its place, and what stands there.
--- Written by: nobody (a view). Read by: `paystream dims repair`; filter by toDate(created_at) to read little.
+-- Made from: transactions. Read by: `paystream dims repair`; filter by toDate(created_at) to read little.
 -- Parameter: restate_merchants, whether a known merchant's changed attributes are taken over into old rows.
 -- Guarantee: enriches as transactions_mv does (a test holds them together); empty once what it gives is written. It never
 -- takes away: where the dictionaries have no merchant or no rate any more, a row keeps what it was stored with, and so does

@@ -1,5 +1,5 @@
 -- One row: one day (UTC, by created_at), one currency and one reporting currency ('' where no rate is known yet).
--- Written by: nobody (a view). Read by: finance, for what is held in foreign currencies; filter by day.
+-- Made from: volume_hours. Read by: finance, for what is held in foreign currencies; filter by day.
 -- Guarantee: each transaction counts once, in its newest state; equal to a recomputation of everything read until
 -- complete_until. `gross` and `net` as in report_settlement_by_day.
 CREATE VIEW report_currency_exposure_by_day AS

@@ -1,5 +1,5 @@
 -- One row: one report: up to which time of reading it is complete. What was read later is in it soon, usually within a minute.
--- Written by: nobody (a view). Read by: whoever reads reports; `paystream report` and `paystream status`.
+-- Made from: rollup_state. Read by: the other reports (report_*), `paystream report`, `paystream status`.
 -- Guarantee: never later than the truth; 1970 before the first refresh.
 CREATE VIEW report_freshness AS
 WITH

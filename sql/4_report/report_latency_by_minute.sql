@@ -1,5 +1,5 @@
 -- One row: one minute (UTC, by when ClickHouse read the messages) and one topic.
--- Written by: nobody (a view). Read by: operators and the head of data; filter by minute, a DateTime, or by day.
+-- Made from: latency_minutes. Read by: operators and the head of data; filter by minute, a DateTime, or by day.
 -- Guarantee: as ingest_ledger: what was delivered again counts again. p50_s and so on: seconds from a payment's Kafka timestamp
 -- until ClickHouse read it, to within 9 %; NULL when no payment was timed. Kept for as long as nobody deletes it.
 CREATE VIEW report_latency_by_minute AS

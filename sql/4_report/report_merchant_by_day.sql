@@ -1,6 +1,6 @@
 -- One row: one merchant, one day (UTC, by created_at), one currency, one status and one reporting currency ('' where no
 -- rate is known yet): the nightly batch's successor.
--- Written by: nobody (a view). Read by: finance and analytics; filter by day, and by merchant_id to read little.
+-- Made from: merchant_days_current. Read by: finance and analytics; filter by day, and by merchant_id to read little.
 -- Guarantee: each transaction counts once, in its newest state; equal to a recomputation of everything read until complete_until.
 CREATE VIEW report_merchant_by_day AS
 WITH (SELECT any(complete_until) FROM report_freshness WHERE report = 'report_merchant_by_day') AS reached

@@ -1,5 +1,5 @@
 -- One row: one merchant and reporting currency, over the days (UTC) from first_day to last_day.
--- Written by: nobody (a view). Read by: analytics. Parameters: first_day and last_day, both included.
+-- Made from: merchant_days_by_currency. Read by: analytics. Parameters: first_day and last_day, both included.
 -- Guarantee: as report_merchant_by_day; merchants of equal net share a place. Payments without a
 -- rate are in no place: report_pending_by_day has them.
 CREATE VIEW report_merchant_ranking AS

@@ -1,6 +1,6 @@
 -- One row: one day (UTC, by created_at), one thing that is waited for (merchant_pending, fx_pending, fx_provisional), one
 -- currency and one reporting currency ('' where no rate is known yet).
--- Written by: nobody (a view). Read by: finance and operators, for what a repair has still to complete; filter by day.
+-- Made from: volume_hours. Read by: finance and operators, for what a repair has still to complete; filter by day.
 -- Guarantee: each transaction counts once, in its newest state; equal to a recomputation of everything read until complete_until.
 CREATE VIEW report_pending_by_day AS
 WITH (SELECT any(complete_until) FROM report_freshness WHERE report = 'report_pending_by_day') AS reached

@@ -1,5 +1,6 @@
 -- One row: one merchant, one day (UTC, by created_at), one currency and one reporting currency ('' where no rate is known yet).
--- Written by: nobody (a view). Read by: finance, to settle with merchants; filter by day, and by merchant_id to read little.
+-- Made from: merchant_days_by_currency. Read by: finance, to settle with each merchant; filter by day, and by merchant_id
+-- to read little.
 -- Guarantee: as report_merchant_by_day, of which it is the sum. `gross` is what was taken, also where it went back later:
 -- captured, settled, refunded and charged back; `net` is what is left: gross - refunds - charge_backs. Authorized payments
 -- are not taken yet, failed ones never. `…_reporting`: in the reporting currency, NULL without a rate.

@@ -1,6 +1,6 @@
 -- One row: one hour (UTC, by created_at), one country and category of merchants ('' while the merchant is not known), one
 -- reporting currency ('' where no rate is known yet).
--- Written by: nobody (a view). Read by: analytics; filter by hour, a DateTime, or by day.
+-- Made from: volume_hours. Read by: analytics; filter by hour, a DateTime, or by day.
 -- Guarantee: each transaction counts once, in its newest state; equal to a recomputation of everything read until complete_until.
 CREATE VIEW report_volume_by_hour AS
 WITH (SELECT any(complete_until) FROM report_freshness WHERE report = 'report_volume_by_hour') AS reached

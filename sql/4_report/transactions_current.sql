@@ -1,5 +1,6 @@
 -- One row: one transaction in its newest state.
--- Written by: nobody (a view). Read by: everyone; every report is built on it.
+-- Made from: transactions. Read by: analysts who want single payments, and the load test's checks; reports read the
+-- roll-ups.
 -- Guarantee: deduplicated at the moment of reading, before and after merges.
 CREATE VIEW transactions_current AS
 SELECT *

@@ -1,6 +1,6 @@
 -- One row: one merchant, one day (UTC, by created_at), one currency and one reporting currency ('' where no rate is known
 -- yet): how many of its payments are in each status, and what they come to.
--- Written by: nobody (a view). Read by: report_settlement_by_day, report_merchant_ranking.
+-- Made from: merchant_days and merchant_slots. Read by: report_settlement_by_day, report_merchant_ranking.
 -- Guarantee: as merchant_days_current. `net` is captured and settled; `…_reporting` is in the reporting currency, 0 without a rate.
 CREATE VIEW merchant_days_by_currency AS
 WITH

@@ -1,5 +1,5 @@
 -- One row: one merchant's payments of one day (UTC, by created_at), as in merchant_days.
--- Written by: nobody (a view). Read by: report_merchant_by_day.
+-- Made from: merchant_days and merchant_slots. Read by: report_merchant_by_day.
 -- Guarantee: each bucket once: days that are over come from merchant_days as they stand there, the others from their half hours.
 CREATE VIEW merchant_days_current AS
 WITH

@@ -1,5 +1,5 @@
 -- One row: one merchant and day that is over, of which a half hour has been computed since the last refresh.
--- Written by: its schedule, after merchant_slots_mv. Read by: the table merchant_days.
+-- Made from: merchant_slots, after each refresh of it. Read by: the table merchant_days.
 -- Guarantee: computed anew from all half hours of the day; a refresh that fails or is lost is made up for by the next.
 CREATE MATERIALIZED VIEW merchant_days_mv
 REFRESH EVERY 40 SECOND DEPENDS ON merchant_slots_mv APPEND TO merchant_days AS

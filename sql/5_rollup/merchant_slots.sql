@@ -1,7 +1,8 @@
 -- One row: one merchant's payments of one half hour (UTC, by created_at), once deduplicated (FINAL): an element of
 -- `payments` for each combination of currency, status and so on that they are in now. Where no rate is known yet,
 -- reporting_currency is '' and amount_reporting 0.
--- Written by: merchant_slots_mv. Read by: merchant_days_mv, volume_hours_mv, report_merchant_by_day.
+-- Written by: merchant_slots_mv, and `paystream rollup rebuild`. Read by: merchant_days_mv, volume_hours_mv,
+-- merchant_days_current, merchant_days_by_currency, rollup_state, `paystream audit`.
 -- Guarantee: a row is the whole of its bucket, computed from deduplicated transactions, and replaces the one before it as a
 -- whole. So nothing counts twice however often it is computed, and a state that nothing is in any more leaves nothing behind.
 CREATE TABLE merchant_slots

@@ -1,5 +1,5 @@
 -- One row: one merchant and half hour of which a transaction came in, changed its state or was repaired since the last refresh.
--- Written by: its schedule. Read by: the table merchant_slots.
+-- Made from: transactions, every 40 seconds. Read by: the table merchant_slots.
 -- Guarantee: computed anew from deduplicated transactions; a refresh that fails or is lost is made up for by the next. The work
 -- is that of the current half hours and of those merchants' older ones that changed, however much is stored. Of older ones a
 -- million changes are taken at a time; a restatement of more is behind for a while, and rollup_state says how far.

@@ -1,5 +1,5 @@
 -- One row: one refresh of a roll-up that succeeded, when it began, and up to which time of reading it is complete.
--- Written by: rollup_progress_mv, and `paystream rollup rebuild`. Read by: rollup_state.
+-- Written by: rollup_progress_mv, and `paystream rollup rebuild`. Read by: rollup_state, rollup_progress_mv.
 -- Guarantee: never says more than was done. Where rows are missing, more is computed again than need be.
 CREATE TABLE rollup_progress
 (

@@ -1,5 +1,5 @@
 -- One row: how far one roll-up has come.
--- Written by: its schedule. Read by: the table rollup_progress.
+-- Made from: rollup_state, every 40 seconds. Read by: the table rollup_progress.
 -- Guarantee: as rollup_state; it is there so that the restart of a server does not cost a computation of everything.
 CREATE MATERIALIZED VIEW rollup_progress_mv
 REFRESH EVERY 40 SECOND OFFSET 20 SECOND APPEND TO rollup_progress AS

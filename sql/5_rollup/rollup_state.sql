@@ -1,5 +1,7 @@
 -- One row: one roll-up: up to which time of reading (ingested_at, or enriched_at of what was repaired) it is complete.
--- Written by: nobody (a view). Read by: the refreshes, for what has changed since; the reports, which say it to their readers.
+-- Made from: rollup_progress, and from what merchant_slots, merchant_days and volume_hours hold. Read by:
+-- merchant_slots_mv, merchant_days_mv, volume_hours_mv and latency_minutes_mv, for what has changed since;
+-- rollup_progress_mv; merchant_days_current, merchant_days_by_currency; report_freshness.
 -- Guarantee: never later than the truth. What the engine says of its refreshes is gone at a restart; rollup_progress is not.
 -- Rows that say they are complete until 1970 are `paystream rollup rebuild`'s and tell nothing of a refresh.
 CREATE VIEW rollup_state AS

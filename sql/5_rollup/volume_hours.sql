@@ -1,6 +1,7 @@
 -- One row: all payments of one hour (UTC, by created_at), once deduplicated (FINAL): an element of `payments` for each
 -- combination of country, category, currency, status and so on.
--- Written by: volume_hours_mv. Read by: the reports of volume, of currency exposure and of what is pending.
+-- Written by: volume_hours_mv, and `paystream rollup rebuild`. Read by: report_volume_by_hour,
+-- report_currency_exposure_by_day, report_pending_by_day, rollup_state, `paystream audit`.
 -- Guarantee: a row is the sum of its merchants' half hours and replaces the one before it as a whole. Rows of 1970 without
 -- payments only say that a refresh was complete, also when it had nothing to write.
 CREATE TABLE volume_hours

@@ -1,5 +1,5 @@
 -- One row: one hour of which a merchant's half hour has been computed since the last refresh.
--- Written by: its schedule, after merchant_slots_mv. Read by: the table volume_hours.
+-- Made from: merchant_slots, after each refresh of it. Read by: the table volume_hours.
 -- Guarantee: computed anew from all merchants of the hour; a refresh that fails or is lost is made up for by the next.
 CREATE MATERIALIZED VIEW volume_hours_mv
 REFRESH EVERY 40 SECOND DEPENDS ON merchant_slots_mv APPEND TO volume_hours AS

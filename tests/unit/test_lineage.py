@@ -3,13 +3,17 @@
 import json
 import re
 from collections.abc import Callable
+from fnmatch import fnmatch
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
+from paystream import cli
 from paystream.errors import UsageError
 from paystream.migrations.lineage import Lineage, picture, picture_of
-from paystream.migrations.schema_graph import read_graph
+from paystream.migrations.schema_graph import Graph, SchemaObject, dictionary_call, read_graph
 from paystream.project import CHECKOUT
 from paystream.settings import Settings
 
@@ -294,3 +298,68 @@ def test_the_command(tmp_path, paystream_here):
     (tmp_path / "sql" / "half.sql").write_text("CREATE TABLE half (")
     code, out, err = paystream_here(settings, "migrate", "lineage", "--folder", str(tmp_path))
     assert (code, out, len(err)) == (2, "", 1) and err[0].startswith("error: File 'sql/half.sql' cannot be followed")
+
+
+_HEADINGS = "Made from|Loaded from|Written by|Read by|Parameters?|Guarantee"
+
+
+def heads(found: SchemaObject) -> dict[str, str]:
+    """Return what the head of a file says, by heading."""
+    lines = takewhile(lambda line: line.startswith("--"), found.text.splitlines())
+    text = " ".join(line.removeprefix("-- ") for line in lines)
+    return dict(re.findall(rf"({_HEADINGS}): (.*?)(?= (?:{_HEADINGS}):|$)", text))
+
+
+def objects_in(text: str, graph: Graph) -> set[str]:
+    """Return the objects that a text names outside of commands; `report_*` names all that begin so."""
+    words = re.findall(r"\w+\*?", re.sub("`.*?`", "", text))
+    return {name for name in graph.objects for word in words if fnmatch(name, word)}
+
+
+HEADINGS = {
+    "table": {"Written by", "Read by"},
+    "view": {"Made from", "Read by"},
+    "materialized view": {"Made from", "Read by"},
+    "dictionary": {"Loaded from", "Read by"},
+}
+
+
+@pytest.mark.parametrize("name", read_graph().objects)
+def test_a_file_s_head_names_who_writes_and_reads_its_object(ours, name):
+    graph = ours.graph
+    found = graph.objects[name]
+    said = {heading: objects_in(text, graph) - {name} for heading, text in heads(found).items()}
+    assert set(said) - {"Guarantee", "Parameter", "Parameters"} == HEADINGS[found.kind]
+    asking = {
+        view.name
+        for view in graph.objects.values()
+        for node in (view.query.walk() if view.query else ())
+        if (called := dictionary_call(node)) and called[0] == name
+    }
+    reading = {one for one in graph.objects if name in graph.reads(one)} | asking
+    actual = {
+        "Written by": set(graph.writers_of(name)),
+        "Loaded from": {found.dictionary_source},
+        "Read by": {found.target} if found.kind == "materialized view" else reading,
+    }
+    for heading in HEADINGS[found.kind] - {"Made from"}:
+        assert said[heading] == actual[heading], heading
+    if "Made from" in said:  # what it only asks, such as how far a roll-up is, need not be named
+        assert set(graph.rows_of(name)) & set(graph.objects) <= said["Made from"] <= set(graph.reads(name))
+
+
+def test_the_commands_that_heads_name_exist(ours):
+    cli._assemble(None)
+    named = {
+        command
+        for found in ours.graph.objects.values()
+        for text in heads(found).values()
+        for command in re.findall(r"`(paystream [a-z -]+)`", text)
+    }
+    assert "paystream dims refresh merchants" in named
+    for line in named:
+        command = get_command(cli.app)
+        for word in line.split()[1:]:
+            if children := getattr(command, "commands", None):  # what follows a command's own name is an argument
+                assert word in children, line
+                command = children[word]
