@@ -44,11 +44,13 @@ def check_files(root: Path | None = None, engine: Settings | None = None) -> lis
     folder = versions_folder(root)
     history = read_history(folder, finished=False)
     wrong = lock_file.violations(folder, [version.id for version in history])
-    found = [Difference("versions", name, what, fix=lock_file.describe(name, what)) for name, what in wrong.items()]
+    differences = [
+        Difference("versions", name, what, fix=lock_file.describe(name, what)) for name, what in wrong.items()
+    ]
     for version in history:
         if steps := version.unwritten_steps():
             numbers = ", ".join(map(str, steps))
-            found.append(
+            differences.append(
                 Difference("versions", version.id, f"step {numbers} has the mark {UNWRITTEN!r}", fix="Write the step.")
             )
     expected = read_snapshot(lock_file.snapshot_path(folder))
@@ -59,11 +61,11 @@ def check_files(root: Path | None = None, engine: Settings | None = None) -> lis
         if name not in sources or name not in expected or sources[name].fingerprint != expected[name].fingerprint
     ]
     if not suspects or not (engine or clickhouse_server.is_installed()):
-        return found + suspects
+        return differences + suspects
     with nullcontext(engine) if engine else scratch.scratch_engine() as engine:
         _, loaded = scratch.load(engine, sources)
     # Words may change without a change of meaning, such as a type's other name: the engine knows.
-    return found + compare({name: one.create for name, one in expected.items()}, loaded)
+    return differences + compare({name: entry.create for name, entry in expected.items()}, loaded)
 
 
 def check_database(settings: Settings, folder: Path | None = None) -> list[Difference]:
@@ -83,7 +85,7 @@ def check_database(settings: Settings, folder: Path | None = None) -> list[Diffe
         )
     folder = folder or versions_folder()
     history = read_history(folder, finished=False)
-    expected = {name: one.create for name, one in read_snapshot(lock_file.snapshot_path(folder)).items()}
+    expected = {name: entry.create for name, entry in read_snapshot(lock_file.snapshot_path(folder)).items()}
     if not database_exists(settings):
         return [Difference("database", settings.clickhouse_database, "missing", fix=_UP)]
     what = f"Check of database '{settings.clickhouse_database}'"
@@ -97,28 +99,29 @@ def check_database(settings: Settings, folder: Path | None = None) -> list[Diffe
         otherwise = group.look(client, settings)
     known = [version.id for version in history]
     pending = [version for version in history if version.id not in states or states[version.id].state != "applied"]
-    found = [
+    differences = [
         Difference("database", version.id, states[version.id].state if version.id in states else "pending", fix=_UP)
         for version in pending
     ]
     if otherwise:
-        found.append(Difference("database", group.TABLE, otherwise, fix=_UP))
+        differences.append(Difference("database", group.TABLE, otherwise, fix=_UP))
     for name in sorted(set(states) - set(known)):
-        found.append(Difference("database", name, "applied, but not among the files", fix="Use a newer checkout."))
+        how = "applied, but not among the files"
+        differences.append(Difference("database", name, how, fix="Use a newer checkout."))
     changing = {object_name(text) for version in pending for text in version.statements}
     for name in sorted({*wanted, *live, *away} - changing):
         if name in away:
-            found.append(Difference("database", name, "detached", fix=Command(f"ATTACH TABLE {name}")))
+            differences.append(Difference("database", name, "detached", fix=Command(f"ATTACH TABLE {name}")))
         elif name not in live:
-            found.append(Difference("database", name, "missing", fix=_text_of(name)))
+            differences.append(Difference("database", name, "missing", fix=_text_of(name)))
         elif name not in wanted:
-            found.append(Difference("database", name, "unknown", fix="Drop it, or write it as a version."))
+            differences.append(Difference("database", name, "unknown", fix="Drop it, or write it as a version."))
         elif live[name] != wanted[name]:
             lines = diff(wanted[name], live[name]) or ("  (only the order of its parts)",)
-            found.append(
+            differences.append(
                 Difference("database", name, "differs", lines, "Take the change back, or write it as a version.")
             )
-    return found
+    return differences
 
 
 def _text_of(name: str) -> str:
@@ -131,9 +134,9 @@ def _how(is_expected: bool, is_there: bool) -> str:
     return "new" if is_there else "removed"
 
 
-def describe(found: list[Difference]) -> str:
+def describe(differences: list[Difference]) -> str:
     """Return the one line that says that something drifted."""
-    names = ", ".join(dict.fromkeys(one.name for one in found))
-    first = found[0]
+    names = ", ".join(dict.fromkeys(difference.name for difference in differences))
+    first = differences[0]
     fix = f"Run `{first.fix}`." if isinstance(first.fix, Command) else f"{first.fix.rstrip('.')}."
     return f"Schema of '{names}' has drifted: {first.name}: {first.how}. {fix}"

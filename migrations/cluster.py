@@ -58,9 +58,9 @@ def cluster_of(name: str, database: str, graph: Graph | None = None) -> Cluster:
             raise UsageError(f"{what} '{text}' cannot be used: its name is no identifier. Use letters, digits and _.")
     graph = graph or read_graph()
     tables = [graph.objects.get(graph.objects[view].target or "") for view in graph.ingest_views]
-    stored = [one for one in tables if one is not None and one.kind == "table" and one.engine.endswith("MergeTree")]
-    engines = {one.name: one.engine for one in graph.objects.values() if one.kind == "table"}
-    return Cluster(name, database, {one.name: sharding_expression(one) for one in stored}, engines)
+    stored = [table for table in tables if table and table.kind == "table" and table.engine.endswith("MergeTree")]
+    engines = {name: table.engine for name, table in graph.objects.items() if table.kind == "table"}
+    return Cluster(name, database, {table.name: sharding_expression(table) for table in stored}, engines)
 
 
 def sharding_expression(table: SchemaObject) -> str:
@@ -71,7 +71,7 @@ def sharding_expression(table: SchemaObject) -> str:
     if BUSINESS_KEY in table.types:
         return f"cityHash64({BUSINESS_KEY})"
     keys = [key for clause, key in table.key_expressions if clause == "ORDER BY"]
-    columns = dict.fromkeys(one.name for key in keys for one in key.find_all(exp.Identifier))
+    columns = dict.fromkeys(identifier.name for key in keys for identifier in key.find_all(exp.Identifier))
     return f"cityHash64({', '.join(columns)})" if columns else "rand()"
 
 
@@ -126,14 +126,14 @@ class _Statement:
         """The object's name, after the kind and IF [NOT] EXISTS."""
         kinds = ("TABLE", "VIEW", "DICTIONARY", "COLLECTION")
         at = next((at for at, word in enumerate(self.words) if word.upper in kinds), len(self.words))
-        found = from_name(self.words[at:])
-        if not found:
+        words = from_name(self.words[at:])
+        if not words:
             raise _refused(self.text, "it names no object")
-        if begins(found[1:], "."):
+        if begins(words[1:], "."):
             raise _refused(self.text, "its object is in a database that it names")
-        if begins(found[1:], ","):
+        if begins(words[1:], ","):
             raise _refused(self.text, "it is about several objects at once")
-        return found[0]
+        return words[0]
 
     @property
     def name(self) -> str:
@@ -158,14 +158,14 @@ class _Statement:
         return self.edited((head.start, head.end, f"{name or kept} ON CLUSTER {self.cluster.name}"), *edits)
 
 
-def _create_table(one: _Statement) -> list[str]:
-    name, cluster = one.name, one.cluster
-    engine = after(one.rest, "ENGINE")
+def _create_table(create: _Statement) -> list[str]:
+    name, cluster = create.name, create.cluster
+    engine = after(create.rest, "ENGINE")
     engine = engine[1:] if begins(engine, "=") else engine
     if not engine:
-        raise _refused(one.text, "it has no ENGINE")
+        raise _refused(create.text, "it has no ENGINE")
     if not engine[0].text.endswith("MergeTree") or engine[0].text.startswith(("Replicated", "Shared")):
-        return [one.everywhere()]  # Null, Kafka, Memory: each node has its own
+        return [create.everywhere()]  # Null, Kafka, Memory: each node has its own
     shard = "{shard}" if name in cluster.sharding else "all"
     replica = "{replica}" if name in cluster.sharding else "{shard}-{replica}"
     # The table's UUID, not its name: two tables may exchange names.
@@ -173,93 +173,94 @@ def _create_table(one: _Statement) -> list[str]:
     end = engine[0].end
     if begins(engine[1:], "("):
         closing = next(word for word in engine[2:] if word.upper == ")" and word.depth == engine[0].depth)
-        given += filter(None, [one.text[engine[1].end : closing.start].strip()])
+        given += filter(None, [create.text[engine[1].end : closing.start].strip()])
         end = closing.end
     replicated = (engine[0].start, end, f"Replicated{engine[0].text}({', '.join(given)})")
     if name not in cluster.sharding:
-        return [one.everywhere(replicated)]
-    guard = "IF NOT EXISTS " if begins(one.words[2:], "IF") else ""
+        return [create.everywhere(replicated)]
+    guard = "IF NOT EXISTS " if begins(create.words[2:], "IF") else ""
     return [
-        one.everywhere(replicated, name=f"{name}_local"),
+        create.everywhere(replicated, name=f"{name}_local"),
         f"CREATE TABLE {guard}{name} ON CLUSTER {cluster.name} AS {name}_local\n"
         f"ENGINE = Distributed('{cluster.name}', '{cluster.database}', '{name}_local', {cluster.sharding[name]})",
     ]
 
 
-def _create_view(one: _Statement) -> list[str]:
-    return [one.everywhere()]
+def _create_view(create: _Statement) -> list[str]:
+    return [create.everywhere()]
 
 
-def _create_materialized_view(one: _Statement) -> list[str]:
-    is_refreshed = begins(one.rest, "REFRESH")
-    at = next((at for at, word in enumerate(one.rest) if word.upper in ("TO", "AS")), len(one.rest))
-    if not begins(one.rest[at:], "TO") or (at and not is_refreshed):
-        raise _refused(one.text, "it keeps its rows in a table of its own; give it one with TO")
+def _create_materialized_view(create: _Statement) -> list[str]:
+    is_refreshed = begins(create.rest, "REFRESH")
+    at = next((at for at, word in enumerate(create.rest) if word.upper in ("TO", "AS")), len(create.rest))
+    if not begins(create.rest[at:], "TO") or (at and not is_refreshed):
+        raise _refused(create.text, "it keeps its rows in a table of its own; give it one with TO")
     if is_refreshed:
-        _refuse_refreshes_that_differ(one, at)
-    return [one.everywhere()]
+        _refuse_refreshes_that_differ(create, at)
+    return [create.everywhere()]
 
 
-def _refuse_refreshes_that_differ(one: _Statement, to: int) -> None:
+def _refuse_refreshes_that_differ(create: _Statement, to: int) -> None:
     """Make sure that what all nodes write, each refreshing the view, is the same as what one of them writes."""
-    if not begins(one.rest[to - 1 :], "APPEND"):
-        raise _refused(one.text, "each node would refresh it and exchange its own table for the one that is there")
+    if not begins(create.rest[to - 1 :], "APPEND"):
+        raise _refused(create.text, "each node would refresh it and exchange its own table for the one that is there")
     # A table that later versions drop is in no file any more. Nothing is left of what was written to it, either.
-    target = next(iter(names(one.rest[to + 1 :])), "")
-    if one.cluster.engines.get(target, "ReplacingMergeTree") != "ReplacingMergeTree":
-        raise _refused(one.text, f"each node would refresh it, and its rows would be in {target} once for each")
+    target = next(iter(names(create.rest[to + 1 :])), "")
+    if create.cluster.engines.get(target, "ReplacingMergeTree") != "ReplacingMergeTree":
+        raise _refused(create.text, f"each node would refresh it, and its rows would be in {target} once for each")
 
 
-def _drop(one: _Statement) -> list[str]:
-    if begins(one.words[1:], "TABLE") and one.name in one.cluster.sharding:
-        return [one.everywhere(), one.everywhere(name=f"{one.name}_local")]
-    return [one.everywhere()]
+def _drop(drop: _Statement) -> list[str]:
+    if begins(drop.words[1:], "TABLE") and drop.name in drop.cluster.sharding:
+        return [drop.everywhere(), drop.everywhere(name=f"{drop.name}_local")]
+    return [drop.everywhere()]
 
 
 _OF_A_COLUMN = ("ADD", "DROP", "MODIFY", "ALTER", "COMMENT", "RENAME")
 
 
-def _alter(one: _Statement) -> list[str]:
-    name = one.name
-    if name not in one.cluster.sharding:
-        return [one.everywhere()]
-    local = one.everywhere(name=f"{name}_local")
-    actions = split(one.rest)
+def _alter(alter: _Statement) -> list[str]:
+    name = alter.name
+    if name not in alter.cluster.sharding:
+        return [alter.everywhere()]
+    local = alter.everywhere(name=f"{name}_local")
+    actions = split(alter.rest)
     if begins(actions[0][1:], "QUERY"):
         return [local]
     # What a column holds and how is the business of the table with the rows.
     of_columns = [action for action in actions if any(begins(action, verb, "COLUMN") for verb in _OF_A_COLUMN)]
     if not of_columns:
         return [local]
-    texts = [text_of(one.text, action) for action in of_columns]
-    distributed = f"ALTER TABLE {name} ON CLUSTER {one.cluster.name}\n    " + ",\n    ".join(texts)
+    texts = [text_of(alter.text, action) for action in of_columns]
+    distributed = f"ALTER TABLE {name} ON CLUSTER {alter.cluster.name}\n    " + ",\n    ".join(texts)
     # A column is there before anybody can name it, and nobody can name it any more once it goes.
     dropping = all(begins(action, "DROP") for action in of_columns)
     return [distributed, local] if dropping else [local, distributed]
 
 
-def _of_rows(one: _Statement) -> list[str]:
+def _of_rows(statement: _Statement) -> list[str]:
     """TRUNCATE and OPTIMIZE: of the table that has the rows."""
-    return [one.everywhere(name=f"{one.name}_local" if one.name in one.cluster.sharding else None)]
+    is_split = statement.name in statement.cluster.sharding
+    return [statement.everywhere(name=f"{statement.name}_local" if is_split else None)]
 
 
-def _system_reload(one: _Statement) -> list[str]:
-    if len(one.words) < 4 or not begins(one.words[2:], "DICTIONARY"):
-        raise _refused(one.text, "it names no dictionary")
-    start = one.words[3].start
-    return [one.edited((start, start, f"ON CLUSTER {one.cluster.name} "))]
+def _system_reload(reload: _Statement) -> list[str]:
+    if len(reload.words) < 4 or not begins(reload.words[2:], "DICTIONARY"):
+        raise _refused(reload.text, "it names no dictionary")
+    start = reload.words[3].start
+    return [reload.edited((start, start, f"ON CLUSTER {reload.cluster.name} "))]
 
 
-def _exchange_or_rename(one: _Statement) -> list[str]:
-    if any(word.text in one.cluster.sharding for word in one.words):
-        raise _refused(one.text, "the table is split over the shards, and its name is in two places")
-    end = one.words[-1].end  # a comment may come after it
-    return [one.edited((end, end, f" ON CLUSTER {one.cluster.name}"))]
+def _exchange_or_rename(statement: _Statement) -> list[str]:
+    if any(word.text in statement.cluster.sharding for word in statement.words):
+        raise _refused(statement.text, "the table is split over the shards, and its name is in two places")
+    end = statement.words[-1].end  # a comment may come after it
+    return [statement.edited((end, end, f" ON CLUSTER {statement.cluster.name}"))]
 
 
-def _once(one: _Statement) -> list[str]:
+def _once(statement: _Statement) -> list[str]:
     """INSERT: replicated tables hand it on, and distributed ones send each row to its shard. SELECT changes nothing."""
-    return [one.text]
+    return [statement.text]
 
 
 _RENDERINGS: dict[tuple[str, ...], Callable[[_Statement], list[str]]] = {

@@ -45,17 +45,18 @@ def status(as_json: AsJson = False) -> None:
     """
     versions = runner.status(load_settings())
     if as_json:
-        print_json([asdict(one) for one in versions])
+        print_json([asdict(version) for version in versions])
     elif is_terminal():
         table = Table("", "version", "state", "applied at (UTC)")
-        for one in versions:
-            applied_at = f"{one.applied_at:%Y-%m-%d %H:%M:%S}" if one.applied_at else ""
-            table.add_row(escape(_MARKS[one.state]), one.version, one.state, applied_at)
+        for version in versions:
+            applied_at = f"{version.applied_at:%Y-%m-%d %H:%M:%S}" if version.applied_at else ""
+            table.add_row(escape(_MARKS[version.state]), version.version, version.state, applied_at)
         console.print(table)
     else:
-        for one in versions:
-            applied_at = one.applied_at.isoformat() if one.applied_at else "none"
-            print_fields("migrate_status", {"version": one.version, "state": one.state, "applied_at": applied_at})
+        for version in versions:
+            applied_at = version.applied_at.isoformat() if version.applied_at else "none"
+            fields = {"version": version.version, "state": version.state, "applied_at": applied_at}
+            print_fields("migrate_status", fields)
 
 
 @app.command()
@@ -110,19 +111,20 @@ def check(
     from paystream.migrations.check import check_database, check_files, describe
 
     settings = load_settings()
-    found = check_files()
-    found += _lint()
+    differences = check_files()
+    differences += _lint()
     if not offline:
-        found += check_database(settings)
+        differences += check_database(settings)
     if as_json:
-        print_json({"status": "drifted" if found else "ok", "differences": [asdict(one) for one in found]})
+        listed = [asdict(difference) for difference in differences]
+        print_json({"status": "drifted" if differences else "ok", "differences": listed})
     elif is_terminal():
-        _draw_differences(found)
+        _draw_differences(differences)
     else:
-        _print_differences(found)
-        print_fields("migrate_check", {"status": "drifted" if found else "ok", "differences": len(found)})
-    if found:
-        raise CheckFailed(describe(found))
+        _print_differences(differences)
+        print_fields("migrate_check", {"status": "drifted" if differences else "ok", "differences": len(differences)})
+    if differences:
+        raise CheckFailed(describe(differences))
 
 
 @app.command()
@@ -263,7 +265,7 @@ def down(
     )
     state = "taken back" if moved else "nothing to do"
     if as_json:
-        print_json({"status": state, "taken_back": [one.version for one in moved]})
+        print_json({"status": state, "taken_back": [version.version for version in moved]})
     elif not is_terminal():
         print_fields("migrate_down", {"status": state})
     elif not moved:
@@ -313,15 +315,14 @@ def _draw_plan(steps: list[Step]) -> None:
         console.print("Nothing to do.")
 
 
-def _draw_differences(found: list[Difference]) -> None:
-    for one in found:
-        console.print(
-            f"[bold]{one.name}[/bold]: {one.how} ({one.where}). {escape(one.fix)}", highlight=False, soft_wrap=True
-        )
-        for line in one.diff:
+def _draw_differences(differences: list[Difference]) -> None:
+    for difference in differences:
+        said = f"[bold]{difference.name}[/bold]: {difference.how} ({difference.where}). {escape(difference.fix)}"
+        console.print(said, highlight=False, soft_wrap=True)
+        for line in difference.diff:
             style = "red" if line.startswith("-") else "green"
             console.print(f"    {line}", style=style, markup=False, highlight=False, soft_wrap=True)
-    if not found:
+    if not differences:
         console.print("Nothing has drifted.")
 
 
@@ -351,16 +352,17 @@ def _warn_about_kafka(settings: Settings) -> None:
     note(text)
 
 
-def _print_differences(found: Iterable[Difference]) -> None:
-    for one in found:
-        fields = {"where": one.where, "name": one.name, "how": one.how, "fix": one.fix}
-        print_fields("migrate_difference", fields | {"diff": "\n".join(one.diff) or "none"})
+def _print_differences(differences: Iterable[Difference]) -> None:
+    for difference in differences:
+        fields = {"where": difference.where, "name": difference.name, "how": difference.how, "fix": difference.fix}
+        print_fields("migrate_difference", fields | {"diff": "\n".join(difference.diff) or "none"})
 
 
 def _lint() -> list[Difference]:
     from paystream.migrations.lint import lint_files
 
-    return [
-        Difference("lint", f"{one.path}:{one.line}", f"{one.rule} '{one.object}': {one.cause}", fix=one.what_next)
-        for one in lint_files()
-    ]
+    differences = []
+    for finding in lint_files():
+        how = f"{finding.rule} '{finding.object}': {finding.cause}"
+        differences.append(Difference("lint", f"{finding.path}:{finding.line}", how, fix=finding.what_next))
+    return differences

@@ -50,10 +50,10 @@ class Draft:
 class _Steps:
     """Statements in the order of their phases, each with the one that takes it back."""
 
-    found: list[tuple[int, str, str]] = field(default_factory=list)
+    pairs: list[tuple[int, str, str]] = field(default_factory=list)
 
     def add(self, phase: int, statement: str, rollback: str) -> None:
-        self.found.append((phase, statement, rollback))
+        self.pairs.append((phase, statement, rollback))
 
     def unwritten(self, phase: int, why: str, lines: tuple[str, ...] = ()) -> None:
         detail = "".join(f"--     {line}\n" for line in lines)
@@ -64,7 +64,7 @@ class _Steps:
         )
 
     def ordered(self) -> list[tuple[str, str]]:
-        return [(statement, back) for _, statement, back in sorted(self.found, key=lambda step: step[0])]
+        return [(statement, back) for _, statement, back in sorted(self.pairs, key=lambda step: step[0])]
 
 
 def new(name: str, root: Path | None = None, engine: Settings | None = None) -> Draft:
@@ -113,18 +113,18 @@ def new(name: str, root: Path | None = None, engine: Settings | None = None) -> 
 def _read_first(order: list[str], graph: Graph) -> list[str]:
     """Put what is read before what reads it: a view with parameters can be created before what it reads."""
     visited: set[str] = set()
-    found: list[str] = []
+    ordered: list[str] = []
 
     def visit(name: str) -> None:
         if name in order and name not in visited:
             visited.add(name)
             for read in graph.reads(name):
                 visit(read)
-            found.append(name)
+            ordered.append(name)
 
     for name in order:
         visit(name)
-    return found
+    return ordered
 
 
 def _written(files: list[Path], head: str, steps: _Steps, try_out: Callable[[Version], None]) -> Version:
@@ -150,8 +150,8 @@ def _try_out(
     except UsageError as error:
         steps.unwritten(_RESUME, f"tried out, the engine refuses a step. {error}")
         return
-    for one in freeze.compare(after, wanted):
-        steps.unwritten(_RESUME, f"{one.name} is not yet what its file says.", one.diff)
+    for difference in freeze.compare(after, wanted):
+        steps.unwritten(_RESUME, f"{difference.name} is not yet what its file says.", difference.diff)
     for name in sorted(name for name in {*given, *back} if given.get(name) != back.get(name)):
         lines = diff(given.get(name, ""), back.get(name, ""))
         steps.unwritten(_RESUME, f"taken back, {name} is not what it was before.", lines)
@@ -193,7 +193,7 @@ def _steps(
         elif source.kind == "TABLE":
             _change_table(steps, name, old, now)
         else:
-            loaded = [one for one in given if one in wanted and _loads_from(given[one], name)]
+            loaded = [other for other in given if other in wanted and _loads_from(given[other], name)]
             for dictionary in loaded:
                 why = f"-- Changes nothing: its rollback loads {dictionary} once {name} is as it was.\n"
                 steps.add(_BEFORE, f"{why}SELECT '{name} is as it was'", f"SYSTEM RELOAD DICTIONARY {dictionary}")
@@ -476,7 +476,7 @@ def _place(names: list[str], column: str) -> str:
 
 def _place_of_other(table: Table, kind: str, item: str, there: Table) -> str:
     """Return where an index belongs, after one that is there by then; ``""`` at the end."""
-    names = [name for one, name in table.others if one == kind]
+    names = [name for other_kind, name in table.others if other_kind == kind]
     if kind != "INDEX" or item == names[-1]:
         return ""
     before = [name for name in names[: names.index(item)] if (kind, name) in there.others]

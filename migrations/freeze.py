@@ -50,8 +50,8 @@ def freeze(again: str | None = None, root: Path | None = None, engine: Settings 
         with scratch.replayed(engine, history) as replay:
             replayed = replay.spelled()
         _, loaded = scratch.load(engine, sources)
-    if found := compare(replayed, loaded):
-        names = ", ".join(one.name for one in found)
+    if differences := compare(replayed, loaded):
+        names = ", ".join(difference.name for difference in differences)
         raise CheckFailed(
             f"Version '{known[-1]}' does not give what the files say: {names}. Write what is missing with "
             "`paystream migrate new NAME`, or correct it; `paystream migrate check --offline` shows how they differ."
@@ -69,13 +69,13 @@ def write(folder: Path, history: list[Version], sources: dict[str, Source], repl
 
 def compare(replayed: dict[str, str], loaded: dict[str, str]) -> list[Difference]:
     """Return in which objects the files say something else than the versions give."""
-    found = []
+    differences = []
     for name in sorted({*replayed, *loaded}):
         if name not in replayed:
-            found.append(Difference("files", name, "new", fix=WRITE_VERSION))
+            differences.append(Difference("files", name, "new", fix=WRITE_VERSION))
         elif name not in loaded:
-            found.append(Difference("files", name, "removed", fix=WRITE_VERSION))
+            differences.append(Difference("files", name, "removed", fix=WRITE_VERSION))
         elif replayed[name] != loaded[name]:
             lines = diff(replayed[name], loaded[name])
-            found.append(Difference("files", name, "changed", lines, WRITE_VERSION))
-    return found
+            differences.append(Difference("files", name, "changed", lines, WRITE_VERSION))
+    return differences

@@ -48,32 +48,32 @@ class Lineage:
     @cached_property
     def steps(self) -> dict[str, list[Step]]:
         """Every step by its column, each after those that it is made of."""
-        found: dict[str, list[Step]] = {}
-        for name, one in self.graph.objects.items():
+        steps: dict[str, list[Step]] = {}
+        for name, schema_object in self.graph.objects.items():
             # An ingest view is no place that holds anything: what it makes stands in its table.
-            if one.target in (None, name):
+            if schema_object.target in (None, name):
                 for leaf in self.graph.leaves_of(name):
-                    self._add(leaf, found)
-        return found
+                    self._add(leaf, steps)
+        return steps
 
-    def _add(self, leaf: Leaf, found: dict[str, list[Step]]) -> None:
-        if leaf.role == "function" or str(leaf) in found:
+    def _add(self, leaf: Leaf, steps: dict[str, list[Step]]) -> None:
+        if leaf.role == "function" or str(leaf) in steps:
             return
-        found[str(leaf)] = []  # before its parts, in case that a column is made of itself
+        steps[str(leaf)] = []  # before its parts, in case that a column is made of itself
         makings = self.graph.makings(leaf.object, leaf.column)
         for making in makings:
             for part in making.leaves:
-                self._add(part, found)
+                self._add(part, steps)
         # To its place behind its parts.
-        del found[str(leaf)]
-        found[str(leaf)] = [
+        del steps[str(leaf)]
+        steps[str(leaf)] = [
             Step(
                 str(leaf),
                 making.by,
                 making.expression,
-                tuple(str(one) for one in making.leaves if one.role == "value"),
-                tuple(str(one) for one in making.leaves if one.role == "key"),
-                tuple(str(one) for one in making.leaves if one.role == "function"),
+                tuple(str(part) for part in making.leaves if part.role == "value"),
+                tuple(str(part) for part in making.leaves if part.role == "key"),
+                tuple(str(part) for part in making.leaves if part.role == "function"),
             )
             for making in makings
         ] or [Step(str(leaf), self._writer(leaf), "")]
@@ -81,8 +81,8 @@ class Lineage:
     def _writer(self, leaf: Leaf) -> str:
         if leaf.object == TOPIC:
             return "producers of the topic"
-        found = self.graph.objects.get(leaf.object)
-        return (found.comment("Written by:") if found else "") or "outside"
+        schema_object = self.graph.objects.get(leaf.object)
+        return (schema_object.comment("Written by:") if schema_object else "") or "outside"
 
     @cached_property
     def _place(self) -> dict[str, int]:
@@ -91,12 +91,12 @@ class Lineage:
     @cached_property
     def uses(self) -> dict[str, list[str]]:
         """The columns that each column goes into, directly."""
-        found: dict[str, list[str]] = {}
+        uses: dict[str, list[str]] = {}
         for column, steps in self.steps.items():
             for step in steps:
                 for part in dict.fromkeys((*step.of, *step.found_by)):
-                    found.setdefault(part, []).append(column)
-        return found
+                    uses.setdefault(part, []).append(column)
+        return uses
 
     def columns_named(self, text: str) -> list[str]:
         """Return the columns that are meant by ``table.column`` or by a column's name alone; ``topic`` is a table too.
@@ -107,11 +107,11 @@ class Lineage:
             UsageError: there is none; the error has names that are near.
         """
         wanted = text.strip().strip("`")
-        found = [column for column in self.steps if column == wanted]
-        found = found or [column for column in self.steps if column.endswith(f".{wanted}")]
-        found = found or [column for column in self.steps if f".{wanted}." in f".{column}"]
-        if found:
-            return found
+        columns = [column for column in self.steps if column == wanted]
+        columns = columns or [column for column in self.steps if column.endswith(f".{wanted}")]
+        columns = columns or [column for column in self.steps if f".{wanted}." in f".{column}"]
+        if columns:
+            return columns
         bare = {column.split(".", 1)[-1] for column in self.steps}
         near = get_close_matches(wanted, [*self.steps], n=3) if "." in wanted else []
         near = near or get_close_matches(wanted.split(".", 1)[-1], sorted(bare), n=3, cutoff=0.5)
@@ -120,15 +120,15 @@ class Lineage:
 
     def before(self, columns: Iterable[str]) -> list[Step]:
         """Return the steps to some columns, theirs included: the topic's first, each after what it is made of."""
-        reached = self._reached(columns, lambda one: [part for step in self.steps[one] for part in _parts(step)])
-        ordered = sorted(reached & set(self.steps), key=lambda one: (not one.startswith(f"{TOPIC}."), self._place[one]))
+        reached = self._reached(columns, lambda column: [part for step in self.steps[column] for part in _parts(step)])
+        ordered = sorted(reached, key=lambda column: (not column.startswith(f"{TOPIC}."), self._place[column]))
         return [step for column in ordered for step in self.steps[column]]
 
     def after(self, columns: Iterable[str]) -> list[str]:
         """Return the columns that some columns go into, at any remove, without themselves."""
         start = set(columns)
-        reached = self._reached(start, lambda one: self.uses.get(one, []))
-        return sorted(reached - start, key=lambda one: self._place[one])
+        reached = self._reached(start, lambda column: self.uses.get(column, []))
+        return sorted(reached - start, key=lambda column: self._place[column])
 
     def _reached(self, columns: Iterable[str], following: Callable[[str], list[str]]) -> set[str]:
         reached: set[str] = set()
@@ -141,14 +141,14 @@ class Lineage:
 
     def ends(self) -> list[str]:
         """Return the columns of the objects that are made of others and that no object reads."""
-        read = {name for one in self.graph.objects for name in self.graph.reads(one)}
+        read = {name for reader in self.graph.objects for name in self.graph.reads(reader)}
         return [
             str(leaf)
-            for name, one in self.graph.objects.items()
+            for name, schema_object in self.graph.objects.items()
             if name not in read
-            and one.target in (None, name)
-            and one.kind != "dictionary"
-            and _is_made(self.graph, one)
+            and schema_object.target in (None, name)
+            and schema_object.kind != "dictionary"
+            and _is_made(self.graph, schema_object)
             for leaf in self.graph.leaves_of(name)
         ]
 
@@ -156,23 +156,23 @@ class Lineage:
         """Return what a column is made of in the end."""
         name, _, rest = column.partition(".")
         origins = list(self.graph.origins(name, rest))
-        values = {str(one) for one in origins if one.role == "value"}
+        values = {str(origin) for origin in origins if origin.role == "value"}
 
         def chosen(wanted: Callable[[Leaf], bool]) -> tuple[str, ...]:
-            return tuple(dict.fromkeys(str(one) for one in origins if wanted(one)))
+            return tuple(dict.fromkeys(str(origin) for origin in origins if wanted(origin)))
 
         return Summary(
             column,
-            chosen(lambda one: one.object == TOPIC and one.role == "value"),
-            chosen(lambda one: self._kind(one) == "dictionary" and one.role == "value"),
-            chosen(lambda one: self._is_written_outside(one) and one.role == "value"),
-            chosen(lambda one: one.object == TOPIC and one.role == "key" and str(one) not in values),
-            chosen(lambda one: one.role == "function"),
+            chosen(lambda origin: origin.object == TOPIC and origin.role == "value"),
+            chosen(lambda origin: self._kind(origin) == "dictionary" and origin.role == "value"),
+            chosen(lambda origin: self._is_written_outside(origin) and origin.role == "value"),
+            chosen(lambda origin: origin.object == TOPIC and origin.role == "key" and str(origin) not in values),
+            chosen(lambda origin: origin.role == "function"),
         )
 
     def _kind(self, leaf: Leaf) -> str:
-        found = self.graph.objects.get(leaf.object)
-        return found.kind if found else ""
+        schema_object = self.graph.objects.get(leaf.object)
+        return schema_object.kind if schema_object else ""
 
     def _is_written_outside(self, leaf: Leaf) -> bool:
         # Also what the engine itself keeps, in tables that are in no file.
@@ -184,8 +184,8 @@ def _parts(step: Step) -> list[str]:
     return [*step.of, *step.found_by]
 
 
-def _is_made(graph: Graph, found: SchemaObject) -> bool:
-    return found.query is not None or bool(graph.writers_of(found.name))
+def _is_made(graph: Graph, schema_object: SchemaObject) -> bool:
+    return schema_object.query is not None or bool(graph.writers_of(schema_object.name))
 
 
 def picture(graph: Graph) -> str:
@@ -196,8 +196,8 @@ def picture(graph: Graph) -> str:
     shown: dict[str, str] = {}
     edges: list[tuple[str, str, str]] = []
     for name in _in_order(graph):
-        found = graph.objects[name]
-        if found.is_kafka:
+        schema_object = graph.objects[name]
+        if schema_object.is_kafka:
             shown[TOPIC] = f'{TOPIC}[/"Kafka topic"/]'
             edges.append((TOPIC, "-->", name))
         for source in graph.rows_of(name):
@@ -206,9 +206,9 @@ def picture(graph: Graph) -> str:
                 shown[command] = f'{command}(["{writer}"])'
                 edges.append((command, "-->", source))
             edges.append((source, "-->", name))
-        edges += [(one, "-. dictGet .->", name) for one in _dictionaries_of(graph, name)]
-        if found.target and found.target != name:
-            edges.append((name, "-->", found.target))
+        edges += [(dictionary, "-. dictGet .->", name) for dictionary in _dictionaries_of(graph, name)]
+        if schema_object.target and schema_object.target != name:
+            edges.append((name, "-->", schema_object.target))
     # From what nothing here feeds: bookkeeping that feeds itself alone is not reached.
     edges = list(dict.fromkeys(edges))
     fed = {right for _, _, right in edges}
@@ -223,41 +223,41 @@ def picture(graph: Graph) -> str:
             alike.setdefault(frozenset(edge[:2] for edge in edges if edge[2] == name), []).append(name)
     boxes = {name: names for names in alike.values() for name in names}
     edges = [edge for edge in edges if boxes.get(edge[2], [edge[2]])[0] == edge[2]]
-    for name in (one for left, _, right in edges for one in (left, right)):
+    for name in (end for left, _, right in edges for end in (left, right)):
         if name not in shown:
-            found = graph.objects.get(name)
-            shown[name] = _shape(found, boxes.get(name, [name])) if found else f'{name}["{name}"]'
+            schema_object = graph.objects.get(name)
+            shown[name] = _shape(schema_object, boxes.get(name, [name])) if schema_object else f'{name}["{name}"]'
     return "\n".join(["flowchart TB", *(f"    {line}" for line in (*shown.values(), *map(" ".join, edges)))])
 
 
 def _command_writing(graph: Graph, name: str) -> str | None:
     """Return the command that fills a table, as its file's head names it; None where a view does."""
-    found = graph.objects.get(name)
-    if found is None or graph.writers_of(name):
+    table = graph.objects.get(name)
+    if table is None or graph.writers_of(name):
         return None
-    named = re.match(r"`(paystream [a-z ]+?)`", found.comment("Written by:"))
+    named = re.match(r"`(paystream [a-z ]+?)`", table.comment("Written by:"))
     return named[1] if named else None
 
 
 def _in_order(graph: Graph) -> list[str]:
     """Return the objects that read or are Kafka's, each after what it reads as far as there is an order."""
-    found: dict[str, None] = {}
+    order: dict[str, None] = {}
 
     def add(name: str) -> None:
-        if name in found or name not in graph.objects:
+        if name in order or name not in graph.objects:
             return
-        found[name] = None
+        order[name] = None
         before = [*graph.rows_of(name), *_dictionaries_of(graph, name), *graph.writers_of(name)]
-        for one in before:
-            add(one)
-        del found[name]
-        found[name] = None
+        for feeder in before:
+            add(feeder)
+        del order[name]
+        order[name] = None
 
-    for name in [one for one in graph.objects if graph.objects[one].is_kafka] + graph.ingest_views:
+    for name in [queue for queue in graph.objects if graph.objects[queue].is_kafka] + graph.ingest_views:
         add(name)
     for name in graph.objects:
         add(name)
-    return list(found)
+    return list(order)
 
 
 def _dictionaries_of(graph: Graph, name: str) -> list[str]:
@@ -271,17 +271,17 @@ def _dictionaries_of(graph: Graph, name: str) -> list[str]:
     return list(dict.fromkeys(leaf.object for leaf in leaves))
 
 
-def _shape(found: SchemaObject, names: list[str]) -> str:
-    if found.kind == "dictionary":
-        return f'{found.name}{{{{"{found.name}<br/>dictionary"}}}}'
-    if found.kind == "materialized view":
-        how = "<br/>refreshed" if found.is_refreshed else ""
-        return f'{found.name}>"{found.name}{how}"]'
-    if found.kind == "view":
-        return f'{found.name}("{"<br/>".join(names)}<br/>view{"s" if len(names) > 1 else ""}")'
-    if found.is_kafka or found.engine == "Null":
-        return f'{found.name}["{found.name}<br/>{found.engine}"]'
-    return f'{found.name}[("{found.name}<br/>{found.engine}")]'
+def _shape(schema_object: SchemaObject, names: list[str]) -> str:
+    if schema_object.kind == "dictionary":
+        return f'{schema_object.name}{{{{"{schema_object.name}<br/>dictionary"}}}}'
+    if schema_object.kind == "materialized view":
+        how = "<br/>refreshed" if schema_object.is_refreshed else ""
+        return f'{schema_object.name}>"{schema_object.name}{how}"]'
+    if schema_object.kind == "view":
+        return f'{schema_object.name}("{"<br/>".join(names)}<br/>view{"s" if len(names) > 1 else ""}")'
+    if schema_object.is_kafka or schema_object.engine == "Null":
+        return f'{schema_object.name}["{schema_object.name}<br/>{schema_object.engine}"]'
+    return f'{schema_object.name}[("{schema_object.name}<br/>{schema_object.engine}")]'
 
 
 def picture_of(lineage: Lineage, columns: list[str]) -> str:
@@ -294,9 +294,9 @@ def picture_of(lineage: Lineage, columns: list[str]) -> str:
     lines = ["flowchart LR"]
     for name, held in boxes.items():
         lines.append(f'    subgraph {name}_box["{name}"]')
-        lines += [f'        {ids[one]}["{one.partition(".")[2]}"]' for one in dict.fromkeys(held)]
+        lines += [f'        {ids[column]}["{column.partition(".")[2]}"]' for column in dict.fromkeys(held)]
         lines.append("    end")
     for step in steps:
-        lines += [f"    {ids[one]} --> {ids[step.column]}" for one in step.of if one in ids]
-        lines += [f"    {ids[one]} -. key .-> {ids[step.column]}" for one in step.found_by if one in ids]
+        lines += [f"    {ids[column]} --> {ids[step.column]}" for column in step.of if column in ids]
+        lines += [f"    {ids[column]} -. key .-> {ids[step.column]}" for column in step.found_by if column in ids]
     return "\n".join(lines)

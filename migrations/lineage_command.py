@@ -59,64 +59,64 @@ def lineage(
         raise UsageError(
             f"Folder '{folder}' cannot be followed: it has no sql/ and no dictionaries/. Name another one."
         )
-    found = Lineage(graph)
+    traced = Lineage(graph)
     if column is None:
-        _print_all(found, style, as_json)
+        _print_all(traced, style, as_json)
     else:
-        _print_one(found, column, style, as_json)
+        _print_one(traced, column, style, as_json)
 
 
-def _print_all(found: "Lineage", style: str, as_json: bool) -> None:
+def _print_all(traced: "Lineage", style: str, as_json: bool) -> None:
     if style == "mermaid":
         from paystream.migrations.lineage import picture
 
-        print(picture(found.graph))
+        print(picture(traced.graph))
         return
-    summaries = [found.summary(one) for one in found.ends()]
+    summaries = [traced.summary(end) for end in traced.ends()]
     if as_json:
-        print_json([asdict(one) for one in summaries])
+        print_json([asdict(summary) for summary in summaries])
     elif is_terminal():
         table = Table()
         for heading in ("column", "fields of the message", "dictionaries", "found by", "clock"):
             table.add_column(heading, overflow="fold")
-        for one in summaries:
-            cells = (one.fields, one.dictionaries, one.found_by, one.clocks)
-            table.add_row(one.column, *(escape("\n".join(cell)) for cell in cells))
+        for summary in summaries:
+            cells = (summary.fields, summary.dictionaries, summary.found_by, summary.clocks)
+            table.add_row(summary.column, *(escape("\n".join(cell)) for cell in cells))
         console.print(table)
     else:
-        for one in summaries:
-            print_fields("migrate_lineage", {name: _joined(value) for name, value in asdict(one).items()})
+        for summary in summaries:
+            print_fields("migrate_lineage", {name: _joined(value) for name, value in asdict(summary).items()})
 
 
-def _print_one(found: "Lineage", column: str, style: str, as_json: bool) -> None:
-    columns = found.columns_named(column)
+def _print_one(traced: "Lineage", column: str, style: str, as_json: bool) -> None:
+    columns = traced.columns_named(column)
     if style == "mermaid":
         from paystream.migrations.lineage import picture_of
 
-        print(picture_of(found, columns))
+        print(picture_of(traced, columns))
         return
-    steps, uses = found.before(columns), found.after(columns)
+    steps, uses = traced.before(columns), traced.after(columns)
     if as_json:
-        print_json({"columns": columns, "steps": [asdict(one) for one in steps], "goes_into": uses})
+        print_json({"columns": columns, "steps": [asdict(step) for step in steps], "goes_into": uses})
     elif is_terminal():
         _print_steps(steps, columns)
         if uses:
             console.print(f"\ngoes into {', '.join(uses)}", highlight=False, markup=False)
     else:
-        for one in steps:
-            print_fields("migrate_lineage_step", {name: _joined(value) for name, value in asdict(one).items()})
+        for step in steps:
+            print_fields("migrate_lineage_step", {name: _joined(value) for name, value in asdict(step).items()})
         for use in uses:
             print_fields("migrate_lineage_use", {"column": use})
 
 
 def _print_steps(steps: "list[Step]", wanted: list[str]) -> None:
-    for one in steps:
-        console.print(one.column, style="bold" if one.column in wanted else None, highlight=False, markup=False)
+    for step in steps:
+        console.print(step.column, style="bold" if step.column in wanted else None, highlight=False, markup=False)
         # A column that is handed on as it is, and a view that makes its own, need no words.
-        handed_on = one.of and one.expression in (one.of[0], one.of[0].partition(".")[2])
-        made = [("= ", "" if handed_on else one.expression), ("of ", ", ".join((*one.of, *one.clocks)))]
-        made.append(("by ", "" if one.column.startswith(f"{one.by}.") else one.by))
-        for word, what in [*made, ("found by ", ", ".join(one.found_by))]:
+        handed_on = step.of and step.expression in (step.of[0], step.of[0].partition(".")[2])
+        made = [("= ", "" if handed_on else step.expression), ("of ", ", ".join((*step.of, *step.clocks)))]
+        made.append(("by ", "" if step.column.startswith(f"{step.by}.") else step.by))
+        for word, what in [*made, ("found by ", ", ".join(step.found_by))]:
             if what:
                 console.print(f"    {word}{what}", style="dim", highlight=False, markup=False, soft_wrap=True)
 

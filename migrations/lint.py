@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
+from operator import attrgetter
 from pathlib import Path
 
 from clickhouse_connect.driver.client import Client
@@ -83,59 +84,60 @@ def lint_files(root: Path | None = None, client: Client | None = None) -> list[F
     graph = read_graph(root)
     waivers = list(_waivers(graph))
     unchecked = {each.path for each in waivers if each.rule == UNREAD and not each.fault}
-    findings = [_finding_of_file(one, client) for one in graph.unreadable]
-    findings = [one for one in findings if one.rule != UNREAD or one.path not in unchecked]
-    broken = [(rule.id, one) for rule in RULES for one in rule.check(graph) if client is None or rule.id != VIEW_TYPES]
+    findings = [_finding_of_file(unreadable, client) for unreadable in graph.unreadable]
+    findings = [finding for finding in findings if finding.rule != UNREAD or finding.path not in unchecked]
+    rules = [rule for rule in RULES if client is None or rule.id != VIEW_TYPES]
+    broken = [(rule.id, place) for rule in rules for place in rule.check(graph)]
     if client is not None:
-        broken += [(VIEW_TYPES, one) for one in types_in_engine(graph, client)]
-    for rule, one in broken:
-        waiving = [each for each in waivers if (each.path, each.rule) == (one.object.path, rule) and not each.fault]
+        broken += [(VIEW_TYPES, place) for place in types_in_engine(graph, client)]
+    for rule, place in broken:
+        waiving = [each for each in waivers if (each.path, each.rule) == (place.object.path, rule) and not each.fault]
         for each in waiving:
             each.used = True
         if not waiving:
-            findings.append(_finding(rule, one))
+            findings.append(_finding(rule, place))
     # What a waiver of types is for, the engine may see and the files alone not. A file that isn't read, no rule sees.
-    unread = {one.path for one in graph.unreadable}
+    unread = {unreadable.path for unreadable in graph.unreadable}
     unused = [
         each
         for each in waivers
         if not each.used and each.path not in unread and (client is not None or each.rule != VIEW_TYPES)
     ]
     findings += [_finding_of_waiver(each) for each in waivers if each.fault or each in unused]
-    return sorted(dict.fromkeys(findings), key=lambda one: (one.path, one.line, one.rule, one.cause))
+    return sorted(dict.fromkeys(findings), key=attrgetter("path", "line", "rule", "cause"))
 
 
-def _finding_of_file(one: Unreadable, client: Client | None) -> Finding:
-    if one.unparsed is None:
-        return Finding(FILE, one.path, 1, one.name, one.cause, one.what_next.rstrip("."))
+def _finding_of_file(file: Unreadable, client: Client | None) -> Finding:
+    if file.unparsed is None:
+        return Finding(FILE, file.path, 1, file.name, file.cause, file.what_next.rstrip("."))
     if client is None:
-        return Finding(UNREAD, one.path, 1, one.name, one.cause, f"Correct it, or {_CHECK_AND_WAIVE}")
+        return Finding(UNREAD, file.path, 1, file.name, file.cause, f"Correct it, or {_CHECK_AND_WAIVE}")
     try:
-        client.query("SELECT formatQuery({text:String})", {"text": one.unparsed.rstrip().rstrip(";")})
+        client.query("SELECT formatQuery({text:String})", {"text": file.unparsed.rstrip().rstrip(";")})
     except OperationalError:
         raise
     except DatabaseError as error:
-        return Finding(FILE, one.path, 1, one.name, f"the engine refuses it: {cause_of(error)}", "Correct it")
+        return Finding(FILE, file.path, 1, file.name, f"the engine refuses it: {cause_of(error)}", "Correct it")
     cause = "ClickHouse reads it, and the linter does not"
-    return Finding(UNREAD, one.path, 1, one.name, cause, _CHECK_AND_WAIVE.capitalize())
+    return Finding(UNREAD, file.path, 1, file.name, cause, _CHECK_AND_WAIVE.capitalize())
 
 
 _CHECK_AND_WAIVE = f"check it yourself and write `-- lint: waive {UNREAD} because …`"
 
 
-def _finding(rule: str, one: Broken) -> Finding:
-    return Finding(rule, one.object.path, one.line, one.object.name, one.cause, one.what_next)
+def _finding(rule: str, place: Broken) -> Finding:
+    return Finding(rule, place.object.path, place.line, place.object.name, place.cause, place.what_next)
 
 
-def _finding_of_waiver(one: _Waiver) -> Finding:
-    cause, what_next = one.fault or (f"nothing here breaks {one.rule} any more", "Remove the waiver")
-    return Finding(WAIVER, one.path, one.line, one.object, cause, what_next)
+def _finding_of_waiver(waiver: _Waiver) -> Finding:
+    cause, what_next = waiver.fault or (f"nothing here breaks {waiver.rule} any more", "Remove the waiver")
+    return Finding(WAIVER, waiver.path, waiver.line, waiver.object, cause, what_next)
 
 
 def _waivers(graph: Graph) -> Iterator[_Waiver]:
-    rules = [*(one.id for one in RULES), UNREAD]
-    texts = [(found.path, found.name, found.text) for found in graph.objects.values()]
-    texts += [(one.path, one.name, one.unparsed) for one in graph.unreadable if one.unparsed]
+    rules = [*(rule.id for rule in RULES), UNREAD]
+    texts = [(schema_object.path, schema_object.name, schema_object.text) for schema_object in graph.objects.values()]
+    texts += [(file.path, file.name, file.unparsed) for file in graph.unreadable if file.unparsed]
     for path, name, text in texts:
         for number, line in enumerate(text.splitlines(), start=1):
             if not (comment := _WAIVER.search(line)):

@@ -50,12 +50,13 @@ def lint(
             findings = lint_files(folder, client)
     types = "by files" if client is None else "by engine"
     if as_json:
-        print_json({"types": types, "findings": [asdict(one) | {"reason": REASONS[one.rule]} for one in findings]})
+        listed = [asdict(finding) | {"reason": REASONS[finding.rule]} for finding in findings]
+        print_json({"types": types, "findings": listed})
     elif is_terminal():
         _print_table(findings, types)
     else:
-        for one in findings:
-            print_fields("migrate_finding", asdict(one))
+        for finding in findings:
+            print_fields("migrate_finding", asdict(finding))
         print_fields("migrate_lint", {"findings": len(findings), "types": types})
     if findings:
         count = "1 finding" if len(findings) == 1 else f"{len(findings)} findings"
@@ -71,8 +72,8 @@ def _print_table(findings: "list[Finding]", types: str) -> None:
         console.print(f"Nothing found (types compared {types}).", highlight=False)
         return
     table = Table("where", "rule", "what", "do")
-    for one in findings:
-        table.add_row(f"{one.path}:{one.line}", one.rule, escape(one.cause), escape(one.what_next))
+    for finding in findings:
+        table.add_row(f"{finding.path}:{finding.line}", finding.rule, escape(finding.cause), escape(finding.what_next))
     console.print(table)
-    for rule in dict.fromkeys(one.rule for one in findings):
+    for rule in dict.fromkeys(finding.rule for finding in findings):
         console.print(f"{rule}: {REASONS[rule]}", highlight=False, markup=False)

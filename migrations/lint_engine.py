@@ -45,14 +45,14 @@ def standing_alone(graph: Graph, query: exp.Query) -> exp.Query:
     query = query.copy()
     named = {cte.alias for cte in query.find_all(exp.CTE)}
     for table in list(query.find_all(exp.Table)):
-        found = graph.objects.get(table.name)
-        if found is None or table.name in named:
+        source = graph.objects.get(table.name)
+        if source is None or table.name in named:
             continue
-        if found.query is not None and not found.definitions:
-            inner: exp.Expression = standing_alone(graph, found.query)
+        if source.query is not None and not source.definitions:
+            inner: exp.Expression = standing_alone(graph, source.query)
         else:
-            columns = found.types | (
-                {name: kind for name, (kind, _) in KAFKA_COLUMNS.items()} if found.is_kafka else {}
+            columns = source.types | (
+                {name: kind for name, (kind, _) in KAFKA_COLUMNS.items()} if source.is_kafka else {}
             )
             inner = parse_one("SELECT * FROM null('')", dialect="clickhouse")
             structure = ", ".join(f"`{name}` {kind}" for name, kind in columns.items())
@@ -63,11 +63,11 @@ def standing_alone(graph: Graph, query: exp.Query) -> exp.Query:
         if not (called := dictionary_call(node)) or node is query:
             continue
         dictionary, attributes, _ = called
-        found = graph.objects.get(dictionary)
-        types = [found.types.get(one, "") if found else "" for one in attributes]
+        source = graph.objects.get(dictionary)
+        types = [source.types.get(attribute, "") if source else "" for attribute in attributes]
         if attributes and all(types):
             if function_name(node).lower().endswith("ornull"):
-                types = [one if one.startswith("Nullable") else f"Nullable({one})" for one in types]
+                types = [kind if kind.startswith("Nullable") else f"Nullable({kind})" for kind in types]
             kind = types[0] if len(types) == 1 else f"Tuple({', '.join(types)})"
             node.replace(exp.func("defaultValueOfTypeName", exp.Literal.string(kind), dialect="clickhouse"))
     return query

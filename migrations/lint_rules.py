@@ -42,13 +42,13 @@ class Rule:
     check: Callable[[Graph], Iterator[Broken]]
 
 
-def _line(found: SchemaObject, *nodes: exp.Expression | None) -> int:
+def _line(schema_object: SchemaObject, *nodes: exp.Expression | None) -> int:
     """Return the line that the first of the nodes with a known place begins at, else that of the CREATE."""
     for node in nodes:
-        lines = [one.meta["line"] for one in node.walk() if "line" in one.meta] if node is not None else []
+        lines = [placed.meta["line"] for placed in node.walk() if "line" in placed.meta] if node is not None else []
         if lines:
             return min(lines)
-    for number, line in enumerate(found.text.splitlines(), start=1):
+    for number, line in enumerate(schema_object.text.splitlines(), start=1):
         if re.match(r"\s*CREATE\b", line, re.IGNORECASE):
             return number
     return 1
@@ -62,9 +62,9 @@ def _selects(graph: Graph, name: str) -> Iterator[Scope]:
 
 
 def _views(graph: Graph) -> Iterator[SchemaObject]:
-    for _, one in sorted(graph.objects.items()):
-        if one.query is not None:
-            yield one
+    for _, schema_object in sorted(graph.objects.items()):
+        if schema_object.query is not None:
+            yield schema_object
 
 
 def _said(node: exp.Expression) -> str:
@@ -99,7 +99,7 @@ def kafka_errors(graph: Graph) -> Iterator[Broken]:
                 if name not in scope.sources.values():
                     continue
                 filters = [scope.select.args.get(clause) for clause in ("where", "prewhere")]
-                named = [node.name for one in filters if one is not None for node in one.find_all(exp.Column)]
+                named = [node.name for clause in filters if clause is not None for node in clause.find_all(exp.Column)]
                 if "_error" not in named:
                     yield Broken(
                         view,
@@ -155,18 +155,18 @@ def _throwing(node: exp.Expression, called: str) -> tuple[exp.Expression | None,
 def dictionary_unknown(graph: Graph) -> Iterator[Broken]:
     for view, _, node in _dictionary_calls(graph):
         name, attributes, _ = dictionary_call(node)
-        found = graph.objects.get(name)
+        dictionary = graph.objects.get(name)
         if name in graph.unread:
             continue
-        if found is None or found.kind != "dictionary":
+        if dictionary is None or dictionary.kind != "dictionary":
             yield Broken(
                 view, _line(view, node), f"there is no dictionary {name}", "Correct the name, or write its file"
             )
             continue
-        for one in attributes:
-            if one not in found.types:
-                known = ", ".join(found.types)
-                yield Broken(view, _line(view, node), f"{name} has no attribute {one}", f"Choose one of {known}")
+        for attribute in attributes:
+            if attribute not in dictionary.types:
+                known = ", ".join(dictionary.types)
+                yield Broken(view, _line(view, node), f"{name} has no attribute {attribute}", f"Choose one of {known}")
 
 
 _SAYS_MISSING = re.compile(r"dictGet\w*Or(Null|Default)|dictGet(Hierarchy|Children|Descendants|All)\w*", re.IGNORECASE)
@@ -228,7 +228,7 @@ def unstable_key(graph: Graph) -> Iterator[Broken]:
                 if (called := function_name(node)).lower() in UNSTABLE:
                     cause = f"{called}() in its {clause} gives the same message another key when it comes again"
                     yield Broken(table, _line(table, node), cause, "Sort and partition by what the message says")
-            columns = {one.name for one in key.find_all(exp.Identifier)} & set(graph.columns_of(name))
+            columns = {identifier.name for identifier in key.find_all(exp.Identifier)} & set(graph.columns_of(name))
             for column in sorted(columns):
                 yield from _unstable_column(graph, table, clause, Leaf(name, column), seen)
 
@@ -244,23 +244,23 @@ def _unstable_column(
         # A row that is written once and merged with no other may say when that was; and to a view that is refreshed no
         # message comes again.
         harmless = by.is_refreshed or (by.kind == "table" and not _MERGES_ROWS.fullmatch(keyed.engine))
-        for one in making.leaves:
-            if one.role == "function" and not harmless:
+        for part in making.leaves:
+            if part.role == "function" and not harmless:
                 yield Broken(
                     by,
                     _line(by, *_defining(graph, by, leaf.column)),
-                    f"its {leaf.column} is made of {one.column} and is in the {clause} of {keyed.name}, "
+                    f"its {leaf.column} is made of {part.column} and is in the {clause} of {keyed.name}, "
                     "so the same message has another key when it comes again",
                     "Sort and partition by what the message says",
                 )
-            elif one.role != "function" and one.object in graph.objects:
-                yield from _unstable_column(graph, keyed, clause, Leaf(one.object, one.column), seen)
+            elif part.role != "function" and part.object in graph.objects:
+                yield from _unstable_column(graph, keyed, clause, Leaf(part.object, part.column), seen)
 
 
-def _defining(graph: Graph, found: SchemaObject, column: str) -> list[exp.Expression]:
-    if column in found.definitions:
-        return [found.definitions[column]]
-    return [scope.outputs[column] for scope in graph.scopes(found.name) if column in scope.outputs]
+def _defining(graph: Graph, schema_object: SchemaObject, column: str) -> list[exp.Expression]:
+    if column in schema_object.definitions:
+        return [schema_object.definitions[column]]
+    return [scope.outputs[column] for scope in graph.scopes(schema_object.name) if column in scope.outputs]
 
 
 def _targets(graph: Graph) -> Iterator[tuple[SchemaObject, SchemaObject | None]]:
@@ -368,23 +368,23 @@ def _adding(scope: Scope) -> Iterator[exp.Expression]:
 
 
 def queue_select(graph: Graph) -> Iterator[Broken]:
-    queues = {name for name, one in graph.objects.items() if one.is_kafka}
-    for name, found in sorted(graph.objects.items()):
+    queues = {name for name, queue in graph.objects.items() if queue.is_kafka}
+    for name, schema_object in sorted(graph.objects.items()):
         advice = "Read the table that the ingest views fill"
-        if found.kind == "dictionary" and found.dictionary_source in queues:
-            cause = f"loading it from {found.dictionary_source} takes messages away from ingest"
-            yield Broken(found, _line(found), cause, advice)
-        if found.query is None:
+        if schema_object.kind == "dictionary" and schema_object.dictionary_source in queues:
+            cause = f"loading it from {schema_object.dictionary_source} takes messages away from ingest"
+            yield Broken(schema_object, _line(schema_object), cause, advice)
+        if schema_object.query is None:
             continue
         trigger, triggered = graph.trigger_of(name), False
-        for table in found.query.find_all(exp.Table):
+        for table in schema_object.query.find_all(exp.Table):
             if table.name not in queues:
                 continue
             if table.name == trigger and not triggered:
                 triggered = True  # the block that the view runs with
                 continue
             cause = f"its SELECT on {table.name} takes messages away from ingest"
-            yield Broken(found, _line(found, table), cause, advice)
+            yield Broken(schema_object, _line(schema_object, table), cause, advice)
 
 
 RULES = (

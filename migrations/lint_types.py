@@ -44,15 +44,15 @@ def declared_type(scope: Scope, node: exp.Expression, active: frozenset[str] = f
         return ""
     if not node.table and node.name in scope.aliases and node.name not in active:
         return declared_type(scope, scope.aliases[node.name], active | {node.name})
-    found = scope.source_of(node.name, node.table)
-    if found is None:
+    origin = scope.source_of(node.name, node.table)
+    if origin is None:
         return ""
-    if isinstance(found[1], str):
-        if declared := scope.graph.type_of(Leaf(found[1], node.name)):
+    if isinstance(origin[1], str):
+        if declared := scope.graph.type_of(Leaf(origin[1], node.name)):
             return declared
-        inner = scope.graph.scopes(found[1])
+        inner = scope.graph.scopes(origin[1])
     else:
-        inner = found[1]
+        inner = origin[1]
     if not inner or node.name not in inner[0].outputs:
         return ""
     return declared_type(inner[0], inner[0].outputs[node.name], frozenset({node.name}))
@@ -69,8 +69,8 @@ def holds_text(scope: Scope, node: exp.Expression, active: frozenset[str] = froz
     name = function_name(node)
     if called := dictionary_call(node):
         dictionary, attributes, _ = called
-        types = [scope.graph.type_of(Leaf(dictionary, one)) for one in attributes]
-        return any(is_text(one) or not one for one in types)
+        types = [scope.graph.type_of(Leaf(dictionary, attribute)) for attribute in attributes]
+        return any(is_text(kind) or not kind for kind in types)
     if name.lower() == "jsonextract" and isinstance(arguments(node)[-1], exp.Literal):
         return is_text(arguments(node)[-1].name) or "Tuple" in arguments(node)[-1].name
     # Before the rest: toUInt32OrNull is no text, whatever it is given.
@@ -84,10 +84,10 @@ def holds_text(scope: Scope, node: exp.Expression, active: frozenset[str] = froz
         return False
     if name.lower() == "multiif":
         given = arguments(node)
-        return any(holds_text(scope, one, active) for one in [*given[1:-1:2], given[-1]])
+        return any(holds_text(scope, value, active) for value in [*given[1:-1:2], given[-1]])
     if isinstance(node, exp.If):
         values = [node.args.get("true"), node.args.get("false")]
-        return any(holds_text(scope, one, active) for one in values if one is not None)
+        return any(holds_text(scope, value, active) for value in values if value is not None)
     if isinstance(node, (exp.Identifier, exp.Subquery)):
         return True
     return any(holds_text(scope, child, active) for child in node.iter_expressions())
@@ -111,10 +111,10 @@ def _column_holds_text(scope: Scope, node: exp.Column, active: frozenset[str]) -
         return holds_text(scope, scope.aliases[node.name], active | {node.name})
     if declared := declared_type(scope, node, active):
         return is_text(declared)
-    found = scope.source_of(node.name, node.table)
-    if found is None:
+    origin = scope.source_of(node.name, node.table)
+    if origin is None:
         return True
-    inner = scope.graph.scopes(found[1]) if isinstance(found[1], str) else found[1]
+    inner = scope.graph.scopes(origin[1]) if isinstance(origin[1], str) else origin[1]
     if not inner or node.name not in inner[0].outputs:
         return True
     return holds_text(inner[0], inner[0].outputs[node.name], frozenset({node.name}))

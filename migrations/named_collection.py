@@ -141,7 +141,8 @@ def is_current(backend: ClickHouseBackend, settings: Settings) -> bool:
 
 def drop_unused(backend: ClickHouseBackend, settings: Settings) -> None:
     """Drop each named collection of this database, and of the files, that no table and no dictionary of any uses."""
-    names = {name: None for one in (KAFKA, DICTIONARIES) for name in (own(one, settings.clickhouse_database), one)}
+    files = (KAFKA, DICTIONARIES)
+    names = dict.fromkeys(name for file in files for name in (own(file, settings.clickhouse_database), file))
     for name in names:
         used = backend.connection.query(
             "SELECT count() FROM system.tables WHERE engine IN ('Kafka', 'Dictionary')"
@@ -178,20 +179,20 @@ def _write(backend: ClickHouseBackend, name: str, values: dict[str, str], ours: 
     Of other keys those among ``ours`` are deleted. What somebody else has added stays.
     """
     assignments = ", ".join(f"`{key}` = {format_str(value)}" for key, value in values.items())
-    found = _keys(backend, name)
-    if not found:
+    keys = _keys(backend, name)
+    if not keys:
         backend.connection.command(f"CREATE NAMED COLLECTION {name} AS {assignments}")
         return
-    superfluous = sorted(set(found) & set(ours) - set(values))
+    superfluous = sorted(set(keys) & set(ours) - set(values))
     deletion = f" DELETE {', '.join(f'`{key}`' for key in superfluous)}" if superfluous else ""
     backend.connection.command(f"ALTER NAMED COLLECTION {name} SET {assignments}{deletion}")
 
 
 def _keys(backend: ClickHouseBackend, name: str) -> list[str]:
-    found = backend.connection.query(
+    rows = backend.connection.query(
         "SELECT mapKeys(collection) FROM system.named_collections WHERE name = {name:String}", parameters={"name": name}
     ).result_rows
-    return found[0][0] if found else []
+    return rows[0][0] if rows else []
 
 
 def _failed_dictionaries(backend: ClickHouseBackend) -> list[str]:

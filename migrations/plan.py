@@ -162,41 +162,41 @@ def _losing(rows: int, what: str, of_them: str = "") -> _Effect:
     return _Effect(f"{what}: {f'{of_them} of ' if of_them else ''}{counted} gone for good", destructive=True)
 
 
-def _created_table(found: _Statement, live: Live) -> _Effect:
-    engine = after(found.rest, "ENGINE")
+def _created_table(create: _Statement, live: Live) -> _Effect:
+    engine = after(create.rest, "ENGINE")
     engine = engine[1:] if begins(engine, "=") else engine
     if begins(engine, "KAFKA"):
-        live.kafka.add(found.name)
-        return _Effect(f"creates the Kafka table {found.name}; ingest goes on from the group's committed offsets")
+        live.kafka.add(create.name)
+        return _Effect(f"creates the Kafka table {create.name}; ingest goes on from the group's committed offsets")
     if begins(engine, "DISTRIBUTED"):
         over = split([word for word in engine if word.depth > engine[0].depth])[2][0].text
-        return _Effect(f"creates {found.name}, through which {over} of all shards is read and written")
-    return _Effect(f"creates the table {found.name}")
+        return _Effect(f"creates {create.name}, through which {over} of all shards is read and written")
+    return _Effect(f"creates the table {create.name}")
 
 
-def _created_view(found: _Statement, live: Live) -> _Effect:
-    live.views.add(found.name)
-    return _Effect(f"creates the view {found.name}")
+def _created_view(create: _Statement, live: Live) -> _Effect:
+    live.views.add(create.name)
+    return _Effect(f"creates the view {create.name}")
 
 
-def _created_materialized_view(found: _Statement, live: Live) -> _Effect:
-    live.views.add(found.name)
-    if refresh := after(found.rest, "REFRESH"):
-        live.refreshed.add(found.name)
+def _created_materialized_view(create: _Statement, live: Live) -> _Effect:
+    live.views.add(create.name)
+    if refresh := after(create.rest, "REFRESH"):
+        live.refreshed.add(create.name)
         length = next((at for at in range(1, len(refresh), 2) if not refresh[at].text.isdigit()), len(refresh))
         schedule = " ".join(word.text.lower() for word in refresh[:length])
         what = "adds to" if after(refresh, "APPEND", "TO") else "replaces"
         target = next(iter(names(after(refresh, "TO"))), "a table of its own")
-        return _Effect(f"creates {found.name}: {schedule} it {what} what is in {target}")
-    read = [name for at, word in enumerate(found.rest) if word.upper == "FROM" for name in names(found.rest[at:])]
+        return _Effect(f"creates {create.name}: {schedule} it {what} what is in {target}")
+    read = [name for at, word in enumerate(create.rest) if word.upper == "FROM" for name in names(create.rest[at:])]
     if read and read[0] in live.kafka:
-        live.readers.add(found.name)
-        return _Effect(f"creates {found.name}: ingest from {read[0]} starts")
-    return _Effect(f"creates {found.name}: it sees rows from now on")
+        live.readers.add(create.name)
+        return _Effect(f"creates {create.name}: ingest from {read[0]} starts")
+    return _Effect(f"creates {create.name}: it sees rows from now on")
 
 
-def _dropped(found: _Statement, live: Live) -> _Effect:
-    effects = [_drop(name, live) for name in names(found.rest) or [found.name]]
+def _dropped(drop: _Statement, live: Live) -> _Effect:
+    effects = [_drop(name, live) for name in names(drop.rest) or [drop.name]]
     return _Effect(", ".join(effect.means for effect in effects), any(effect.destructive for effect in effects))
 
 
@@ -221,16 +221,16 @@ def _emptied_database(_: _Statement, live: Live) -> _Effect:
     return _losing(sum(live.rows.values()), "empties a database")
 
 
-def _optimized(found: _Statement, live: Live) -> _Effect:
-    if any(word.upper == "DEDUPLICATE" for word in found.rest):
-        what = f"leaves one of equal rows in {found.name}"
-        return _losing(live.rows.get(found.name, 0), what, "all but one of equal rows")
-    return _Effect(f"merges parts of {found.name} in the background")
+def _optimized(optimize: _Statement, live: Live) -> _Effect:
+    if any(word.upper == "DEDUPLICATE" for word in optimize.rest):
+        what = f"leaves one of equal rows in {optimize.name}"
+        return _losing(live.rows.get(optimize.name, 0), what, "all but one of equal rows")
+    return _Effect(f"merges parts of {optimize.name} in the background")
 
 
-def _altered(found: _Statement, live: Live) -> _Effect:
-    name, effects = found.name, []
-    for action in split(behind_name(found.rest)):
+def _altered(alter: _Statement, live: Live) -> _Effect:
+    name, effects = alter.name, []
+    for action in split(behind_name(alter.rest)):
         if begins(action, "MODIFY", "QUERY") and name in live.refreshed:
             return _Effect(f"replaces the query of {name}, from its next refresh on")
         if begins(action, "MODIFY", "REFRESH"):
@@ -242,7 +242,7 @@ def _altered(found: _Statement, live: Live) -> _Effect:
             if what or not effects:  # anything else goes on with what is before the comma, such as a second setting
                 return replace(_UNKNOWN, means=f"{name}: {_UNKNOWN.means}")
         elif begins(action, "MODIFY", "COLUMN"):
-            effects.append(_modified_column(found, action[2:], live))
+            effects.append(_modified_column(alter, action[2:], live))
         else:
             effects.append(_action(name, action, what, live.rows.get(name, 0)))
     lost = any(effect.destructive for effect in effects)
@@ -295,13 +295,13 @@ _PROPERTIES |= {"REMOVE", "MODIFY", "RESET", "FIRST", "AFTER"}
 """What comes after a column's type, or in its place."""
 
 
-def _modified_column(found: _Statement, column: Sequence[Word], live: Live) -> _Effect:
-    rows, [name, *definition] = live.rows.get(found.name, 0), from_name(column)
+def _modified_column(alter: _Statement, column: Sequence[Word], live: Live) -> _Effect:
+    rows, [name, *definition] = live.rows.get(alter.name, 0), from_name(column)
     if after(definition, "TTL") and not after(definition, "REMOVE"):
         return _losing(rows, f"changes how long values of {name.text} are kept", "values that are too old then")
     kind = list(takewhile(lambda word: word.upper not in _PROPERTIES or word.depth > name.depth, definition))
-    becomes = re.sub(r"\s*,\s*", ", ", text_of(found.text, kind))
-    was = live.types.get((found.name, name.text))
+    becomes = re.sub(r"\s*,\s*", ", ", text_of(alter.text, kind))
+    was = live.types.get((alter.name, name.text))
     if not becomes or becomes == was:
         return _Effect(f"changes column {name.text}")
     loses = bool(rows) and was is not None and not holds(becomes, was)
@@ -310,12 +310,12 @@ def _modified_column(found: _Statement, column: Sequence[Word], live: Live) -> _
 
 
 _MEANINGS: dict[tuple[str, ...], Callable[[_Statement, Live], _Effect]] = {
-    ("CREATE", "OR", "REPLACE", "TABLE"): lambda found, live: _losing(
-        live.rows.pop(found.name, 0), f"replaces {found.name} by an empty table"
+    ("CREATE", "OR", "REPLACE", "TABLE"): lambda create, live: _losing(
+        live.rows.pop(create.name, 0), f"replaces {create.name} by an empty table"
     ),
-    ("CREATE", "OR", "REPLACE"): lambda found, _: _Effect(f"replaces {found.name} at once; ingest goes on"),
+    ("CREATE", "OR", "REPLACE"): lambda create, _: _Effect(f"replaces {create.name} at once; ingest goes on"),
     ("CREATE", "TABLE"): _created_table,
-    ("CREATE", "DICTIONARY"): lambda found, _: _Effect(f"creates the dictionary {found.name}"),
+    ("CREATE", "DICTIONARY"): lambda create, _: _Effect(f"creates the dictionary {create.name}"),
     ("CREATE", "VIEW"): _created_view,
     ("CREATE", "MATERIALIZED", "VIEW"): _created_materialized_view,
     ("DROP", "DATABASE"): _emptied_database,
@@ -324,12 +324,12 @@ _MEANINGS: dict[tuple[str, ...], Callable[[_Statement, Live], _Effect]] = {
     ("TRUNCATE", "TABLES"): _emptied_database,
     ("DROP",): _dropped,
     ("ALTER", "TABLE"): _altered,
-    ("TRUNCATE",): lambda found, live: _losing(live.rows.get(found.name, 0), f"empties {found.name}"),
-    ("SYSTEM", "RELOAD"): lambda found, _: _Effect(f"loads {found.name}"),
+    ("TRUNCATE",): lambda truncate, live: _losing(live.rows.get(truncate.name, 0), f"empties {truncate.name}"),
+    ("SYSTEM", "RELOAD"): lambda reload, _: _Effect(f"loads {reload.name}"),
     ("SELECT",): lambda *_: _Effect("changes nothing"),
     ("INSERT",): lambda *_: _Effect("writes rows"),
-    ("DELETE",): lambda found, live: _losing(live.rows.get(found.name, 0), "deletes rows"),
-    ("UPDATE",): lambda found, live: _losing(live.rows.get(found.name, 0), "overwrites", "values"),
+    ("DELETE",): lambda delete, live: _losing(live.rows.get(delete.name, 0), "deletes rows"),
+    ("UPDATE",): lambda update, live: _losing(live.rows.get(update.name, 0), "overwrites", "values"),
     ("OPTIMIZE",): _optimized,
     ("EXCHANGE",): lambda *_: _Effect("swaps two objects at once; their rows go with them"),
     ("RENAME",): lambda *_: _Effect("renames; rows stay"),

@@ -349,7 +349,7 @@ def _pending(history: list[Version], states: dict[str, VersionState]) -> tuple[l
         )
     pending = [version for version in history if version.id not in states or states[version.id].state != "applied"]
     if pending:
-        newest = max((name for name, one in states.items() if one.state == "applied"), default="")
+        newest = max((name for name, state in states.items() if state.state == "applied"), default="")
         if pending[0].id < newest and pending[0].id not in states:
             raise UsageError(
                 f"Version '{pending[0].id}' is out of order: {newest}, which comes after it, is applied already. "
@@ -372,7 +372,7 @@ def _collections(client: Client) -> set[str]:
 
 
 def _collection_steps(
-    settings: Settings, found: set[str], first: int, kafka_tables: list[str], anew: Sequence[str] = ()
+    settings: Settings, collections: set[str], first: int, kafka_tables: list[str], anew: Sequence[str] = ()
 ) -> list[Step]:
     told: list[tuple[str, str]] = []
     for collection, what in (
@@ -380,7 +380,7 @@ def _collection_steps(
         (named_collection.KAFKA, "Kafka's connection"),
     ):
         name = named_collection.own(collection, settings.clickhouse_database)
-        start = f"ALTER NAMED COLLECTION {name} SET" if name in found else f"CREATE NAMED COLLECTION {name} AS"
+        start = f"ALTER NAMED COLLECTION {name} SET" if name in collections else f"CREATE NAMED COLLECTION {name} AS"
         told.append((f"{start} …", f"writes {what} from the settings"))
     told += [(statement, f"gives {object_name(statement)} this database's own connection") for statement in anew]
     for table in kafka_tables:
@@ -439,7 +439,7 @@ def _failure(
 ) -> PaystreamError:
     command = "paystream migrate up" if direction == "apply" else "paystream migrate down"
     at = f" at {object_name(error.statement)}" if isinstance(error, StatementFailed) else ""
-    before = [one.id for one in history if one.id < version.id]
+    before = [earlier.id for earlier in history if earlier.id < version.id]
     stands = f"the schema is at {before[-1]}" if before else "no version is applied"
     if isinstance(error, OperationalError) or isinstance(error.__cause__, OperationalError):
         return ServiceUnavailable(

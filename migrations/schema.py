@@ -66,20 +66,20 @@ def read_snapshot(path: Path) -> dict[str, Expected]:
         UsageError: the file is missing or empty.
     """
     text = read_text(path) if path.exists() else ""
-    found = {name: Expected(name, digest, create) for name, digest, create in _ENTRY.findall(text)}
-    if not found:
+    objects = {name: Expected(name, digest, create) for name, digest, create in _ENTRY.findall(text)}
+    if not objects:
         raise UsageError(
             f"Schema file '{path.name}' is missing or holds nothing. Restore it from the repository, or write it anew "
             "with `paystream migrate lock`."
         )
-    return found
+    return objects
 
 
 def write_snapshot(path: Path, version: str, objects: dict[str, Expected]) -> None:
     """Write down what the versions up to one give."""
     parts = [
-        f"\n-- object: {one.name}; words of its file: {one.fingerprint}\n{one.create}\n;\n"
-        for one in sorted(objects.values(), key=lambda one: one.name)
+        f"\n-- object: {entry.name}; words of its file: {entry.fingerprint}\n{entry.create}\n;\n"
+        for entry in sorted(objects.values(), key=lambda entry: entry.name)
     ]
     write_text(path, _HEAD.format(version=version) + "".join(parts))
 
@@ -114,9 +114,9 @@ def reformatted(client: Client, creates: dict[str, str]) -> dict[str, str]:
     return {name: _plain(text, "") for name, text in zip(creates, formatted, strict=True)}
 
 
-def diff(expected: str, found: str) -> tuple[str, ...]:
+def diff(expected: str, actual: str) -> tuple[str, ...]:
     """Return the lines in which two statements differ: ``- `` expected, ``+ `` found."""
-    lines = difflib.ndiff(expected.splitlines(), found.splitlines())
+    lines = difflib.ndiff(expected.splitlines(), actual.splitlines())
     # The last element of a list has no comma: that alone is no difference worth a line.
     return tuple(line.rstrip() for line in lines if line[:2] in ("- ", "+ "))
 
@@ -130,6 +130,6 @@ def _plain(create: str, database: str) -> str:
     return re.sub(r"(?<=^SETTINGS )[^\n]+(?=$|\nCOMMENT)", _sorted_settings, create, flags=re.MULTILINE)
 
 
-def _sorted_settings(found: re.Match[str]) -> str:
+def _sorted_settings(settings: re.Match[str]) -> str:
     # In the order in which they were set; the order means nothing.
-    return ", ".join(sorted(found[0].split(", ")))
+    return ", ".join(sorted(settings[0].split(", ")))

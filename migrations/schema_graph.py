@@ -14,7 +14,7 @@ sqlglot parses. What its optimizer has does not come to the same here:
 import logging
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
@@ -113,49 +113,50 @@ class SchemaObject:
     @cached_property
     def engine(self) -> str:
         """The table engine's name, ``""`` for a view or dictionary."""
-        found = self.tree.find(exp.EngineProperty)
-        if found is None:
+        engine = self.tree.find(exp.EngineProperty)
+        if engine is None:
             return ""
-        return "Null" if isinstance(found.this, exp.Null) else found.this.name
+        return "Null" if isinstance(engine.this, exp.Null) else engine.this.name
 
     @cached_property
     def settings(self) -> dict[str, str]:
         """The table's own settings, names in lower case."""
-        pairs = [pair for one in self._properties if isinstance(one, exp.SettingsProperty) for pair in one.expressions]
+        clauses = [clause for clause in self._properties if isinstance(clause, exp.SettingsProperty)]
+        pairs = [pair for clause in clauses for pair in clause.expressions]
         return {pair.this.name.lower(): pair.expression.name for pair in pairs}
 
     @cached_property
     def definitions(self) -> dict[str, exp.ColumnDef]:
         """The declared columns. A Nested one is, as for the engine, an array for each of its parts, ``name.part``."""
         schema = self.tree.this
-        found: dict[str, exp.ColumnDef] = {}
-        for one in schema.expressions if isinstance(schema, exp.Schema) else []:
-            if not isinstance(one, exp.ColumnDef):
+        columns: dict[str, exp.ColumnDef] = {}
+        for element in schema.expressions if isinstance(schema, exp.Schema) else []:
+            if not isinstance(element, exp.ColumnDef):
                 continue
-            if one.kind is None or one.kind.this != exp.DType.NESTED:
-                found[one.name] = one
+            if element.kind is None or element.kind.this != exp.DType.NESTED:
+                columns[element.name] = element
                 continue
-            for part in one.kind.expressions:
+            for part in element.kind.expressions:
                 kind = exp.DataType(this=exp.DType.ARRAY, expressions=[part.kind.copy()], nested=True)
-                found[f"{one.name}.{part.name}"] = exp.ColumnDef(this=one.this.copy(), kind=kind)
-        return found
+                columns[f"{element.name}.{part.name}"] = exp.ColumnDef(this=element.this.copy(), kind=kind)
+        return columns
 
     @cached_property
     def types(self) -> dict[str, str]:
         """The declared columns' types, ``""`` where the file leaves a type to the engine."""
-        return {name: type_text(one.kind) for name, one in self.definitions.items()}
+        return {name: type_text(column.kind) for name, column in self.definitions.items()}
 
     @cached_property
     def elements(self) -> dict[str, list[str]]:
         """The names within each declared column that is a tuple or an array of tuples."""
-        found: dict[str, list[str]] = {}
-        for name, one in self.definitions.items():
-            kind = one.kind
+        names: dict[str, list[str]] = {}
+        for name, column in self.definitions.items():
+            kind = column.kind
             while kind is not None and kind.is_type("array"):
                 kind = kind.expressions[0]
             if kind is not None and kind.is_type("struct"):
-                found[name] = [part.name for part in kind.expressions if isinstance(part, exp.ColumnDef)]
-        return found
+                names[name] = [part.name for part in kind.expressions if isinstance(part, exp.ColumnDef)]
+        return names
 
     @cached_property
     def defaults(self) -> dict[str, exp.Expression]:
@@ -163,24 +164,24 @@ class SchemaObject:
         kinds = (exp.DefaultColumnConstraint, exp.ComputedColumnConstraint, exp.EphemeralColumnConstraint)
         return {
             name: constraint.kind.this
-            for name, one in self.definitions.items()
-            for constraint in one.args.get("constraints") or []
+            for name, column in self.definitions.items()
+            for constraint in column.args.get("constraints") or []
             if isinstance(constraint.kind, kinds)
         }
 
     @cached_property
     def query(self) -> exp.Query | None:
         """The SELECT of a view."""
-        found = self.tree.expression
-        return found if isinstance(found, exp.Query) else None
+        query = self.tree.expression
+        return query if isinstance(query, exp.Query) else None
 
     @cached_property
     def target(self) -> str | None:
         """The table that a materialized view writes to; itself where it has an engine of its own."""
         if self.kind != "materialized view":
             return None
-        found = self.tree.find(exp.ToTableProperty)
-        return found.this.name if found else self.name
+        to = self.tree.find(exp.ToTableProperty)
+        return to.this.name if to else self.name
 
     @property
     def is_refreshed(self) -> bool:
@@ -196,24 +197,25 @@ class SchemaObject:
         """What rows are sorted, partitioned and looked up by, each with the clause's name."""
         if self.kind == "dictionary":
             return []
-        parts = [("PARTITION BY", one.this) for one in self._properties if isinstance(one, exp.PartitionedByProperty)]
-        for kind, clause in ((exp.Order, "ORDER BY"), (exp.PrimaryKey, "PRIMARY KEY")):
-            listed = [part for one in self._properties if isinstance(one, kind) for part in one.expressions]
-            parts += [(clause, part.this if isinstance(part, exp.Ordered) else part) for part in listed]
+        partition = next((clause for clause in self._properties if isinstance(clause, exp.PartitionedByProperty)), None)
+        parts = [("PARTITION BY", partition.this)] if partition else []
+        for kind, keyword in ((exp.Order, "ORDER BY"), (exp.PrimaryKey, "PRIMARY KEY")):
+            listed = [part for clause in self._properties if isinstance(clause, kind) for part in clause.expressions]
+            parts += [(keyword, part.this if isinstance(part, exp.Ordered) else part) for part in listed]
         return parts
 
     @cached_property
     def dictionary_source(self) -> str | None:
         """The table or view that a dictionary is loaded from, None where it is no table of ClickHouse's."""
-        sources = [one for one in self.tree.find_all(exp.DictProperty) if one.this == "SOURCE"]
-        settings = [setting for one in sources for setting in one.args.get("settings") or []]
-        return next((one.args["value"].name for one in settings if one.this.name.upper() == "TABLE"), None)
+        sources = [source for source in self.tree.find_all(exp.DictProperty) if source.this == "SOURCE"]
+        settings = [setting for source in sources for setting in source.args.get("settings") or []]
+        return next((setting.args["value"].name for setting in settings if setting.this.name.upper() == "TABLE"), None)
 
     def comment(self, heading: str) -> str:
         """Return what the file's head says after a heading such as ``Written by:``, ``""`` if nothing."""
         lines = takewhile(lambda line: line.startswith("--"), self.text.splitlines())
-        found = re.search(rf"{heading}\s*(.*?)\.(?:\s|$)", " ".join(line.removeprefix("-- ") for line in lines))
-        return found[1] if found else ""
+        said = re.search(rf"{heading}\s*(.*?)\.(?:\s|$)", " ".join(line.removeprefix("-- ") for line in lines))
+        return said[1] if said else ""
 
 
 @dataclass(frozen=True)
@@ -290,44 +292,44 @@ class Scope:
     @cached_property
     def aliases(self) -> dict[str, exp.Expression]:
         """Expressions by their alias: of this SELECT, and of those around where no source here has such a column."""
-        found = dict(self._own_aliases)
+        aliases = dict(self._own_aliases)
         known = {name for of in self.sources.values() for name in self.graph.columns_of(of, virtual=True)}
         for name, node in self.outer.aliases.items() if self.outer else ():
             if name not in known:
-                found.setdefault(name, node)
-        return found
+                aliases.setdefault(name, node)
+        return aliases
 
     @cached_property
     def _own_aliases(self) -> dict[str, exp.Expression]:
         """Expressions by the name that the WITH or the SELECT's list gives them."""
-        found = {one.alias: one.this for one in self.select.ctes if one.args.get("scalar")}
+        aliases = {cte.alias: cte.this for cte in self.select.ctes if cte.args.get("scalar")}
         for node in self.select.find_all(exp.Alias):
             if node.parent_select is self.select:
-                found.setdefault(node.alias, node.this)
-        return found
+                aliases.setdefault(node.alias, node.this)
+        return aliases
 
     @cached_property
     def tables(self) -> dict[str, exp.Query]:
         """The SELECTs that the WITH gives a name."""
-        named = {one.alias: one.this for one in self.select.ctes if not one.args.get("scalar")}
+        named = {cte.alias: cte.this for cte in self.select.ctes if not cte.args.get("scalar")}
         return (self.outer.tables if self.outer else {}) | named
 
     @cached_property
     def sources(self) -> dict[str, "str | list[Scope]"]:
         """What the SELECT reads, by the name it goes by: an object's name, or the scopes of a subquery."""
-        found: dict[str, str | list[Scope]] = {}
+        sources: dict[str, str | list[Scope]] = {}
         from_ = self.select.args.get("from_")
         nodes = [from_.this] if from_ else []
-        nodes += [one.this for one in self.select.args.get("joins") or [] if one.args.get("kind") != "ARRAY"]
+        nodes += [join.this for join in self.select.args.get("joins") or [] if join.args.get("kind") != "ARRAY"]
         for number, node in enumerate(nodes):
             node = node.this if isinstance(node, exp.Final) else node
             if isinstance(node, exp.Table):
                 name = node.alias_or_name
-                found[name] = self._scopes(self.tables[node.name]) if node.name in self.tables else node.name
+                sources[name] = self._scopes(self.tables[node.name]) if node.name in self.tables else node.name
             elif isinstance(node, (exp.Subquery, exp.Query)):
                 query = node.unnest() if isinstance(node, exp.Subquery) else node
-                found[node.alias or f"({number})"] = self._scopes(query)
-        return found
+                sources[node.alias or f"({number})"] = self._scopes(query)
+        return sources
 
     def nested(self, select: exp.Select) -> "Scope":
         """Return the scope of a SELECT that stands somewhere within this one, or of this one itself."""
@@ -342,24 +344,24 @@ class Scope:
     @cached_property
     def columns(self) -> list[tuple[str, exp.Expression]]:
         """The SELECT's columns in order, with ``*`` written out."""
-        found: list[tuple[str, exp.Expression]] = []
+        columns: list[tuple[str, exp.Expression]] = []
         for node in self.select.expressions:
             star = node.this if isinstance(node, exp.Column) else node
             if isinstance(star, exp.Star):
-                excluded = {one.name for one in star.args.get("except_") or star.args.get("except") or []}
-                excluded |= {name for name, _ in found}
+                excluded = {identifier.name for identifier in star.args.get("except_") or star.args.get("except") or []}
+                excluded |= {name for name, _ in columns}
                 wanted = node.table if isinstance(node, exp.Column) else ""
                 for source, of in self.sources.items():
                     if not wanted or source == wanted:
-                        found += [
+                        columns += [
                             (name, exp.column(name, source if isinstance(of, str) else None))
                             for name in self.graph.columns_of(of)
                             if name not in excluded
                         ]
             else:
                 name = node.alias_or_name or node.sql(dialect="clickhouse")
-                found.append((name, node.this if isinstance(node, exp.Alias) else node))
-        return found
+                columns.append((name, node.this if isinstance(node, exp.Alias) else node))
+        return columns
 
     @cached_property
     def outputs(self) -> dict[str, exp.Expression]:
@@ -438,13 +440,13 @@ class Scope:
             scope, whole = alias
             yield from scope.trace(whole, active, role)
             return
-        found = self.source_of(name, qualifier)
-        if found is None:
+        origin = self.source_of(name, qualifier)
+        if origin is None:
             yield Leaf("?", name, role)
-        elif isinstance(found[1], str):
-            yield Leaf(found[1], name, role)
+        elif isinstance(origin[1], str):
+            yield Leaf(origin[1], name, role)
         else:
-            for scope, expression in outputs_named(found[1], name):
+            for scope, expression in outputs_named(origin[1], name):
                 yield from scope.trace(expression, active, role)
 
     def trace_element(
@@ -470,14 +472,14 @@ class Scope:
             for part in parts:
                 yield from self.trace(part, active, role)
             return
-        found = self.source_of(whole.name, whole.table) if isinstance(whole, exp.Column) else None
-        if found and isinstance(found[1], list):
-            for scope, expression in outputs_named(found[1], whole.name):
+        origin = self.source_of(whole.name, whole.table) if isinstance(whole, exp.Column) else None
+        if origin and isinstance(origin[1], list):
+            for scope, expression in outputs_named(origin[1], whole.name):
                 yield from scope.trace_element(expression, element, active, role)
             return
-        names = self.graph.element_names(found[1], whole.name) if found else []
+        names = self.graph.element_names(origin[1], whole.name) if origin else []
         if (name := _element_name(names, element)) in names:
-            yield Leaf(found[1], f"{whole.name}.{name}", role)
+            yield Leaf(origin[1], f"{whole.name}.{name}", role)
             return
         yield from self.trace(whole, active, role)
 
@@ -489,7 +491,7 @@ class Scope:
             return None
         # The last literal of JSONExtract is the type; those before it are the way to the field.
         way = given[1:-1] if name.lower() in ("jsonextract", "jsonextractkeysandvalues") else given[1:]
-        names = [one.name for one in way if isinstance(one, exp.Literal)]
+        names = [literal.name for literal in way if isinstance(literal, exp.Literal)]
         return ".".join(names) or None
 
     def _reads_message(self, node: exp.Expression) -> bool:
@@ -499,7 +501,7 @@ class Scope:
 
 def outputs_named(scopes: list[Scope], name: str) -> Iterator[tuple[Scope, exp.Expression]]:
     """Yield what each SELECT of a UNION has for a column: they go by place, under the names of the first one."""
-    names = [one for one, _ in scopes[0].columns] if scopes else []
+    names = [column for column, _ in scopes[0].columns] if scopes else []
     if name in names:
         place = names.index(name)
         for scope in scopes:
@@ -513,7 +515,7 @@ def elements_of(whole: exp.Expression, element: str) -> list[exp.Expression]:
         parts = enumerate(whole.expressions, start=1)
         return [part.unalias() for number, part in parts if element in (str(number), part.alias)]
     if isinstance(whole, exp.Array):
-        return [part for one in whole.expressions for part in elements_of(one, element)]
+        return [part for inner in whole.expressions for part in elements_of(inner, element)]
     wrapped = isinstance(whole, exp.Explode | exp.Paren | exp.Cast | exp.CastToStrType)
     if wrapped or _GATHERS.fullmatch(function_name(whole)):
         return elements_of(next(whole.iter_expressions()), element)
@@ -552,7 +554,7 @@ class Graph:
     @cached_property
     def unread(self) -> set[str]:
         """The names of objects that are in files which cannot be read: there, but with what columns nobody knows."""
-        return {one.name for one in self.unreadable}
+        return {unreadable.name for unreadable in self.unreadable}
 
     def scopes(self, name: str) -> list[Scope]:
         """Return the SELECTs of a view, none for any other object."""
@@ -565,18 +567,18 @@ class Graph:
         """Return the columns of an object or subquery; with ``virtual``, those of a Kafka table that are unsaid too."""
         if not isinstance(source, str):
             return list(source[0].outputs) if source else []
-        found = self.objects.get(source)
-        if found is None:
+        schema_object = self.objects.get(source)
+        if schema_object is None:
             return []
-        if found.query is not None and not found.definitions:
+        if schema_object.query is not None and not schema_object.definitions:
             return list(self.scopes(source)[0].outputs)
-        return [*found.types, *(KAFKA_COLUMNS if virtual and found.is_kafka else ())]
+        return [*schema_object.types, *(KAFKA_COLUMNS if virtual and schema_object.is_kafka else ())]
 
     def element_names(self, name: str, column: str) -> list[str]:
         """Return the names within a column of tuples, or arrays of them: declared, or as a view takes it over."""
-        found = self.objects.get(name)
-        if found is None or found.query is None or found.definitions:
-            return found.elements.get(column, []) if found else []
+        schema_object = self.objects.get(name)
+        if schema_object is None or schema_object.query is None or schema_object.definitions:
+            return schema_object.elements.get(column, []) if schema_object else []
         for scope, expression in outputs_named(self.scopes(name), column):
             source = scope.source_of(expression.name, expression.table) if isinstance(expression, exp.Column) else None
             if source and isinstance(source[1], str) and (names := self.element_names(source[1], expression.name)):
@@ -588,50 +590,50 @@ class Graph:
         return [
             Leaf(name, part)
             for column in self.columns_of(name)
-            for part in [f"{column}.{one}" for one in self.element_names(name, column)] or [column]
+            for part in [f"{column}.{element}" for element in self.element_names(name, column)] or [column]
         ]
 
     def type_of(self, leaf: Leaf) -> str:
         """Return the declared type of a table's or dictionary's column, ``""`` where no file declares it."""
-        found = self.objects.get(leaf.object)
-        if found is None:
+        schema_object = self.objects.get(leaf.object)
+        if schema_object is None:
             return ""
-        if found.is_kafka and leaf.column in KAFKA_COLUMNS:
+        if schema_object.is_kafka and leaf.column in KAFKA_COLUMNS:
             return KAFKA_COLUMNS[leaf.column][0]
-        return found.types.get(leaf.column, "")
+        return schema_object.types.get(leaf.column, "")
 
     def reads(self, name: str) -> list[str]:
         """Return the objects that a view's SELECT names anywhere, or that a dictionary is loaded from.
 
         Of an object whose file cannot be read, none.
         """
-        found = self.objects.get(name)
-        if found is None or (found.kind != "dictionary" and found.query is None):
+        schema_object = self.objects.get(name)
+        if schema_object is None or (schema_object.kind != "dictionary" and schema_object.query is None):
             return []
-        if found.kind == "dictionary":
-            return [found.dictionary_source] if found.dictionary_source else []
-        named = {cte.alias for cte in found.query.find_all(exp.CTE)}
-        tables = [node.name for node in found.query.find_all(exp.Table) if node.name and node.name not in named]
+        if schema_object.kind == "dictionary":
+            return [schema_object.dictionary_source] if schema_object.dictionary_source else []
+        named = {cte.alias for cte in schema_object.query.find_all(exp.CTE)}
+        tables = [node.name for node in schema_object.query.find_all(exp.Table) if node.name and node.name not in named]
         return list(dict.fromkeys(tables))
 
     def rows_of(self, name: str) -> list[str]:
         """Return the objects whose rows a view or dictionary takes; those asked in a filter or for a value are none."""
         if self.objects[name].kind == "dictionary":
             return self.reads(name)
-        found: dict[str, None] = {}
+        rows: dict[str, None] = {}
         waiting = list(self.scopes(name))
         while waiting:
             for source in waiting.pop(0).sources.values():
                 if isinstance(source, str):
-                    found[source] = None
+                    rows[source] = None
                 else:
                     waiting += source
-        return list(found)
+        return list(rows)
 
     def trigger_of(self, name: str) -> str | None:
         """Return the table whose blocks a materialized view runs with: the leftmost one of its FROM."""
-        found = self.objects[name]
-        if found.kind != "materialized view" or found.is_refreshed:
+        view = self.objects[name]
+        if view.kind != "materialized view" or view.is_refreshed:
             return None
         scopes = self.scopes(name)
         while scopes:
@@ -646,30 +648,30 @@ class Graph:
     @cached_property
     def ingest_views(self) -> list[str]:
         """The materialized views that a message passes through, from a Kafka table on, each after what feeds it."""
-        reached = [name for name, one in self.objects.items() if one.is_kafka]
-        found: list[str] = []
+        reached = [name for name, queue in self.objects.items() if queue.is_kafka]
+        views: list[str] = []
         for source in reached:
-            for name, one in sorted(self.objects.items()):
-                if name not in found and self.trigger_of(name) == source:
-                    found.append(name)
-                    if one.target and one.target not in reached:
-                        reached.append(one.target)
-        return found
+            for name, view in sorted(self.objects.items()):
+                if name not in views and self.trigger_of(name) == source:
+                    views.append(name)
+                    if view.target and view.target not in reached:
+                        reached.append(view.target)
+        return views
 
     def writers_of(self, table: str) -> list[str]:
         """Return the materialized views that write to a table."""
-        return [name for name, one in sorted(self.objects.items()) if one.target == table and name != table]
+        return [name for name, view in sorted(self.objects.items()) if view.target == table and name != table]
 
     def is_message(self, leaf: Leaf) -> bool:
         """Return whether a column holds the message itself, as it came from the topic."""
         seen: set[Leaf] = set()
         while leaf not in seen:
             seen.add(leaf)
-            found = self.objects.get(leaf.object)
-            if found is None:
+            holder = self.objects.get(leaf.object)
+            if holder is None:
                 return (leaf.object, leaf.column) == (TOPIC, WHOLE_MESSAGE)
-            if found.is_kafka:
-                return found.settings.get("kafka_format", "").lower() in RAW_FORMATS and leaf.column in found.types
+            if holder.is_kafka:
+                return holder.settings.get("kafka_format", "").lower() in RAW_FORMATS and leaf.column in holder.types
             makings = self.makings(leaf.object, leaf.column)
             if len(makings) != 1 or len(makings[0].leaves) != 1 or not re.fullmatch(r"[\w.]+", makings[0].expression):
                 return False
@@ -684,18 +686,18 @@ class Graph:
         return self._makings[name, column]
 
     def _find_makings(self, name: str, column: str) -> list[Making]:
-        found = self.objects.get(name)
-        if found is None:
+        schema_object = self.objects.get(name)
+        if schema_object is None:
             return []
-        if found.is_kafka:
+        if schema_object.is_kafka:
             what = KAFKA_COLUMNS[column][1] if column in KAFKA_COLUMNS else column
-            if column in found.types and found.settings.get("kafka_format", "").lower() in RAW_FORMATS:
+            if column in schema_object.types and schema_object.settings.get("kafka_format", "").lower() in RAW_FORMATS:
                 what = WHOLE_MESSAGE
             return [Making(name, "", (Leaf(TOPIC, what),))]
-        if found.kind == "dictionary":
-            source = found.dictionary_source
+        if schema_object.kind == "dictionary":
+            source = schema_object.dictionary_source
             return [Making(name, "", (Leaf(source, column),))] if source else []
-        views = [name] if found.query is not None and not found.definitions else self.writers_of(name)
+        views = [name] if schema_object.query is not None and not schema_object.definitions else self.writers_of(name)
         whole, _, element = column.rpartition(".")
         names = self.element_names(name, whole)
         makings = [
@@ -705,8 +707,8 @@ class Graph:
             for view in views
             for scope, expression in outputs_named(self.scopes(view), whole if element in names else column)
         ]
-        if not makings and column in found.defaults:
-            default = found.defaults[column]
+        if not makings and column in schema_object.defaults:
+            default = schema_object.defaults[column]
             leaves = [Leaf(name, node.name) for node in default.find_all(exp.Column)]
             clocks = [
                 Leaf("", f"{function_name(node)}()", "function")
@@ -718,20 +720,18 @@ class Graph:
 
     def origins(self, name: str, column: str) -> dict[Leaf, None]:
         """Return everything that a column is made of, back to the topic, the loaded tables and the clocks."""
-        found: dict[Leaf, None] = {}
+        origins: dict[Leaf, None] = {}
         waiting = [Leaf(name, column)]
         while waiting:
             leaf = waiting.pop()
-            for making in self.makings(leaf.object, leaf.column) if leaf.role != "function" else []:
-                for one in making.leaves:
-                    # What a key is made of is a key too.
-                    one = Leaf(
-                        one.object, one.column, "key" if leaf.role == "key" and one.role == "value" else one.role
-                    )
-                    if one not in found:
-                        found[one] = None
-                        waiting.append(one)
-        return found
+            makings = self.makings(leaf.object, leaf.column) if leaf.role != "function" else []
+            for part in [part for making in makings for part in making.leaves]:
+                is_of_key = leaf.role == "key" and part.role == "value"  # what a key is made of is a key too
+                origin = replace(part, role="key") if is_of_key else part
+                if origin not in origins:
+                    origins[origin] = None
+                    waiting.append(origin)
+        return origins
 
 
 def _element_making(view: str, scope: Scope, whole: exp.Expression, names: list[str], element: str) -> Making:
@@ -743,17 +743,21 @@ def _element_making(view: str, scope: Scope, whole: exp.Expression, names: list[
 
 def _plain(node: exp.Expression) -> str:
     """Return an expression for people to read: what sqlglot writes otherwise than it is written here, as here."""
+
+    def text(part: exp.Expression) -> str:
+        return part.sql(dialect="clickhouse", comments=False)
+
     spelled = node.copy()
     # sqlglot's compiled generator has no subclasses. Those within others first; a Var is written as it is, unquoted.
-    for one in reversed(list(spelled.find_all(exp.If, exp.NEQ))):
-        parts = [one.left, one.right] if isinstance(one, exp.NEQ) else [one.this, *map(one.args.get, ("true", "false"))]
-        texts = [part.sql(dialect="clickhouse", comments=False) for part in parts if part is not None]
-        text = " != ".join(texts) if isinstance(one, exp.NEQ) else f"if({', '.join(texts)})"
-        if one is spelled:
-            spelled = exp.Var(this=text)
+    for part in reversed(list(spelled.find_all(exp.If, exp.NEQ))):
+        if isinstance(part, exp.NEQ):
+            var = exp.Var(this=f"{text(part.left)} != {text(part.right)}")
         else:
-            one.replace(exp.Var(this=text))
-    return " ".join(spelled.sql(dialect="clickhouse", comments=False).split())
+            values = filter(None, [part.this, part.args.get("true"), part.args.get("false")])
+            var = exp.Var(this=f"if({', '.join(map(text, values))})")
+        spelled = var if part is spelled else spelled
+        part.replace(var)
+    return " ".join(text(spelled).split())
 
 
 def _unique(leaves: Iterator[Leaf]) -> tuple[Leaf, ...]:
@@ -768,18 +772,18 @@ def read_graph(root: Path | None = None) -> Graph:
     for path in sorted([*root.glob("sql/**/*.sql"), *root.glob("dictionaries/**/*.sql")]):
         name = path.relative_to(root).as_posix()
         try:
-            found = read_object(path.read_text(encoding="utf-8-sig"), name)
+            schema_object = read_object(path.read_text(encoding="utf-8-sig"), name)
         except UnicodeDecodeError:
             unreadable.append(Unreadable(name, "it is no UTF-8 text", "Save it as UTF-8."))
             continue
-        if isinstance(found, Unreadable):
-            unreadable.append(found)
-        elif found.name in objects:
-            cause = f"{objects[found.name].path} has an object of the same name"
+        if isinstance(schema_object, Unreadable):
+            unreadable.append(schema_object)
+        elif schema_object.name in objects:
+            cause = f"{objects[schema_object.name].path} has an object of the same name"
             unreadable.append(Unreadable(name, cause, "Remove one of the two."))
         else:
-            objects[found.name] = found
-    for name in [name for name, one in objects.items() if one.kind == "view" and _reads_itself(name, objects)]:
+            objects[schema_object.name] = schema_object
+    for name in [name for name, view in objects.items() if view.kind == "view" and _reads_itself(name, objects)]:
         unreadable.append(Unreadable(objects.pop(name).path, "it reads itself", "Break the circle."))
     return Graph(objects, tuple(unreadable))
 
@@ -790,7 +794,7 @@ def _reads_itself(name: str, objects: dict[str, SchemaObject]) -> bool:
         read = graph.reads(reader) if objects[reader].kind == "view" else []
         if name in read:
             return True
-        reached += [one for one in read if one in objects and one not in reached]
+        reached += [other for other in read if other in objects and other not in reached]
     return False
 
 
@@ -816,20 +820,20 @@ def read_object(text: str, path: str) -> SchemaObject | Unreadable:
     stem = path.rsplit("/", 1)[-1].removesuffix(".sql")
     if table.name != stem:
         return Unreadable(path, f"its object is named {table.name}", f"Rename the file to {table.name}.sql.")
-    found = SchemaObject(table.name, kind, path, text, tree)
-    if cause := _half_written(found):
+    schema_object = SchemaObject(table.name, kind, path, text, tree)
+    if cause := _half_written(schema_object):
         return Unreadable(path, cause, "Finish the statement.")
-    return found
+    return schema_object
 
 
-def _half_written(found: SchemaObject) -> str | None:
+def _half_written(schema_object: SchemaObject) -> str | None:
     """Return what sqlglot takes for a whole statement and the engine does not."""
-    if "view" in found.kind:
-        if found.query is None:
+    if "view" in schema_object.kind:
+        if schema_object.query is None:
             return "it has no SELECT"
-        if any(not select.expressions for select in found.query.find_all(exp.Select)):
+        if any(not select.expressions for select in schema_object.query.find_all(exp.Select)):
             return "it has a SELECT without columns"
-    elif found.kind == "table" and not found.engine:
+    elif schema_object.kind == "table" and not schema_object.engine:
         return "it has no ENGINE"
     return None
 

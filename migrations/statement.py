@@ -49,14 +49,14 @@ class Word:
 def words_of(statement: str) -> list[Word]:
     """Return a statement's words, comments left out. A quote that has no end is a sign."""
     words, depth = [], 0
-    for found in _WORD.finditer(statement):
-        kind = found.lastgroup
+    for match in _WORD.finditer(statement):
+        kind = match.lastgroup
         if kind == "skipped":
             continue
-        text = found[kind]
+        text = match[kind]
         depth -= text == ")" and kind == "sign"
-        quote = "" if kind in ("word", "sign") else statement[found.start()]
-        words.append(Word(text, quote, *found.span(), depth))
+        quote = "" if kind in ("word", "sign") else statement[match.start()]
+        words.append(Word(text, quote, *match.span(), depth))
         depth += text == "(" and kind == "sign"
     return words
 
@@ -104,12 +104,12 @@ def without_cluster(words: Sequence[Word]) -> list[Word]:
 def names(words: Sequence[Word]) -> list[str]:
     """Return the objects that some words name first, set apart by commas, each without its database's name."""
     words = from_name(words)
-    found = []
+    named = []
     while words and words[0].is_name:
         at = 2 if begins(words[1:], ".") and len(words) > 2 else 0
-        found.append(words[at].text)
+        named.append(words[at].text)
         words = words[at + 2 :] if begins(words[at + 1 :], ",") else ()
-    return found
+    return named
 
 
 def text_of(statement: str, words: Sequence[Word]) -> str:

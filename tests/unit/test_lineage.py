@@ -8,6 +8,7 @@ from itertools import takewhile
 from pathlib import Path
 
 import pytest
+from sqlglot import exp
 from typer.main import get_command
 
 from paystream import cli
@@ -363,3 +364,15 @@ def test_the_commands_that_heads_name_exist(ours):
             if children := getattr(command, "commands", None):  # what follows a command's own name is an argument
                 assert word in children, line
                 command = children[word]
+
+
+def test_net_and_gross_mean_the_same_statuses_wherever_they_are_added_up(ours):
+    """Each report spells them out: ClickHouse's functions belong to a server, not to a database."""
+    lists = {
+        tuple(status.name for status in node.expressions)
+        for found in ours.graph.objects.values()
+        for node in found.tree.find_all(exp.In)
+        if node.this.sql() == "p.status"
+    }
+    net = ("captured", "settled")
+    assert lists == {net, (*net, "refunded", "charged_back")}

@@ -85,7 +85,7 @@ def test_a_select_is_taken_out_of_its_view_as_it_is_written() -> None:
     sources = read_sources()
     select = sources["transactions_mv"].select
     assert select.startswith("WITH\n    dictGetOrNull(") and select.endswith("WHERE fault = ''")
-    assert "-- Rounding, here and nowhere else" in select
+    assert "-- Rounded here and in transactions_to_repair only" in select
     assert sources["report_merchant_by_day"].kind == "VIEW"
     assert sources["fx_rates_dict"].kind == "DICTIONARY"
     assert sources["ledger_mv"].kind == "MATERIALIZED VIEW"
