@@ -241,13 +241,13 @@ def test_up_runs_what_plan_prints_and_down_takes_it_back(
     everything = migrate("plan", "--all", "--cluster", "payments")[1]["steps"]
     assert [step["statement"] for step in everything if step["version"]] == versions
     assert statements[0] == "CREATE DATABASE IF NOT EXISTS `driven` ON CLUSTER payments"
-    assert not any(one.startswith("CREATE") for one in between.seen), "a plan changes nothing"
+    assert not any(statement.startswith("CREATE") for statement in between.seen), "a plan changes nothing"
 
     between.seen.clear()
     code, done, _ = migrate("up", "--cluster", "payments")
     assert (code, done["status"]) == (0, "migrated")
     assert statements[0] in between.seen
-    assert [one for one in between.seen if one in versions] == versions
+    assert [statement for statement in between.seen if statement in versions] == versions
     assert migrate("plan", **clustered)[1]["steps"] == []
 
     live = driven.model_copy(update={"clickhouse_port": one_shard_server.clickhouse_port})
@@ -270,7 +270,11 @@ def test_up_runs_what_plan_prints_and_down_takes_it_back(
     ):
         code, out, err = migrate(*arguments)
         assert (code, out, len(err)) == (2, {}, 1) and cause in err[0], arguments
-    assert [one for one in between.seen if re.match(r"CREATE|DROP|ALTER", one) and "_yoyo_" not in one] == []
+    assert [
+        statement
+        for statement in between.seen
+        if re.match(r"CREATE|DROP|ALTER", statement) and "_yoyo_" not in statement
+    ] == []
     on_cluster = driven.model_copy(update={"clickhouse_cluster": "payments"})
     with pytest.raises(UsageError, match=r"Check of database 'driven' cannot run on cluster 'payments'"):
         check_database(on_cluster)
@@ -285,7 +289,9 @@ def test_up_runs_what_plan_prints_and_down_takes_it_back(
         "ATTACH TABLE transactions_queue ON CLUSTER payments",
     ]
     assert migrate("up", **changed)[0] == 0
-    assert [one.replace("`", "") for one in between.seen if re.match("DETACH|ATTACH", one)] == again[2:]
+    assert [statement.replace("`", "") for statement in between.seen if re.match("DETACH|ATTACH", statement)] == again[
+        2:
+    ]
 
     # Another node has the tables, and no record of versions.
     with connect(live) as client:

@@ -59,9 +59,9 @@ def stored(ingest: Ingest, table: str, messages: list[dict[str, Any]]) -> dict[i
     if table != "transactions":
         ingest.complete_reports()
     columns = LINEAGE.graph.columns_of(table)
-    found = ingest.rows(f"SELECT merchant_id, {', '.join(f'`{name}`' for name in columns)} FROM {table}")
-    assert len(found) == len(messages)
-    return {merchant: dict(zip(columns, row, strict=True)) for merchant, *row in found}
+    rows = ingest.rows(f"SELECT merchant_id, {', '.join(f'`{name}`' for name in columns)} FROM {table}")
+    assert len(rows) == len(messages)
+    return {merchant: dict(zip(columns, row, strict=True)) for merchant, *row in rows}
 
 
 @pytest.mark.parametrize("table", ["transactions", "report_merchant_by_day"])
@@ -85,7 +85,9 @@ def test_what_changes_with_a_field_is_what_is_made_of_it(ingest: Ingest, table: 
         row, other = before[number], after[OTHER_MERCHANT if field == "merchant_id" else number]
         changed = {name for name in row if row[name] != other[name]} - always
         made = {
-            one.removeprefix(f"{table}.") for one in LINEAGE.after([f"topic.{field}"]) if one.startswith(f"{table}.")
+            column.removeprefix(f"{table}.")
+            for column in LINEAGE.after([f"topic.{field}"])
+            if column.startswith(f"{table}.")
         }
         assert changed <= made, field
         assert made - changed - always <= constant, field

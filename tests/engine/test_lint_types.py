@@ -45,7 +45,7 @@ def lint(tmp_path: Path, client: Client) -> Callable[[str, str], list[Finding]]:
 
 
 def test_the_project_itself_is_clean_by_the_engine(client: Client) -> None:
-    assert [str(one) for one in lint_files(CHECKOUT, client)] == []
+    assert [str(finding) for finding in lint_files(CHECKOUT, client)] == []
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_the_project_itself_is_clean_by_the_engine(client: Client) -> None:
     ],
 )
 def test_a_type_that_fits(lint, expression: str, kind: str) -> None:
-    assert [str(one) for one in lint(expression, kind)] == []
+    assert [str(finding) for finding in lint(expression, kind)] == []
 
 
 @pytest.mark.parametrize(
@@ -76,10 +76,10 @@ def test_a_type_that_fits(lint, expression: str, kind: str) -> None:
     ],
 )
 def test_a_type_that_does_not(lint, expression: str, kind: str, said: str) -> None:
-    [found] = lint(expression, kind)
-    assert (found.rule, found.path) == ("view-types", "sql/stored_mv.sql")
-    assert said in found.cause
-    assert "\n" not in str(found)
+    [finding] = lint(expression, kind)
+    assert (finding.rule, finding.path) == ("view-types", "sql/stored_mv.sql")
+    assert said in finding.cause
+    assert "\n" not in str(finding)
 
 
 def test_a_waiver_that_only_the_engine_sees_the_use_of(lint, tmp_path: Path, client: Client) -> None:
@@ -88,24 +88,24 @@ def test_a_waiver_that_only_the_engine_sees_the_use_of(lint, tmp_path: Path, cli
     path.write_text(f"-- lint: waive view-types because no message is that long\n{path.read_text()}")
     assert lint_files(tmp_path, client) == lint_files(tmp_path) == []
     path.write_text(path.read_text().replace("length(message)", "toUInt32(length(message))"))
-    [found] = lint_files(tmp_path, client)
-    assert (found.rule, found.cause) == ("waiver", "nothing here breaks view-types any more")
+    [finding] = lint_files(tmp_path, client)
+    assert (finding.rule, finding.cause) == ("waiver", "nothing here breaks view-types any more")
 
 
 @pytest.mark.parametrize("name", NEWER_THAN_THE_PARSER)
 def test_what_the_linter_cannot_read_the_engine_can(lint, tmp_path: Path, client: Client, name: str) -> None:
     lint("message", "String")
     (tmp_path / "sql" / "extra.sql").write_text(NEWER_THAN_THE_PARSER[name])
-    [found] = lint_files(tmp_path, client)
-    assert (found.rule, found.cause) == ("unread", "ClickHouse reads it, and the linter does not")
+    [finding] = lint_files(tmp_path, client)
+    assert (finding.rule, finding.cause) == ("unread", "ClickHouse reads it, and the linter does not")
 
 
 def test_what_neither_can_read_cannot_be_waived(lint, tmp_path: Path, client: Client) -> None:
     lint("message", "String")
     text = "-- lint: waive unread because the server surely has this\nCREATE TABLE extra (x UInt32 STATISTIC(tdigest)"
     (tmp_path / "sql" / "extra.sql").write_text(text)
-    [found] = lint_files(tmp_path, client)
-    assert found.rule == "file" and found.cause.startswith("the engine refuses it: Syntax error")
+    [finding] = lint_files(tmp_path, client)
+    assert finding.rule == "file" and finding.cause.startswith("the engine refuses it: Syntax error")
 
 
 def test_what_the_engine_is_asked_needs_nothing_to_be_there_and_leaves_nothing(client: Client) -> None:
@@ -129,11 +129,11 @@ def one_line(text: str) -> str:
 
 def test_the_types_of_the_files_are_the_engine_s(client: Client) -> None:
     graph = read_graph()
-    for name, found in graph.objects.items():
-        if found.kind != "table":
+    for name, table in graph.objects.items():
+        if table.kind != "table":
             continue
-        structure = ", ".join(f"{column} {kind}" for column, kind in found.types.items())
+        structure = ", ".join(f"{column} {kind}" for column, kind in table.types.items())
         described = client.query("DESCRIBE TABLE null({structure:String})", parameters={"structure": structure})
         # The types as the file spells them, without what sqlglot makes of them.
         for column, kind, *_ in described.result_rows:
-            assert one_line(f"{column} {kind}") in one_line(found.text), (name, column, kind)
+            assert one_line(f"{column} {kind}") in one_line(table.text), (name, column, kind)

@@ -83,11 +83,11 @@ def test_windows_line_ends_are_no_edit_and_give_the_same_schema(checkout: Checko
 
 def test_a_column_on_its_way_from_the_topic_to_the_report(checkout: Checkout, engine: Settings) -> None:
     checkout.add_channel()
-    found = {one.name: one for one in check_files(checkout.root, engine)}
+    differences = {difference.name: difference for difference in check_files(checkout.root, engine)}
     changed = ["merchant_slots", "merchant_slots_mv", "report_channels_by_day", "transactions", "transactions_current"]
     changed += ["transactions_mv", "transactions_parsed", "transactions_parsed_mv", "transactions_to_repair"]
-    assert sorted(found) == changed
-    assert found["transactions"].diff == ("+     `channel` LowCardinality(String),",)
+    assert sorted(differences) == changed
+    assert differences["transactions"].diff == ("+     `channel` LowCardinality(String),",)
 
     draft = checkout.new("add_channel", engine)
     assert (draft.version, draft.unwritten) == (following("add_channel"), 0)
@@ -111,8 +111,8 @@ def test_a_column_on_its_way_from_the_topic_to_the_report(checkout: Checkout, en
 def test_what_sqlglot_does_not_parse_is_migrated(checkout: Checkout, engine: Settings) -> None:
     text = NEWER_THAN_THE_PARSER["statistics of a column"]
     (checkout.root / "sql/2_store/extra.sql").write_text(text)
-    [found] = check_files(checkout.root, engine)
-    assert (found.name, found.how) == ("extra", "new")
+    [difference] = check_files(checkout.root, engine)
+    assert (difference.name, difference.how) == ("extra", "new")
     draft = checkout.new("extra", engine)
     assert (draft.statements, draft.unwritten) == ((f"{text};",), 0)
     assert check_files(checkout.root) == []
@@ -147,8 +147,8 @@ def test_a_view_that_the_server_refreshes(checkout: Checkout, engine: Settings) 
     graph = read_graph(checkout.root)
     assert graph.unreadable == () and "merchant_hours_mv" not in graph.ingest_views
     with connect(engine, database="") as client:
-        found = [*lint_files(checkout.root), *lint_files(checkout.root, client)]
-    assert [str(one) for one in found if "merchant_hours" in one.path or "late_mv" in one.path] == []
+        findings = [*lint_files(checkout.root), *lint_files(checkout.root, client)]
+    assert [str(finding) for finding in findings if "merchant_hours" in finding.path or "late_mv" in finding.path] == []
     [amount] = [step for step in Lineage(graph).steps["merchant_hours.amount"] if step.by == "merchant_hours_mv"]
     assert amount.of == ("transactions_current.amount",)
 
@@ -254,7 +254,7 @@ def test_each_kind_of_change_has_its_statement(checkout: Checkout, engine: Setti
     assert "snapshot_id is UInt32 and becomes UInt64: a key is made of it" in draft.statements[3]
     with pytest.raises(UsageError, match=rf"'{following('much')}' is not in the lock file"):
         read_history(checkout.versions)
-    assert {one.name for one in check_files(checkout.root, engine)} >= {
+    assert {difference.name for difference in check_files(checkout.root, engine)} >= {
         following("much"),
         "audits",
         "notes",
@@ -339,8 +339,8 @@ def test_drift_of_a_database_is_found_and_named(
         client.command("CREATE TABLE mine (x UInt8) ENGINE = Null")
         client.command("DETACH TABLE transactions_queue SYNC")
         client.command("CREATE TABLE merchants_staging_0123456789ab AS merchants")  # a refresh that is under way
-    found = {one.name: (one.how, one.diff) for one in check_database(database)}
-    assert found == {
+    differences = {difference.name: (difference.how, difference.diff) for difference in check_database(database)}
+    assert differences == {
         "mine": ("unknown", ()),
         "quarantine": (
             "differs",
@@ -351,14 +351,14 @@ def test_drift_of_a_database_is_found_and_named(
             ),
         ),
         "report_merchant_by_day": ("missing", ()),
-        "transactions_current": ("differs", found["transactions_current"][1]),
+        "transactions_current": ("differs", differences["transactions_current"][1]),
         "transactions_queue": ("detached", ()),
     }
-    assert "- SETTINGS do_not_merge_across_partitions_select_final = 1" in found["transactions_current"][1]
+    assert "- SETTINGS do_not_merge_across_partitions_select_final = 1" in differences["transactions_current"][1]
 
     code, out, [error] = paystream_here(database, "migrate", "check", "--json")
     assert code == 1
-    assert [one["name"] for one in json.loads(out)["differences"]] == sorted(found)
+    assert [difference["name"] for difference in json.loads(out)["differences"]] == sorted(differences)
     assert error.startswith("error: Schema of 'mine, quarantine, ") and error.endswith(".")
     assert paystream_here(database, "migrate", "check", "--offline")[0] == 0
 
@@ -391,8 +391,8 @@ def test_a_scratch_engine_ends_with_a_process_that_is_killed(tmp_path: Path) -> 
 
 
 def _listens(port: int) -> bool:
-    with socket.socket() as found:
-        return found.connect_ex(("127.0.0.1", port)) == 0
+    with socket.socket() as connection:
+        return connection.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_a_plan_is_what_up_runs(

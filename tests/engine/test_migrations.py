@@ -145,7 +145,7 @@ def rows(settings: Settings, sql: str) -> list[tuple]:
 
 
 def states(settings: Settings, folder: Path = CHECKOUT / "migrations" / "versions") -> dict[str, str]:
-    return {one.version: one.state for one in runner.status(settings, folder)}
+    return {status.version: status.state for status in runner.status(settings, folder)}
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:
@@ -225,7 +225,9 @@ def test_the_life_of_a_schema_on_the_command_line(
 
     code, out, err = migrate("status", "--json")
     assert (code, err) == (0, [])
-    assert [(one["version"], one["state"]) for one in json.loads("\n".join(out))] == [(name, "applied") for name in ALL]
+    assert [(status["version"], status["state"]) for status in json.loads("\n".join(out))] == [
+        (name, "applied") for name in ALL
+    ]
 
     assert "aggregate_functions_null_for_empty" in objects(settings)["merchant_days_mv"]
     assert migrate("down")[0] == 0
@@ -355,7 +357,7 @@ def test_down_to_a_version(database: Settings, versions: Callable[..., Path]) ->
     runner.up(database, folder)
     with pytest.raises(UsageError, match="0001_a, 0002_b, 0003_c"):
         runner.down(database, folder, to="0004_d")
-    assert [one.version for one in runner.down(database, folder, to="0001_a")] == ["0003_c", "0002_b"]
+    assert [moved.version for moved in runner.down(database, folder, to="0001_a")] == ["0003_c", "0002_b"]
     assert set(objects(database)) == {"a"}
     assert runner.down(database, folder, to="0001_a") == []
     (folder / "0001_a.sql").unlink()
@@ -449,7 +451,7 @@ def test_a_failing_version_leaves_nothing_half_done(
     assert states(database, folder) == {"0001_good": "applied", "0002_broken": "pending"}
 
     versions(v0002_broken=(BROKEN.replace("NoSuchEngine", "Memory"), DROPS))
-    assert [one.version for one in runner.up(database, folder).applied] == ["0002_broken"]
+    assert [moved.version for moved in runner.up(database, folder).applied] == ["0002_broken"]
     assert set(objects(database)) == {"a", "b1", "b2", "b3"}
 
     # A rollback that stops half-way says so, and the next one goes on from there.
@@ -496,8 +498,8 @@ def test_versions_that_do_not_fit_are_refused_before_anything_runs(
 
 
 def test_only_one_migrates_at_a_time(database: Settings, versions: Callable[..., Path]) -> None:
-    one = ("CREATE TABLE a (x UInt8) ENGINE = Null;", "DROP TABLE IF EXISTS a SYNC;")
-    folder = versions(v0001_first=one)
+    migration = ("CREATE TABLE a (x UInt8) ENGINE = Null;", "DROP TABLE IF EXISTS a SYNC;")
+    folder = versions(v0001_first=migration)
     with connect(database, database="") as client:
         client.command(f"CREATE DATABASE {database.clickhouse_database}")
     with ClickHouseBackend.of(database) as backend, backend.lock():
@@ -660,22 +662,22 @@ def test_the_named_collections_of_a_database_come_and_go_with_it(
     new_database: Callable[..., Settings], standin_broker: Producer
 ) -> None:
     # With a broker that cannot be reached, dropping the view on the Kafka table takes several seconds more.
-    one, other = (new_database(kafka_brokers=address(standin_broker)) for _ in range(2))
-    runner.up(one)
+    own, other = (new_database(kafka_brokers=address(standin_broker)) for _ in range(2))
+    runner.up(own)
     runner.up(other)
 
-    def found() -> set[str]:
-        return {name for (name,) in rows(one, "SELECT name FROM system.named_collections")}
+    def held() -> set[str]:
+        return {name for (name,) in rows(own, "SELECT name FROM system.named_collections")}
 
     collections = [
-        {f"{each.clickhouse_database}_{kind}" for kind in ("kafka", "dictionaries")} for each in (one, other)
+        {f"{each.clickhouse_database}_{kind}" for kind in ("kafka", "dictionaries")} for each in (own, other)
     ]
-    assert found() >= collections[0] | collections[1]
+    assert held() >= collections[0] | collections[1]
     # Refreshes may have left rows that say that they were complete.
-    runner.down(one, everything=True, allow_destructive=True)
-    assert not found() & collections[0] and found() >= collections[1]
+    runner.down(own, everything=True, allow_destructive=True)
+    assert not held() & collections[0] and held() >= collections[1]
     runner.down(other, everything=True, allow_destructive=True)
-    assert not found() & collections[1]
+    assert not held() & collections[1]
 
 
 def test_a_password_is_shown_nowhere(
@@ -733,8 +735,8 @@ def test_yoyo_itself_understands_the_database(database: Settings, versions: Call
     runner.up(database, folder)
     uri = f"clickhouse://default@127.0.0.1:{database.clickhouse_port}/{database.clickhouse_database}"
     with get_backend(uri) as backend:
-        found = read_migrations(str(folder))
-        assert [one.id for one in backend.to_rollback(found)] == ["0001_first"]
-        backend.rollback_migrations(backend.to_rollback(found))
-        assert [one.id for one in backend.to_apply(found)] == ["0001_first"]
+        migrations = read_migrations(str(folder))
+        assert [migration.id for migration in backend.to_rollback(migrations)] == ["0001_first"]
+        backend.rollback_migrations(backend.to_rollback(migrations))
+        assert [migration.id for migration in backend.to_apply(migrations)] == ["0001_first"]
     assert objects(database) == {}

@@ -182,8 +182,8 @@ def test_a_name_that_is_none(name, database):
 def test_the_statements_of_all_versions():
     steps = runner.plan_all(Settings(_env_file=None, clickhouse_cluster="payments"))
     written = ""
-    for version, of_version in groupby((one for one in steps if one.version), key=lambda one: one.version):
-        written += f"-- version {version}\n\n" + "".join(f"{one.statement}\n;\n\n" for one in of_version)
+    for version, of_version in groupby((step for step in steps if step.version), key=lambda step: step.version):
+        written += f"-- version {version}\n\n" + "".join(f"{step.statement}\n;\n\n" for step in of_version)
     # Versions are never edited; a new one comes at the end.
     assert written.startswith(GOLDEN.read_text())
 
@@ -229,7 +229,7 @@ def test_plan_of_all_versions_asks_no_server(tmp_path, paystream_here):
     code, out, err = paystream_here(settings, "migrate", "plan", "--all", "--cluster", "payments", "--json")
     assert (code, err) == (0, [])
     steps = json.loads(out)["steps"]
-    assert list(dict.fromkeys(one["version"] for one in steps)) == ["", *(version.id for version in read_history())]
+    assert list(dict.fromkeys(step["version"] for step in steps)) == ["", *(version.id for version in read_history())]
     assert steps[0]["statement"] == "CREATE DATABASE IF NOT EXISTS `books` ON CLUSTER payments"
     assert "Distributed('payments', 'books', 'transactions_local'" in steps[4]["statement"]
     assert (
@@ -239,8 +239,8 @@ def test_plan_of_all_versions_asks_no_server(tmp_path, paystream_here):
     named = {"PAYSTREAM_CLICKHOUSE_CLUSTER": "payments"}
     assert paystream_here(settings, "migrate", "plan", "--all", "--json", **named)[1] == out
     alone = json.loads(paystream_here(settings, "migrate", "plan", "--all", "--cluster", "", "--json", **named)[1])
-    assert not any("ON CLUSTER" in one["statement"] for one in alone["steps"])
-    assert [one["statement"] for one in alone["steps"] if one["version"]] == [
+    assert not any("ON CLUSTER" in step["statement"] for step in alone["steps"])
+    assert [step["statement"] for step in alone["steps"] if step["version"]] == [
         named_collection.own(text, "books") for version in read_history() for text in version.statements
     ]
 

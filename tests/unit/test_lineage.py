@@ -71,7 +71,7 @@ def test_every_step_comes_after_those_it_is_made_of(ours):
     in_circles = set()
     for step in ours.before(ours.steps):
         for part in {*step.of, *step.found_by} - seen - {step.column}:
-            assert step.column in {one.column for one in ours.before([part])}, f"{part} comes after {step}"
+            assert step.column in {earlier.column for earlier in ours.before([part])}, f"{part} comes after {step}"
             in_circles.add(step.column.rpartition(".")[2])
         seen.add(step.column)
     assert in_circles <= {"began_at", "complete_until", "view"}
@@ -104,10 +104,10 @@ def test_every_field_of_the_contract_reaches_the_report_or_the_table(ours):
     ],
 )
 def test_what_a_column_comes_from(ours, column, fields, dictionaries, found_by):
-    found = ours.summary(column)
-    assert sorted(found.fields) == [f"topic.{field}" for field in fields]
-    assert sorted(found.dictionaries) == dictionaries
-    assert sorted(found.found_by) == [f"topic.{field}" for field in found_by]
+    summary = ours.summary(column)
+    assert sorted(summary.fields) == [f"topic.{field}" for field in fields]
+    assert sorted(summary.dictionaries) == dictionaries
+    assert sorted(summary.found_by) == [f"topic.{field}" for field in found_by]
 
 
 def test_clocks_and_tables_are_named(ours):
@@ -123,7 +123,7 @@ def test_clocks_and_tables_are_named(ours):
 
 
 def test_the_ways_of_clickhouse_to_name_things(lineage_of):
-    found = lineage_of(
+    lineage = lineage_of(
         queue="CREATE TABLE queue (a UInt8, b UInt8, t Tuple(x UInt8, y UInt8)) ENGINE = Kafka(c)"
         " SETTINGS kafka_format = 'JSONEachRow', kafka_handle_error_mode = 'stream'",
         stored="CREATE TABLE stored (a UInt8, b UInt8, c UInt8, d UInt8, e UInt8, f UInt8) ENGINE = Null",
@@ -135,7 +135,7 @@ def test_the_ways_of_clickhouse_to_name_things(lineage_of):
     )
 
     def made_of(column: str) -> set[str]:
-        return {part for step in found.steps[column] for part in step.of}
+        return {part for step in lineage.steps[column] for part in step.of}
 
     assert made_of("stored.a") == {"queue.a"}  # the WITH's b, not the column
     assert made_of("stored.b") == {"queue.b"}  # the column, since it is qualified
@@ -147,8 +147,8 @@ def test_the_ways_of_clickhouse_to_name_things(lineage_of):
         "stored.a",
         "stored.c",
     }  # columns of a UNION go by place and have the first one's names
-    assert not [column for column in found.steps if column in ("both.c", "both.d")]
-    assert list(column for column in found.steps if column.startswith("starred.")) == [
+    assert not [column for column in lineage.steps if column in ("both.c", "both.d")]
+    assert list(column for column in lineage.steps if column.startswith("starred.")) == [
         *(f"starred.{name}" for name in "bcdef"),
         "starred.twice",
     ]
@@ -156,7 +156,7 @@ def test_the_ways_of_clickhouse_to_name_things(lineage_of):
 
 
 def test_elements_of_tuples_are_followed_each_by_itself(lineage_of):
-    found = lineage_of(
+    lineage = lineage_of(
         source="CREATE TABLE source (a UInt8, b UInt8, c UInt8) ENGINE = Null",
         pairs="CREATE TABLE pairs (k UInt8, p Array(Tuple(first UInt8, second UInt8)), one Tuple(UInt8, UInt8))"
         " ENGINE = MergeTree ORDER BY k",
@@ -170,11 +170,11 @@ def test_elements_of_tuples_are_followed_each_by_itself(lineage_of):
     )
 
     def made_of(column: str) -> set[str]:
-        return {part for step in found.steps[column] for part in step.of}
+        return {part for step in lineage.steps[column] for part in step.of}
 
     assert made_of("pairs.p.first") == {"source.a"}
     assert made_of("pairs.p.second") == {"source.b"}
-    assert [step.expression for step in found.steps["pairs.p.first"]] == ["a + 1"]
+    assert [step.expression for step in lineage.steps["pairs.p.first"]] == ["a + 1"]
     assert made_of("pairs.one") == {"source.a", "source.b"}
     assert made_of("copied.p.y") == {"pairs.p.second"}  # by place, as the engine writes it
     assert made_of("copied.q.y") == {"pairs.p"}  # what a function makes of it is not known
@@ -183,12 +183,12 @@ def test_elements_of_tuples_are_followed_each_by_itself(lineage_of):
     assert made_of("joined.numbered") == made_of("joined.inner") == {"pairs.p.first"}
     assert made_of("joined.unnamed") == {"pairs.one"}
     assert made_of("joined.unfolded") == {"pairs.k"}
-    assert found.columns_named("pairs.p") == ["pairs.p"]
-    assert found.columns_named("copied.p") == ["copied.p.x", "copied.p.y"]
+    assert lineage.columns_named("pairs.p") == ["pairs.p"]
+    assert lineage.columns_named("copied.p") == ["copied.p.x", "copied.p.y"]
 
 
 def test_a_column_that_is_made_of_itself_is_said_once(lineage_of):
-    found = lineage_of(
+    lineage = lineage_of(
         source="CREATE TABLE source (a UInt8, at DateTime) ENGINE = Null",
         state="CREATE VIEW state AS WITH (SELECT max(at) FROM system.asynchronous_loader) AS at"
         " SELECT greatest(max(until), at) AS until FROM summed",
@@ -197,7 +197,7 @@ def test_a_column_that_is_made_of_itself_is_said_once(lineage_of):
         " WITH (SELECT max(until) FROM state) AS since, (SELECT max(at) FROM source WHERE at > since) AS until"
         " SELECT sum(a) AS a, greatest(since, until) AS until FROM source WHERE at > since AND at <= until",
     )
-    steps = found.before(["summed.until"])
+    steps = lineage.before(["summed.until"])
     made = {step.column: step.of for step in steps}
     assert len(steps) == len(made)
     assert made == {
@@ -206,9 +206,9 @@ def test_a_column_that_is_made_of_itself_is_said_once(lineage_of):
         "state.until": ("summed.until", "asynchronous_loader.at"),
         "summed.until": ("state.until", "source.at"),
     }
-    assert found.after(["summed.until"]) == ["state.until"]
-    assert set(found.summary("summed.until").tables) == {"source.at", "asynchronous_loader.at"}
-    assert [step.column for step in found.before(["summed.a"])] == ["source.a", "summed.a"]
+    assert lineage.after(["summed.until"]) == ["state.until"]
+    assert set(lineage.summary("summed.until").tables) == {"source.at", "asynchronous_loader.at"}
+    assert [step.column for step in lineage.before(["summed.a"])] == ["source.a", "summed.a"]
 
 
 def test_a_bare_name_means_every_column_that_has_it(ours):
@@ -304,9 +304,9 @@ def test_the_command(tmp_path, paystream_here):
 _HEADINGS = "Made from|Loaded from|Written by|Read by|Parameters?|Guarantee"
 
 
-def heads(found: SchemaObject) -> dict[str, str]:
+def heads(schema_object: SchemaObject) -> dict[str, str]:
     """Return what the head of a file says, by heading."""
-    lines = takewhile(lambda line: line.startswith("--"), found.text.splitlines())
+    lines = takewhile(lambda line: line.startswith("--"), schema_object.text.splitlines())
     text = " ".join(line.removeprefix("-- ") for line in lines)
     return dict(re.findall(rf"({_HEADINGS}): (.*?)(?= (?:{_HEADINGS}):|$)", text))
 
@@ -328,22 +328,22 @@ HEADINGS = {
 @pytest.mark.parametrize("name", read_graph().objects)
 def test_a_file_s_head_names_who_writes_and_reads_its_object(ours, name):
     graph = ours.graph
-    found = graph.objects[name]
-    said = {heading: objects_in(text, graph) - {name} for heading, text in heads(found).items()}
-    assert set(said) - {"Guarantee", "Parameter", "Parameters"} == HEADINGS[found.kind]
+    schema_object = graph.objects[name]
+    said = {heading: objects_in(text, graph) - {name} for heading, text in heads(schema_object).items()}
+    assert set(said) - {"Guarantee", "Parameter", "Parameters"} == HEADINGS[schema_object.kind]
     asking = {
         view.name
         for view in graph.objects.values()
         for node in (view.query.walk() if view.query else ())
         if (called := dictionary_call(node)) and called[0] == name
     }
-    reading = {one for one in graph.objects if name in graph.reads(one)} | asking
+    reading = {reader for reader in graph.objects if name in graph.reads(reader)} | asking
     actual = {
         "Written by": set(graph.writers_of(name)),
-        "Loaded from": {found.dictionary_source},
-        "Read by": {found.target} if found.kind == "materialized view" else reading,
+        "Loaded from": {schema_object.dictionary_source},
+        "Read by": {schema_object.target} if schema_object.kind == "materialized view" else reading,
     }
-    for heading in HEADINGS[found.kind] - {"Made from"}:
+    for heading in HEADINGS[schema_object.kind] - {"Made from"}:
         assert said[heading] == actual[heading], heading
     if "Made from" in said:  # what it only asks, such as how far a roll-up is, need not be named
         assert set(graph.rows_of(name)) & set(graph.objects) <= said["Made from"] <= set(graph.reads(name))
@@ -353,8 +353,8 @@ def test_the_commands_that_heads_name_exist(ours):
     cli._assemble(None)
     named = {
         command
-        for found in ours.graph.objects.values()
-        for text in heads(found).values()
+        for schema_object in ours.graph.objects.values()
+        for text in heads(schema_object).values()
         for command in re.findall(r"`(paystream [a-z -]+)`", text)
     }
     assert "paystream dims refresh merchants" in named
@@ -370,8 +370,8 @@ def test_net_and_gross_mean_the_same_statuses_wherever_they_are_added_up(ours):
     """Each report spells them out: ClickHouse's functions belong to a server, not to a database."""
     lists = {
         tuple(status.name for status in node.expressions)
-        for found in ours.graph.objects.values()
-        for node in found.tree.find_all(exp.In)
+        for schema_object in ours.graph.objects.values()
+        for node in schema_object.tree.find_all(exp.In)
         if node.this.sql() == "p.status"
     }
     net = ("captured", "settled")

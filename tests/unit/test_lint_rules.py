@@ -49,7 +49,7 @@ def lint(tmp_path: Path) -> Callable[..., list[Finding]]:
 
 
 def test_the_project_itself_is_clean():
-    assert [str(one) for one in lint_files()] == []
+    assert [str(finding) for finding in lint_files()] == []
 
 
 def test_a_correct_schema_has_no_findings(lint):
@@ -282,12 +282,15 @@ BREAKS = {
 @pytest.mark.parametrize(("rule", "broken", "kept"), BREAKS.values(), ids=BREAKS)
 def test_a_rule_finds_what_breaks_it_and_nothing_else(lint, rule, broken, kept):
     findings = lint(**broken)
-    assert {one.rule for one in findings} == {rule}, [str(one) for one in findings]
-    for one in findings:
-        assert str(one).startswith(f"{one.path}:{one.line}: {rule} '{one.object}': ") and str(one).count("\n") == 0
-        assert str(one).endswith(".") and ".." not in str(one)
+    assert {finding.rule for finding in findings} == {rule}, [str(finding) for finding in findings]
+    for finding in findings:
+        assert (
+            str(finding).startswith(f"{finding.path}:{finding.line}: {rule} '{finding.object}': ")
+            and str(finding).count("\n") == 0
+        )
+        assert str(finding).endswith(".") and ".." not in str(finding)
     if kept:
-        assert [str(one) for one in lint(**(broken | kept))] == []
+        assert [str(finding) for finding in lint(**(broken | kept))] == []
 
 
 def test_every_rule_is_broken_by_a_test_and_described():
@@ -300,9 +303,9 @@ def test_every_rule_is_broken_by_a_test_and_described():
 
 def test_a_finding_names_the_line(lint):
     select = GOOD.replace("toUInt32OrZero(message)", "\n-- why\ntoUInt32(message)")
-    [found] = lint(payments_mv=view(select))
-    assert (found.path, found.line, found.object) == ("sql/1_ingest/payments_mv.sql", 3, "payments_mv")
-    assert "toUInt32(message)" in found.cause and "toUInt32OrNull" in found.what_next
+    [finding] = lint(payments_mv=view(select))
+    assert (finding.path, finding.line, finding.object) == ("sql/1_ingest/payments_mv.sql", 3, "payments_mv")
+    assert "toUInt32(message)" in finding.cause and "toUInt32OrNull" in finding.what_next
 
 
 @pytest.mark.parametrize(
@@ -326,8 +329,8 @@ def test_a_finding_names_the_line(lint):
 def test_a_waiver(lint, comment, expected):
     findings = lint(payments_mv=f"{comment}\n{view(selecting(id='toUInt32(message)'))}")
     assert len(findings) == len(expected), findings
-    for found, (rule, words) in zip(findings, expected, strict=True):
-        assert found.rule == rule and words in found.cause
+    for finding, (rule, words) in zip(findings, expected, strict=True):
+        assert finding.rule == rule and words in finding.cause
 
 
 def test_a_waiver_holds_for_its_file_alone(lint):
@@ -335,7 +338,7 @@ def test_a_waiver_holds_for_its_file_alone(lint):
         payments="-- lint: waive throwing-conversion because not here\n" + PAYMENTS,
         payments_mv=view(selecting(id="toUInt32(message)")),
     )
-    assert [(one.rule, one.object) for one in findings] == [
+    assert [(finding.rule, finding.object) for finding in findings] == [
         (WAIVER, "payments"),
         ("throwing-conversion", "payments_mv"),
     ]
@@ -354,43 +357,43 @@ def test_a_waiver_holds_for_its_file_alone(lint):
     ],
 )
 def test_a_file_that_is_not_one_object(lint, text, cause):
-    [found] = lint(extra=text)
-    assert (found.rule, found.path) == (FILE, "sql/1_ingest/extra.sql")
-    assert cause in found.cause and "\n" not in str(found) and "\x1b" not in str(found)
+    [finding] = lint(extra=text)
+    assert (finding.rule, finding.path) == (FILE, "sql/1_ingest/extra.sql")
+    assert cause in finding.cause and "\n" not in str(finding) and "\x1b" not in str(finding)
 
 
 @pytest.mark.parametrize("text", ["CREATE TABLE extra (a UInt8", "CREATE TABLE extra (a UInt8) ENGINE = Null 'x"])
 def test_a_file_that_the_linter_does_not_understand(lint, text):
-    [found] = lint(extra=text)
-    assert (found.rule, found.path) == (UNREAD, "sql/1_ingest/extra.sql")
-    assert "cannot be parsed" in found.cause and "\n" not in str(found) and "\x1b" not in str(found)
+    [finding] = lint(extra=text)
+    assert (finding.rule, finding.path) == (UNREAD, "sql/1_ingest/extra.sql")
+    assert "cannot be parsed" in finding.cause and "\n" not in str(finding) and "\x1b" not in str(finding)
 
 
 @pytest.mark.parametrize("name", NEWER_THAN_THE_PARSER)
 def test_what_is_newer_than_the_parser_can_be_waived(lint, name):
     text = NEWER_THAN_THE_PARSER[name]
-    [found] = lint(extra=text)
-    assert (found.rule, found.what_next) == (
+    [finding] = lint(extra=text)
+    assert (finding.rule, finding.what_next) == (
         UNREAD, "Correct it, or check it yourself and write `-- lint: waive unread because …`"
     )  # fmt: skip
     waived = f"-- lint: waive unread because the server has this and the linter not\n{text}"
     assert lint(extra=waived) == []
     # Waivers that its rules would need, if one could look, are none without a use.
     assert lint(extra=f"-- lint: waive unstable-key because nothing is deduplicated\n{waived}") == []
-    [without_reason] = [one for one in lint(extra=f"-- lint: waive unread\n{text}") if one.rule == WAIVER]
+    [without_reason] = [finding for finding in lint(extra=f"-- lint: waive unread\n{text}") if finding.rule == WAIVER]
     assert without_reason.cause == "it waives unread without a reason"
 
 
 def test_a_waiver_of_a_file_that_is_read_is_without_use(lint):
-    [found] = lint(payments=f"-- lint: waive unread because it was\n{PAYMENTS}")
-    assert (found.rule, found.cause) == (WAIVER, "nothing here breaks unread any more")
+    [finding] = lint(payments=f"-- lint: waive unread because it was\n{PAYMENTS}")
+    assert (finding.rule, finding.cause) == (WAIVER, "nothing here breaks unread any more")
 
 
 def test_a_file_that_cannot_be_read_is_the_only_finding(lint):
     for name in ("payments", "merchants_dict", "queue"):
         named = "ifNull(dictGetOrNull('merchants_dict', 'name', 1), '')"
-        [found] = lint(payments_mv=view(selecting(name=named)), **{name: f"CREATE TABLE {name} ("})
-        assert (found.rule, found.object) == (UNREAD, name)
+        [finding] = lint(payments_mv=view(selecting(name=named)), **{name: f"CREATE TABLE {name} ("})
+        assert (finding.rule, finding.object) == (UNREAD, name)
         lint(**{name: {"payments": PAYMENTS, "merchants_dict": DICTIONARY, "queue": QUEUE}[name]})
 
 
@@ -398,7 +401,7 @@ def test_views_that_read_each_other(lint):
     findings = lint(
         a="CREATE VIEW a AS SELECT * FROM b", b="CREATE VIEW b AS SELECT * FROM a", c="CREATE VIEW c AS SELECT x FROM c"
     )
-    assert [(one.object, one.cause) for one in findings] == [(name, "it reads itself") for name in "abc"]
+    assert [(finding.object, finding.cause) for finding in findings] == [(name, "it reads itself") for name in "abc"]
 
 
 def test_the_command_without_a_server(tmp_path, lint, paystream_here, free_port):
@@ -420,8 +423,8 @@ def test_the_command_without_a_server(tmp_path, lint, paystream_here, free_port)
 
     code, out, err = paystream_here(settings, "migrate", "lint", "--offline", "--json", *folder)
     assert code == 1
-    [found] = json.loads(out)["findings"]
-    assert found["rule"] == "throwing-conversion" and found["reason"] == REASONS["throwing-conversion"]
+    [finding] = json.loads(out)["findings"]
+    assert finding["rule"] == "throwing-conversion" and finding["reason"] == REASONS["throwing-conversion"]
 
     code, out, err = paystream_here(settings, "migrate", "lint", "--folder", str(tmp_path / "nothing"))
     assert (code, out) == (2, "") and len(err) == 1 and "has no sql/ and no dictionaries/" in err[0]
