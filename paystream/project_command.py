@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from paystream import project
-from paystream.output import console, is_terminal, print_fields, print_json
+from paystream.output import console, errors, is_terminal, print_fields, print_json
 from paystream.project import Change
 from paystream.settings import example_settings, project_folder
 
@@ -50,7 +50,8 @@ def upgrade(
 ) -> None:
     """Bring a project folder to the installed Paystream: take over each file that you have not changed.
 
-    What both sides changed stays as it is; the new file is put beside it, named …​.new, for you to merge and delete.
+    What both sides changed stays as it is; the new file is put beside it with the ending .new, for you to merge and
+    delete. Exit code 1 as long as one is there.
 
     Example: paystream upgrade --dry-run --diff
     """
@@ -58,7 +59,7 @@ def upgrade(
     changes = project.upgrade(folder, dry_run=dry_run)
     left = project.unresolved(folder)
     if as_json:
-        return print_json(
+        print_json(
             {
                 "project": folder,
                 "dry_run": dry_run,
@@ -69,7 +70,7 @@ def upgrade(
                 "unresolved": left,
             }
         )
-    if is_terminal():
+    elif is_terminal():
         table = Table("file", "change", "why", title=f"Project '{folder}'", title_justify="left")
         for change in changes:
             table.add_row(change.path, change.change, _MEANING[change.change])
@@ -79,8 +80,9 @@ def upgrade(
         print_fields("upgrade", {"project": folder, "dry_run": dry_run, **counts, "unresolved": len(left)})
         for change in changes:
             print_fields("upgrade_file", {"path": change.path, "change": change.change})
-    if diff:
+    if diff and not as_json:
         for change in changes:
             console.print(change.diff, markup=False, highlight=False, soft_wrap=True, end="")
     if left:
-        console.print(f"To merge, then delete: {', '.join(left)}.", markup=False, highlight=False, soft_wrap=True)
+        errors.print(f"To merge, then delete: {', '.join(left)}.", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1)

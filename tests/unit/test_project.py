@@ -227,3 +227,17 @@ def test_with_an_empty_marker_every_file_that_differs_is_a_conflict(reference: P
 def test_the_reference_itself_is_not_upgraded(paystream_here, tmp_path: Path) -> None:
     code, _, err = paystream_here(Settings(home=tmp_path / "home"), "upgrade")
     assert (code, "it is the reference itself" in err[-1]) == (2, True)
+
+
+def test_the_command_ends_with_1_while_something_is_to_merge(
+    reference: Path, mine: Path, paystream_here, tmp_path: Path
+) -> None:
+    settings = Settings(project=mine, home=tmp_path / "home")
+    append(reference / RANKING, "-- theirs\n")
+    append(mine / RANKING, "-- ours\n")
+    code, out, err = paystream_here(settings, "upgrade", "--dry-run")
+    assert (code, err) == (0, []) and " conflict=1 " in out
+    code, out, [line] = paystream_here(settings, "upgrade")
+    assert (code, line) == (1, f"To merge, then delete: {RANKING}.new.")
+    (mine / f"{RANKING}.new").unlink()
+    assert paystream_here(settings, "upgrade")[0] == 0
