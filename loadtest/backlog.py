@@ -7,7 +7,8 @@ from confluent_kafka import Producer
 
 from paystream.errors import CheckFailed
 from paystream.kafka import client_config
-from paystream.loadtest.messages import Plan, render
+from paystream.loadtest.messages import render
+from paystream.loadtest.plan import Plan
 from paystream.settings import Settings
 
 BATCH = 20_000

@@ -10,13 +10,10 @@ from uuid import UUID
 import numpy as np
 from clickhouse_connect.driver.client import Client
 
+from paystream.loadtest.ids import halves, halves_sql
 from paystream.loadtest.messages import (
     Contents,
-    Plan,
     contents,
-    halves,
-    halves_sql,
-    intended_us,
     is_duplicate,
     is_malformed,
     is_overtaken,
@@ -29,6 +26,7 @@ from paystream.loadtest.messages import (
     roots,
 )
 from paystream.loadtest.milliseconds import Milliseconds
+from paystream.loadtest.plan import Plan, intended_us
 
 CHUNK = 1_000_000
 

@@ -11,12 +11,12 @@ from typing import Any
 import psutil
 
 from paystream.loadtest.milliseconds import Milliseconds
-from paystream.loadtest.probe import percentile
 from paystream.loadtest.report_file import FORMAT
 from paystream.loadtest.run import Result
 from paystream.loadtest.verdict import Verdict, judge
 from paystream.loadtest.watch import MOST_POINTS, Watched
 from paystream.loadtest.workload import Workload
+from paystream.percentiles import percentile
 
 BOUNDS_S = [0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0]
 """Bounds of the histogram's bars, in seconds."""
@@ -174,8 +174,7 @@ def _generator(result: Result) -> dict[str, Any]:
 
 
 def _percentiles(values: Sequence[float]) -> dict[str, float]:
-    ordered = sorted(values)
-    return {name: percentile(ordered, percent) for name, percent in PERCENTS.items()}
+    return {name: percentile(values, percent) for name, percent in PERCENTS.items()}
 
 
 def _of_milliseconds(counted: Milliseconds) -> dict[str, float]:

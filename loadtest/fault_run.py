@@ -22,11 +22,12 @@ from paystream.loader.fx import read_fx
 from paystream.loader.merchants import read_merchants
 from paystream.loader.refresh import refresh
 from paystream.loader.source import read_source
+from paystream.loadtest.canary import Sighting
 from paystream.loadtest.checker import Found, Window, check
 from paystream.loadtest.faults import Fault, Restart, Scene
 from paystream.loadtest.generator import DELIVERY_TIMEOUT_S, Generator, Sent
-from paystream.loadtest.messages import last_intended_us
-from paystream.loadtest.probe import Probe, Sighting
+from paystream.loadtest.plan import last_intended_us
+from paystream.loadtest.probe import Probe
 from paystream.loadtest.run import LEAD_S, make_plan, wait_until_quiet
 from paystream.loadtest.topic import Topic, open_topic
 from paystream.loadtest.workload import Thresholds, Workload

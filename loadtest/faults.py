@@ -23,7 +23,7 @@ from paystream.clickhouse import CANNOT_READ_ALL_DATA, CORRUPTED_DATA, connect, 
 from paystream.devstack import stack
 from paystream.errors import CheckFailed
 from paystream.kafka import client_config, existing_partitions
-from paystream.loadtest.messages import Plan
+from paystream.loadtest.plan import Plan
 from paystream.loadtest.probe import Probe
 from paystream.migrations import named_collection, runner
 from paystream.settings import Settings

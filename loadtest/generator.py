@@ -23,8 +23,9 @@ import orjson
 from confluent_kafka import KafkaException, Producer
 
 from paystream.errors import PaystreamError, ServiceUnavailable
-from paystream.loadtest.messages import Plan, due, intended_us, render
+from paystream.loadtest.messages import render
 from paystream.loadtest.milliseconds import Milliseconds
+from paystream.loadtest.plan import Plan, due, intended_us
 
 READY_TIMEOUT_S = 30
 RENDER_AHEAD_S = 0.25

@@ -8,9 +8,8 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Self
 from uuid import UUID
 
@@ -18,48 +17,19 @@ import numpy as np
 from clickhouse_connect.driver.client import Client
 
 from paystream.clickhouse import connect
-from paystream.loadtest.messages import Plan, id_of, ids, intended_us, is_canary
+from paystream.loadtest.canary import Sighting, canaries, look_up
 from paystream.loadtest.milliseconds import Milliseconds
+from paystream.loadtest.plan import Plan
+from paystream.percentiles import percentile
 from paystream.settings import Settings
 
 ASK_EVERY_S = 0.04
 """Each answer costs the engine about 10 ms of a processor: asking twice as often loads it more than it tells."""
-CHUNK = 50_000
-"""Messages whose canaries are worked out at a time, in some milliseconds: a run of hours begins without delay."""
-
 MOST_IDS = 200
 """Ids in one query. When more are pending, they take turns."""
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 RETRY_AFTER_S = 0.5
 STOP_TIMEOUT_S = 10
-
-QUERY = """
-SELECT transaction_id
-FROM transactions FINAL  -- as transactions_current has it, whose two dozen columns cost 3 ms more to analyse
-WHERE toDate(created_at) IN {days:Array(Date)}
-  AND merchant_id = {merchant_id:UInt32}
-  AND transaction_id IN {pending:Array(UUID)}
-  -- Leaves out all parts but the newest: the same at any number of stored rows.
-  AND created_at BETWEEN {earliest:DateTime64(6, 'UTC')} AND {latest:DateTime64(6, 'UTC')}
-SETTINGS
-    do_not_merge_across_partitions_select_final = 1,
-    optimize_move_to_prewhere_if_final = 1,  -- of what a transaction never changes, so no older state shows
-    max_threads = 1                          -- some rows: a second thread would only take a core from ingest
-"""
-
-
-@dataclass(frozen=True)
-class Sighting:
-    """A canary's intended send time and the arrival of the first answer with it, in microseconds since 1970."""
-
-    transaction_id: UUID
-    intended_us: int
-    seen_us: int
-
-    @property
-    def latency_s(self) -> float:
-        return (self.seen_us - self.intended_us) / 1e6
 
 
 @dataclass(frozen=True)
@@ -75,25 +45,7 @@ class Seen:
     @property
     def latencies_s(self) -> list[float]:
         """Return the latencies in seconds; those of canaries that never showed are infinite."""
-        return [one.latency_s for one in self.sightings] + [math.inf] * len(self.missed_us)
-
-
-def percentile(values: Sequence[float], percent: float) -> float:
-    """Return the smallest value that at least ``percent`` % of the values do not exceed (nearest rank); NaN of none."""
-    if not values:
-        return math.nan
-    return sorted(values)[max(0, math.ceil(len(values) * percent / 100) - 1)]
-
-
-def canaries(plan: Plan) -> Iterator[tuple[UUID, int]]:
-    """Yield the canaries' ids with their intended send times in microseconds since 1970, in that order."""
-    for first in range(0, plan.messages, CHUNK):
-        numbers = np.arange(first, min(first + CHUNK, plan.messages))
-        numbers = numbers[is_canary(plan, numbers)]
-        upper, lower = ids(plan, numbers)
-        times = intended_us(plan, numbers).tolist()
-        for halves, at in zip(zip(upper, lower, strict=True), times, strict=True):
-            yield id_of(*halves), at
+        return [sighting.latency_s for sighting in self.sightings] + [math.inf] * len(self.missed_us)
 
 
 class Probe:
@@ -102,7 +54,6 @@ class Probe:
     def __init__(self, settings: Settings, plan: Plan) -> None:
         self.plan = plan
         self._settings = settings
-        self._merchant_id = plan.canary_merchant
         self._coming = canaries(plan)
         self._next = next(self._coming, None)
         self._pending: deque[tuple[UUID, int]] = deque()
@@ -179,28 +130,17 @@ class Probe:
     def _ask(self, client: Client, offset_us: int) -> None:
         asked_us = time.monotonic_ns() // 1000 + offset_us
         self._take_coming(asked_us)
-        wanted = {
-            self._pending[place][0]: self._pending[place][1] for place in range(min(MOST_IDS, len(self._pending)))
-        }
+        wanted = dict(islice(self._pending, MOST_IDS))
         if wanted:
-            moments = [EPOCH + timedelta(microseconds=at) for at in (min(wanted.values()), max(wanted.values()))]
-            parameters = {
-                "days": sorted({datetime.fromtimestamp(at / 1e6, UTC).date() for at in wanted.values()}),
-                "earliest": moments[0],
-                "latest": moments[1],
-                "merchant_id": self._merchant_id,
-                "pending": list(wanted),
-            }
-            rows = client.query(QUERY, parameters=parameters).result_rows
+            sighted = look_up(client, self.plan.canary_merchant, wanted)
             answered_us = time.monotonic_ns() // 1000 + offset_us
             self._query_seconds.append((answered_us - asked_us) / 1e6)
-            found = {transaction_id for (transaction_id,) in rows}
             for _ in range(len(wanted)):
-                canary = self._pending.popleft()
-                if canary[0] in found:
-                    self._sightings.append(Sighting(*canary, answered_us))
-                    self._latencies.add(np.array([answered_us - canary[1]]))
+                canary, due_us = self._pending.popleft()
+                if canary in sighted:
+                    self._sightings.append(Sighting(canary, due_us, answered_us))
+                    self._latencies.add(np.array([answered_us - due_us]))
                 else:
-                    self._pending.append(canary)
+                    self._pending.append((canary, due_us))
         spent_s = (time.monotonic_ns() // 1000 + offset_us - asked_us) / 1e6
         self._stop.wait(max(0.0, ASK_EVERY_S - spent_s))

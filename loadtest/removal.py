@@ -8,7 +8,8 @@ from datetime import date
 import numpy as np
 
 from paystream.clickhouse import answering, connect
-from paystream.loadtest.messages import Plan, halves_sql, ids
+from paystream.loadtest.ids import halves_sql, ids
+from paystream.loadtest.plan import Plan
 from paystream.reports.rollup import rebuild
 from paystream.settings import Settings
 

@@ -18,11 +18,12 @@ from paystream.loadtest.backlog import send
 from paystream.loadtest.checker import Found, Window, check
 from paystream.loadtest.fault_run import MERCHANTS_COUNT, stop_generator
 from paystream.loadtest.generator import Generator
-from paystream.loadtest.messages import Plan, last_intended_us
-from paystream.loadtest.probe import Probe, percentile
+from paystream.loadtest.plan import Plan, last_intended_us
+from paystream.loadtest.probe import Probe
 from paystream.loadtest.run import LEAD_S, make_plan, wait_until_quiet
 from paystream.loadtest.topic import open_topic
 from paystream.loadtest.workload import Thresholds, Workload
+from paystream.percentiles import percentile
 from paystream.settings import Settings
 
 DAYS = 10

@@ -16,7 +16,7 @@ from paystream.errors import CheckFailed, PaystreamError, UsageError
 from paystream.kafka import client_config
 from paystream.loadtest.checker import Found, Stages, Window, check, stored_ms
 from paystream.loadtest.generator import DELIVERY_TIMEOUT_S, GIVE_UP_AFTER_S, Generator, Sent
-from paystream.loadtest.messages import Plan, last_intended_us
+from paystream.loadtest.plan import Plan, last_intended_us
 from paystream.loadtest.probe import Probe, Seen
 from paystream.loadtest.topic import Topic, open_topic
 from paystream.loadtest.usage import Meter

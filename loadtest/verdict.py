@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from paystream.loadtest.generator import Sent
-from paystream.loadtest.probe import percentile
 from paystream.loadtest.run import Result
 from paystream.loadtest.workload import Thresholds, Workload
+from paystream.percentiles import percentile
 
 
 @dataclass(frozen=True)

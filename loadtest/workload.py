@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from paystream.errors import UsageError
 from paystream.loadtest import rates
-from paystream.loadtest.messages import LONGEST_OVERTAKING_S, Plan
+from paystream.loadtest.messages import LONGEST_OVERTAKING_S
+from paystream.loadtest.plan import Plan
 from paystream.settings import project_folder
 
 MOST_MESSAGES = 1_000_000_000

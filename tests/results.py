@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 from paystream.loadtest.document import BOUNDS_S, DEFINITIONS
-from paystream.loadtest.probe import percentile
+from paystream.percentiles import percentile
 
 
 def passing(seed: int = 1, seconds: int = 60, slower: float = 1.0) -> dict[str, Any]:

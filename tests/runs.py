@@ -3,10 +3,11 @@
 from datetime import UTC, datetime
 from uuid import UUID
 
+from paystream.loadtest.canary import Sighting
 from paystream.loadtest.checker import Found, Stages
 from paystream.loadtest.generator import Sent
-from paystream.loadtest.messages import Plan
-from paystream.loadtest.probe import Seen, Sighting
+from paystream.loadtest.plan import Plan
+from paystream.loadtest.probe import Seen
 from paystream.loadtest.run import Result
 from paystream.loadtest.usage import Usage
 from paystream.loadtest.watch import Engine, Point, Watched

@@ -24,10 +24,10 @@ from paystream.clickhouse import (
 )
 from paystream.errors import PaystreamError, ServiceUnavailable
 from paystream.group import ASSIGNED_TOPICS, Asked, Group
+from paystream.percentiles import ledger_percentile_s
 from paystream.settings import Settings
 from paystream.status import queries as sql
 from paystream.status.lag import PartitionLag, partition_lags
-from paystream.status.latency import quantile_s
 
 WINDOW = timedelta(minutes=5)
 """What "lately" means: latency, throughput, refusals and pending enrichments are those of this window."""
@@ -380,7 +380,7 @@ def _audits(client: Client, parameters: dict[str, Any]) -> list[LastAudit]:
 
 def _flow(client: Client, parameters: dict[str, Any]) -> Flow:
     messages, refused, payments, histogram = _first(client, sql.FLOW, parameters)
-    p50, p95, p99 = (quantile_s(histogram, share) for share in (0.5, 0.95, 0.99))
+    p50, p95, p99 = (ledger_percentile_s(histogram, percent) for percent in (50, 95, 99))
     untimed = messages - refused - payments
     return Flow(messages, messages / WINDOW.total_seconds(), refused, payments, untimed, p50, p95, p99)
 

@@ -13,9 +13,11 @@ import pytest
 from ingest import ingest_schema
 from payments import message
 
+from paystream.loadtest.canary import QUERY
 from paystream.loadtest.checker import Stages, Window, check, stored_ms
-from paystream.loadtest.messages import Plan, defects, halves, numbers_of, render
-from paystream.loadtest.probe import QUERY
+from paystream.loadtest.ids import halves
+from paystream.loadtest.messages import defects, numbers_of, render
+from paystream.loadtest.plan import Plan
 from paystream.loadtest.removal import Removed, remove
 from paystream.reports.rollup import rebuild
 

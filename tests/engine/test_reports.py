@@ -16,8 +16,8 @@ from ingest import Ingest, Warehouse, warehouse_of
 from payments import message, rfc3339
 
 from paystream.loader.repair import repair
+from paystream.percentiles import ledger_percentile_s
 from paystream.project import CHECKOUT
-from paystream.status.latency import quantile_s
 
 
 @pytest.fixture
@@ -139,8 +139,8 @@ def test_latency_by_minute_equals_the_ledger(ingest: Ingest) -> None:
     assert {(row[0], row[1]): row[2:5] for row in found} == {key: tuple(row[:3]) for key, row in expected.items()}
     for minute, topic, *_, p50_s, p95_s, p99_s in found:
         counts = expected[minute, topic][3]
-        for share, told in ((0.5, p50_s), (0.95, p95_s), (0.99, p99_s)):
-            assert told == pytest.approx(quantile_s(counts, share))
+        for percent, told in ((50, p50_s), (95, p95_s), (99, p99_s)):
+            assert told == pytest.approx(ledger_percentile_s(counts, percent))
 
 
 def test_before_any_payment_reports_are_empty_and_say_up_to_when(ingest: Ingest) -> None:

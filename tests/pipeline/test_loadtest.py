@@ -23,7 +23,7 @@ from paystream.errors import CheckFailed
 from paystream.kafka import client_config
 from paystream.loadtest import drain
 from paystream.loadtest.generator import Generator
-from paystream.loadtest.messages import Plan
+from paystream.loadtest.plan import Plan
 from paystream.loadtest.topic import open_topic
 from paystream.loadtest.workload import load
 from paystream.settings import Settings

@@ -2,9 +2,9 @@
 
 from uuid import UUID
 
+from paystream.loadtest.canary import Sighting
 from paystream.loadtest.fault_run import _resumed
 from paystream.loadtest.faults import Restart
-from paystream.loadtest.probe import Sighting
 
 S = 1_000_000
 

@@ -11,17 +11,13 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
+from paystream.loadtest.canary import canaries, is_canary
 from paystream.loadtest.defects import DEFECTS
+from paystream.loadtest.ids import halves, ids
 from paystream.loadtest.messages import (
     RESEND_WITHIN_S,
-    Plan,
     contents,
     defects,
-    due,
-    halves,
-    ids,
-    intended_us,
-    is_canary,
     is_duplicate,
     is_malformed,
     is_pending_currency,
@@ -31,7 +27,7 @@ from paystream.loadtest.messages import (
     render,
     roots,
 )
-from paystream.loadtest.probe import canaries
+from paystream.loadtest.plan import Plan, due, intended_us
 
 DECIMALS = {"KWD": 3, "XOF": 0}
 AMOUNT = {0: "[0-9]+", 2: r"[0-9]+\.[0-9]{2}", 3: r"[0-9]+\.[0-9]{3}"}

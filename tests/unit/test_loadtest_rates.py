@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paystream.loadtest import rates
-from paystream.loadtest.messages import Plan, due, intended_us
+from paystream.loadtest.plan import Plan, due, intended_us
 
 STARTED_US = 1_790_000_000_123_456
 

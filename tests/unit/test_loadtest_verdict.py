@@ -1,7 +1,6 @@
 """Percentiles and the verdict: when a run passes, fails, or is no result."""
 
 import math
-import random
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -11,12 +10,12 @@ from runs import GOOD, STARTED_US, sightings
 
 from paystream.loadtest.document import DEFINITIONS, as_document
 from paystream.loadtest.milliseconds import Milliseconds
-from paystream.loadtest.probe import percentile
 from paystream.loadtest.report_file import parse
 from paystream.loadtest.report_text import as_fields
 from paystream.loadtest.run import Interrupted
 from paystream.loadtest.verdict import judge
 from paystream.loadtest.workload import load
+from paystream.percentiles import percentile
 
 
 def with_found(**changes):
@@ -31,16 +30,6 @@ def with_latencies(latencies):
     seen = [latency for latency in latencies if latency < math.inf]
     missed = [STARTED_US] * (len(latencies) - len(seen))
     return replace(GOOD, seen=replace(GOOD.seen, sightings=sightings(seen), missed_us=missed))
-
-
-def test_percentile_is_the_nearest_rank():
-    values = [15, 20, 35, 40, 50]  # the worked example of the method in the literature
-    assert [percentile(values, percent) for percent in (5, 30, 40, 50, 100)] == [15, 20, 20, 35, 50]
-    hundred = list(range(1, 101))
-    random.Random(1).shuffle(hundred)
-    assert [percentile(hundred, percent) for percent in (50, 95, 99, 100)] == [50, 95, 99, 100]
-    assert percentile([7], 95) == 7
-    assert math.isnan(percentile([], 95))
 
 
 def test_canaries_that_never_show_count_as_infinitely_late():
