@@ -113,8 +113,8 @@ def find_capacity(
 
 def _disturbed(document: dict[str, Any], result: Result) -> PaystreamError | None:
     """Return what says nothing of the rate: a clock that was set, other producers' messages."""
-    found = result.found
-    if result.watched.clock_step_s or (found and found.foreign_messages):
+    transactions = result.transactions
+    if result.watched.clock_step_s or (transactions and transactions.foreign_messages):
         return CheckFailed(f"{document['invalid'][-1]}. Run it again")
     return None
 

@@ -106,6 +106,12 @@ class Stages:
     kafka_to_stored: Milliseconds = field(default_factory=Milliseconds)
     created_to_stored: Milliseconds = field(default_factory=Milliseconds)
 
+    def add(self, created_us: np.ndarray, kafka_us: np.ndarray, stored_us: np.ndarray, tells: np.ndarray) -> None:
+        """Count rows; ``tells`` are those that tell when their message was due."""
+        self.created_to_kafka.add((kafka_us - created_us)[tells])
+        self.kafka_to_stored.add(stored_us - kafka_us)
+        self.created_to_stored.add((stored_us - created_us)[tells])
+
 
 @dataclass(frozen=True)
 class Found:
@@ -192,65 +198,27 @@ def check(
     Memory: a few bytes a message (8 more with further states), some tens a malformed one, and blocks of the result as
     they arrive.
     """
-    parameters = _parameters(client, window) | {
-        "currencies": plan.all_currencies,
-        "statuses": list(plan.statuses),
-    }
-
+    parameters = _parameters(client, window) | {"currencies": plan.all_currencies, "statuses": list(plan.statuses)}
     rejected, times = np.unique(numbers_of(plan, *halves(rejected_keys)), return_counts=True)
     rejections = dict(zip(rejected.tolist(), times.tolist(), strict=True))
     accepted = _accepted(plan, sent, rejections)
     malformed = _Malformed.of(plan, sent, rejections)
-    newest, unsure = _newest_states(plan, sent, rejections)
-    repeated = _repeated(plan, sent)
-    seen = np.zeros(sent, dtype=np.uint8)
-    stored = unexpected = altered = pending_as_planned = 0
-    with client.query_column_block_stream(_ROWS, parameters=parameters) as blocks:
-        for block in blocks:
-            upper, lower, *columns, pending, kafka_ms, stored_ms = map(np.asarray, block)
-            stored += len(upper)
-            numbers = numbers_of(plan, upper.astype(np.uint64), lower.astype(np.uint64))
-            ours = (numbers >= 0) & (numbers < sent)
-            malformed.mark_stored(numbers[ours & is_malformed(plan, numbers)])
-            ours &= ~is_malformed(plan, numbers)
-            unexpected += int(np.count_nonzero(~ours))
-            numbers = numbers[ours]
-            columns = [column[ours] for column in columns]
-            if stages:
-                created_us, updated_us = columns[-2:]
-                tells = ~repeated[numbers] & (created_us == updated_us) & (created_us == intended_us(plan, numbers))
-                kafka_us, stored_us = kafka_ms[ours] * 1000, stored_ms[ours] * 1000
-                stages.created_to_kafka.add((kafka_us - created_us)[tells])
-                stages.kafka_to_stored.add(stored_us - kafka_us)
-                stages.created_to_stored.add((stored_us - created_us)[tells])
-            wrong = np.flatnonzero(_differs(contents(plan, numbers if newest is None else newest[numbers]), columns))
-            altered += sum(
-                number not in unsure
-                or bool(_differs(contents(plan, unsure[number]), [column[place] for column in columns]).all())
-                for place, number in zip(wrong.tolist(), numbers[wrong].tolist(), strict=True)
-            )
-            planned = np.where(
-                is_unknown_merchant(plan, numbers), 1, np.where(is_pending_currency(plan, numbers), 2, 0)
-            )
-            pending_as_planned += int(np.count_nonzero((planned > 0) & (planned == pending[ours])))
-            found, times = np.unique(numbers, return_counts=True)
-            seen[found] = np.minimum(seen[found] + times, 2)
-
-    settled = seen > 0
+    rows = _compare_rows(client, parameters, plan, sent, rejections, malformed, stages)
+    is_stored = rows.times > 0
+    settled = is_stored.copy()
     reasons = _look_into_quarantine(client, parameters, plan, settled, malformed)
-    # A message that the broker did not confirm may have arrived all the same: it is no loss, and its money counts.
-    expected = accepted | (seen > 0)
     money_stored, enrichment = _stored_sums(client, parameters)
-    money_sent = _sent_sums(plan, expected)
-    [[rows]] = client.query(_BEFORE_FINAL, parameters=parameters).result_rows
+    # A message that the broker did not confirm may have arrived all the same: it is no loss, and its money counts.
+    money_sent = _sent_sums(plan, accepted | is_stored)
+    [[rows_before_final]] = client.query(_BEFORE_FINAL, parameters=parameters).result_rows
     return Found(
         accepted=int(np.count_nonzero(accepted)),
-        stored=stored,
+        stored=rows.stored,
         lost=int(np.count_nonzero(accepted & ~settled)) + malformed.lost,
-        duplicated=int(np.count_nonzero(seen > 1)),
-        unexpected=unexpected,
-        altered=altered + int(malformed.altered.sum()),
-        recovered=int(np.count_nonzero(~accepted & (seen > 0))),
+        duplicated=int(np.count_nonzero(rows.times > 1)),
+        unexpected=rows.unexpected,
+        altered=rows.altered + int(malformed.altered.sum()),
+        recovered=int(np.count_nonzero(~accepted & is_stored)),
         malformed_messages=int(malformed.sent.sum()),
         refused_as_planned=malformed.refused_as_planned,
         quarantined=sum(reasons.values()) - malformed.refused_as_planned - int(malformed.altered.sum()),
@@ -262,12 +230,66 @@ def check(
         enrichment=enrichment,
         duplicate_messages=_count(is_duplicate, plan, sent),
         foreign_messages=max(0, window.messages - sent),
-        rows_before_final=rows,
-        duplicate_rows_before_final=rows - stored,
+        rows_before_final=rows_before_final,
+        duplicate_rows_before_final=rows_before_final - rows.stored,
         state_messages=_count(_is_new_state, plan, sent),
         overtaken_messages=_count(_is_newly_overtaken, plan, sent),
-        pending_as_planned=pending_as_planned,
+        pending_as_planned=rows.pending_as_planned,
     )
+
+
+@dataclass
+class _Rows:
+    """What the rows of transactions_current came to. ``times``: how many rows each message's transaction has, at most
+    2, by the message that began it. The others are as in ``Found``."""
+
+    times: np.ndarray
+    stored: int = 0
+    unexpected: int = 0
+    altered: int = 0
+    pending_as_planned: int = 0
+
+
+def _compare_rows(
+    client: Client,
+    parameters: dict[str, Any],
+    plan: Plan,
+    sent: int,
+    rejections: dict[int, int],
+    malformed: "_Malformed",
+    stages: Stages | None,
+) -> _Rows:
+    """Compare each row with the message that it came from; mark the malformed ones, and count the stages."""
+    newest, unsure = _newest_states(plan, sent, rejections)
+    repeated = _repeated(plan, sent)
+    rows = _Rows(np.zeros(sent, dtype=np.uint8))
+    with client.query_column_block_stream(_ROWS, parameters=parameters) as blocks:
+        for block in blocks:
+            upper, lower, *columns = map(np.asarray, block)
+            rows.stored += len(upper)
+            numbers = numbers_of(plan, upper.astype(np.uint64), lower.astype(np.uint64))
+            ours = (numbers >= 0) & (numbers < sent)
+            malformed.mark_stored(numbers[ours & is_malformed(plan, numbers)])
+            ours &= ~is_malformed(plan, numbers)
+            rows.unexpected += int(np.count_nonzero(~ours))
+            numbers = numbers[ours]
+            *fields, pending, kafka_ms, stored_ms = (column[ours] for column in columns)
+            if stages:
+                created_us, updated_us = fields[-2:]
+                tells = ~repeated[numbers] & (created_us == updated_us) & (created_us == intended_us(plan, numbers))
+                stages.add(created_us, kafka_ms * 1000, stored_ms * 1000, tells)
+            newest_numbers = numbers if newest is None else newest[numbers]
+            for place in np.flatnonzero(_differs(contents(plan, newest_numbers), fields)).tolist():
+                states = unsure.get(int(numbers[place]))
+                row = [field[place] for field in fields]
+                rows.altered += states is None or bool(_differs(contents(plan, states), row).all())
+            planned = np.where(
+                is_unknown_merchant(plan, numbers), 1, np.where(is_pending_currency(plan, numbers), 2, 0)
+            )
+            rows.pending_as_planned += int(np.count_nonzero((planned > 0) & (planned == pending)))
+            stored, times = np.unique(numbers, return_counts=True)
+            rows.times[stored] = np.minimum(rows.times[stored] + times, 2)
+    return rows
 
 
 def stored_ms(client: Client, window: Window, merchant_id: int, wanted: Container[UUID]) -> dict[UUID, int]:

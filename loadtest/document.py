@@ -95,7 +95,7 @@ DEFINITIONS = {
 def as_document(name: str, workload: Workload, result: Result) -> dict[str, Any]:
     """Return everything about a run, judged. What could not be measured is None or not finite, so null in JSON."""
     verdict = judge(workload, result)
-    seen, watched = result.seen, result.watched
+    watched = result.watched
     return {
         "format": FORMAT,
         "verdict": verdict.word,
@@ -115,16 +115,7 @@ def as_document(name: str, workload: Workload, result: Result) -> dict[str, Any]
             "paystream": version("paystream"),
         },
         "generator": _generator(result),
-        "visibility": _percentiles(seen.latencies_s)
-        | {
-            "canaries": len(seen.latencies_s),
-            "never_seen": len(seen.missed_us),
-            "query_p95_s": seen.query_p95_s,
-            "queries": seen.queries,
-            "failed_queries": seen.failed_queries,
-            "histogram": {"bounds_s": BOUNDS_S, "counts": _histogram(seen.latencies_s)},
-            "timeline": _latency_timeline(result),
-        },
+        "visibility": _visibility(result),
         "stages": {
             "created_to_kafka": _of_milliseconds(result.stages.created_to_kafka),
             "kafka_to_stored": _of_milliseconds(result.stages.kafka_to_stored),
@@ -171,6 +162,19 @@ def _generator(result: Result) -> dict[str, Any]:
     sent = asdict(result.sent)
     del sent["wire_bytes_each"]
     return sent | {"rejected": len(sent.pop("rejected_keys"))}
+
+
+def _visibility(result: Result) -> dict[str, Any]:
+    seen = result.seen
+    return _percentiles(seen.latencies_s) | {
+        "canaries": len(seen.latencies_s),
+        "never_seen": len(seen.missed_us),
+        "query_p95_s": seen.query_p95_s,
+        "queries": seen.queries,
+        "failed_queries": seen.failed_queries,
+        "histogram": {"bounds_s": BOUNDS_S, "counts": _histogram(seen.latencies_s)},
+        "timeline": _latency_timeline(result),
+    }
 
 
 def _percentiles(values: Sequence[float]) -> dict[str, float]:
@@ -230,13 +234,13 @@ def _parts(watched: Watched) -> dict[str, Any]:
 
 
 def _transactions(result: Result) -> dict[str, Any] | None:
-    if result.found is None:
+    if result.transactions is None:
         return None
     money = {
         currency: {"sent": _decimal(sent), "stored": _decimal(stored)}
-        for currency, (sent, stored) in result.found.money.items()
+        for currency, (sent, stored) in result.transactions.money.items()
     }
-    return asdict(result.found) | {"money": money}
+    return asdict(result.transactions) | {"money": money}
 
 
 def _decimal(amount: int) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from paystream.loadtest.drain import FULL, PARTS, drain
+from paystream.loadtest.drain import FULL, PARTS, Drain, drain
 from paystream.output import console, errors, is_terminal, print_fields, print_json
 from paystream.settings import load_settings
 
@@ -44,29 +44,12 @@ def drain_backlog(
     if as_json:
         print_json(asdict(result) | {"share_of_file": result.share_of_file, "costs": costs, "held": held})
     elif is_terminal():
-        table = Table("", "", "measured", "limit", title=f"Backlog of {messages:,} messages", title_justify="left")
-        marks = {name: "[green]✓[/]" if ok else "[red]✗[/]" for name, ok in held.items()}
-        rate, file_rate = f"{result.kafka_rows_per_second:,.0f}/s", f"{result.file_rows_per_second:,.0f}/s"
-        table.add_row(
-            marks["kafka_rows_per_second"], "from first to last visible row", rate, f"at least {at_least:,.0f}/s"
-        )
-        table.add_row("", "the same messages from a file", file_rate, "")
-        table.add_row(
-            marks["share_of_file"], "share of that", f"{result.share_of_file:.0%}", f"at least {share_of_file:.0%}"
-        )
-        table.add_row(marks["visible"], "transactions a reader finds", f"{result.visible:,}", f"{messages:,}")
-        if result.comparison:
-            whole = median(result.comparison.rows_per_second[FULL])
-            table.add_row("", "the same messages read again", f"{whole:,.0f}/s", "")
-        for part, cost in costs.items():
-            without = median(result.comparison.rows_per_second[f"without_{part}"])
-            table.add_row("", f"without {PARTS[part].label}", f"{without:,.0f}/s", "")
-            rounds = result.comparison.cost_by_round(part)
-            measured = f"{cost:.0%} ({min(rounds):.0%} to {max(rounds):.0%})"
-            table.add_row(
-                marks[f"{part}_cost"], f"cost of {PARTS[part].label}", measured, f"at most {at_most[part]:.0%}"
-            )
-        console.print(table)
+        limits = {
+            "kafka_rows_per_second": f"at least {at_least:,.0f}/s",
+            "share_of_file": f"at least {share_of_file:.0%}",
+            "visible": f"{messages:,}",
+        } | {f"{part}_cost": f"at most {limit:.0%}" for part, limit in at_most.items()}
+        console.print(_table(result, held, limits))
     else:
         fields = {
             "messages": messages,
@@ -80,3 +63,24 @@ def drain_backlog(
         print_fields("drain", fields)
     if not all(held.values()):
         raise typer.Exit(1)
+
+
+def _table(result: Drain, held: dict[str, bool], limits: dict[str, str]) -> Table:
+    table = Table("", "", "measured", "limit", title=f"Backlog of {result.messages:,} messages", title_justify="left")
+
+    def add(label: str, measured: str, name: str = "") -> None:
+        mark = "" if not name else "[green]✓[/]" if held[name] else "[red]✗[/]"
+        table.add_row(mark, label, measured, limits.get(name, ""))
+
+    add("from first to last visible row", f"{result.kafka_rows_per_second:,.0f}/s", "kafka_rows_per_second")
+    add("the same messages from a file", f"{result.file_rows_per_second:,.0f}/s")
+    add("share of that", f"{result.share_of_file:.0%}", "share_of_file")
+    add("transactions a reader finds", f"{result.visible:,}", "visible")
+    if comparison := result.comparison:
+        add("the same messages read again", f"{median(comparison.rows_per_second[FULL]):,.0f}/s")
+        for name, part in PARTS.items():
+            rounds = comparison.cost_by_round(name)
+            add(f"without {part.label}", f"{median(comparison.rows_per_second[f'without_{name}']):,.0f}/s")
+            measured = f"{comparison.cost(name):.0%} ({min(rounds):.0%} to {max(rounds):.0%})"
+            add(f"cost of {part.label}", measured, f"{name}_cost")
+    return table

@@ -47,22 +47,7 @@ def faults(
     failures: dict[str, str] = {}
     folder = Path(tempfile.mkdtemp(prefix="paystream-faults-"))
     try:
-        with _stacks(folder) as stack_for:
-            for fault in chosen:
-                try:
-                    settings = stack_for(fault)
-                    outcome = run_fault(settings, fault, kills, lambda text, fault=fault: _progress(fault, text))
-                # Whatever a broken pipeline throws is a result of that fault: the others shall still be tried.
-                except Exception as error:
-                    failures[fault.name] = " ".join(str(error).split())[:500]
-                    errors.print(f"{fault.name}: {failures[fault.name]}", soft_wrap=True, markup=False, highlight=False)
-                    stack_for(None)
-                    continue
-                outcomes.append(outcome)
-                if broken := _broken(outcome):
-                    failures[fault.name] = "; ".join(broken)
-                if not is_terminal() and json != "-":
-                    print_fields("fault", _fields(outcome))
+        _run(chosen, kills, folder, outcomes, failures, logs=not is_terminal() and json != "-")
     except KeyboardInterrupt:
         errors.print(f"Interrupted after {len(outcomes)} faults: no verdict.", highlight=False)
         shutil.rmtree(folder, ignore_errors=True)
@@ -97,6 +82,28 @@ def _chosen(names: list[str]) -> list[Fault]:
     if unknown:
         raise UsageError(f"Fault '{unknown[0]}': there is none of that name. Name some of: {', '.join(known)}.")
     return [fault for fault in FAULTS if not names or fault.name in names]
+
+
+def _run(
+    chosen: list[Fault], kills: int, folder: Path, outcomes: list[Outcome], failures: dict[str, str], logs: bool
+) -> None:
+    """Run each fault; add to ``outcomes``, and by name to ``failures`` what went wrong."""
+    with _stacks(folder) as stack_for:
+        for fault in chosen:
+            try:
+                settings = stack_for(fault)
+                outcome = run_fault(settings, fault, kills, lambda text, fault=fault: _progress(fault, text))
+            # Whatever a broken pipeline throws is a result of that fault: the others shall still be tried.
+            except Exception as error:
+                failures[fault.name] = " ".join(str(error).split())[:500]
+                errors.print(f"{fault.name}: {failures[fault.name]}", soft_wrap=True, markup=False, highlight=False)
+                stack_for(None)
+                continue
+            outcomes.append(outcome)
+            if broken := _broken(outcome):
+                failures[fault.name] = "; ".join(broken)
+            if logs:
+                print_fields("fault", _fields(outcome))
 
 
 @contextmanager

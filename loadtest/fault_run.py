@@ -27,7 +27,7 @@ from paystream.loadtest.checker import Found, Window, check
 from paystream.loadtest.faults import Fault, Restart, Scene
 from paystream.loadtest.generator import DELIVERY_TIMEOUT_S, Generator, Sent
 from paystream.loadtest.plan import last_intended_us
-from paystream.loadtest.probe import Probe
+from paystream.loadtest.probe import Probe, Seen
 from paystream.loadtest.run import LEAD_S, make_plan, wait_until_quiet
 from paystream.loadtest.topic import Topic, open_topic
 from paystream.loadtest.workload import Thresholds, Workload
@@ -169,17 +169,9 @@ def run_fault(settings: Settings, fault: Fault, kills: int, report: Callable[[st
         DidNotBite: the fault left no trace.
         CheckFailed: ingest did not resume, or did not read all of it in time.
     """
-    workload = Workload(
-        description=fault.what,
-        rate_per_second=fault.rate_per_second,
-        duration_seconds=LONGEST_S,
-        duplicate_share=DUPLICATE_SHARE,
-        malformed_share=fault.malformed_share,
-        thresholds=Thresholds(p95_seconds=RESUME_LIMIT_S),
-    )
     with open_topic(settings) as topic:
         with connect(settings) as client:
-            plan = make_plan(client, workload)
+            plan = make_plan(client, _workload(fault))
         with Generator(plan, client_config(settings), settings.kafka_topic) as generator:
             generator.wait_ready()
             report("waiting until all of before is read")
@@ -204,31 +196,47 @@ def run_fault(settings: Settings, fault: Fault, kills: int, report: Callable[[st
                 last_us = last_intended_us(plan, sent.sent)
                 probe.await_all(RESUME_LIMIT_S, last_us)
                 seen = probe.finish(last_us)
-                sightings = probe.sightings
     report("checking")
-    with connect(settings, timeout_s=300) as client:
-        window = Window(first, end, began_at)
-        found = check(client, plan, window, sent.sent, sent.rejected_keys)
+    return _outcome(fault, bite, scene, Window(first, end, began_at), sent, seen, others_before)
+
+
+def _outcome(
+    fault: Fault, bite: str, scene: Scene, window: Window, sent: Sent, seen: Seen, others_before: tuple[int, ...]
+) -> Outcome:
+    began_at = window.started_at
+    with connect(scene.settings, timeout_s=300) as client:
+        found = check(client, scene.plan, window, sent.sent, sent.rejected_keys)
         [[read]] = client.query(_READ, parameters={"began": began_at}).result_rows
-        others_after = _fingerprint(client, first)
-    audited = audit(settings, datetime.now(UTC) - began_at.replace(tzinfo=UTC))
-    resumed_s, resumed_from_wait_s = _resumed(scene.restarts, sightings)
+        others_after = _fingerprint(client, window.first)
+    audited = audit(scene.settings, datetime.now(UTC) - began_at.replace(tzinfo=UTC))
+    resumed_s, resumed_from_wait_s = _resumed(scene.restarts, seen.sightings)
     return Outcome(
         name=fault.name,
         what=fault.what,
         bite=bite,
         kills=scene.kills,
-        seconds=sent.sent / plan.rate_per_second,
+        seconds=sent.sent / scene.plan.rate_per_second,
         sent=sent,
         found=found,
         outage_s=max(seen.latencies_s),
-        restart_s=[(one.answered_us - one.ordered_us) / 1e6 for one in scene.restarts],
+        restart_s=[(restart.answered_us - restart.ordered_us) / 1e6 for restart in scene.restarts],
         resumed_s=resumed_s,
         resumed_from_wait_s=resumed_from_wait_s,
         redelivered=max(0, read - window.messages),
         duplicate_rows=scene.duplicate_rows,
         others_changed=others_before != others_after,
         audit=audited.verdict,
+    )
+
+
+def _workload(fault: Fault) -> Workload:
+    return Workload(
+        description=fault.what,
+        rate_per_second=fault.rate_per_second,
+        duration_seconds=LONGEST_S,
+        duplicate_share=DUPLICATE_SHARE,
+        malformed_share=fault.malformed_share,
+        thresholds=Thresholds(p95_seconds=RESUME_LIMIT_S),
     )
 
 
@@ -268,7 +276,11 @@ def _resumed(restarts: list[Restart], sightings: list[Sighting]) -> tuple[list[f
     was_running = True
     for place, restart in enumerate(restarts):
         until = restarts[place + 1].ordered_us if place + 1 < len(restarts) else math.inf
-        fresh = [one.seen_us for one in sightings if restart.ordered_us <= one.intended_us and one.seen_us < until]
+        fresh = [
+            sighting.seen_us
+            for sighting in sightings
+            if restart.ordered_us <= sighting.intended_us and sighting.seen_us < until
+        ]
         if fresh:
             (from_running if was_running else from_wait).append((min(fresh) - restart.answered_us) / 1e6)
         was_running = bool(fresh)

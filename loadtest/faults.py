@@ -125,7 +125,7 @@ class Scene:
         """
         since_us = time.time_ns() // 1000
         deadline = time.monotonic() + RESUME_S
-        while not any(sighting.intended_us >= since_us for sighting in reversed(self.probe.sightings)):
+        while not self.probe.has_seen_since(since_us):
             if time.monotonic() > deadline:
                 raise CheckFailed(
                     f"Ingest did not resume within {RESUME_S} s of the end of the fault; it runs into: "
@@ -280,7 +280,7 @@ def broker_paused(scene: Scene) -> str:
     paused_us = time.time_ns() // 1000
     try:
         time.sleep(PAUSE_S)
-        unseen = not any(sighting.intended_us > paused_us for sighting in scene.probe.sightings)
+        unseen = not scene.probe.has_seen_since(paused_us)
     finally:
         stack.kill(scene.settings, "broker", signal.SIGCONT)
     if not unseen:
@@ -390,11 +390,8 @@ def dictionary_fails(scene: Scene) -> str:
 
 def poison(scene: Scene) -> str:
     began_us = scene.plan.started_us
-    scene.wait(
-        lambda: (sightings := scene.probe.sightings) and sightings[-1].intended_us - began_us > POISONED_S * 1_000_000,
-        "no payment between the poison could be read",
-        RESUME_S,
-    )
+    end_us = began_us + POISONED_S * 1_000_000
+    scene.wait(lambda: scene.probe.has_seen_since(end_us), "no payment between the poison could be read", RESUME_S)
     [[refused]] = scene.rows(
         "SELECT count() FROM quarantine WHERE quarantined_at >= fromUnixTimestamp64Micro({began:Int64})", began=began_us
     )

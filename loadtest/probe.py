@@ -82,6 +82,10 @@ class Probe:
         """Return how many canaries were seen so far."""
         return len(self._sightings)
 
+    def has_seen_since(self, intended_us: int) -> bool:
+        """Return whether a canary that was due at this time or later was seen, in microseconds since 1970."""
+        return any(sighting.intended_us >= intended_us for sighting in reversed(self._sightings))
+
     @property
     def p95_s(self) -> float:
         """Return the 95th percentile of the latencies so far, in seconds; NaN before the first."""

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from paystream.loadtest.fault_run import prepared_stack
-from paystream.loadtest.repair_run import repair_under_load
+from paystream.loadtest.repair_run import RepairRun, repair_under_load
 from paystream.output import console, errors, is_terminal, print_fields, print_json
 
 
@@ -34,14 +34,14 @@ def repair(
             result = repair_under_load(settings, rows, rate, lambda text: status.update(f"Repair under load: {text}"))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    found = result.found
+    payments = result.found
     checks = {
         "seconds": (result.seconds <= at_most, f"{result.seconds:.1f} s", f"at most {at_most:g} s"),
         "p95_during_s": (result.p95_during_s <= p95, f"{result.p95_during_s:.3f} s", f"at most {p95:g} s"),
         "left": (result.left == 0, f"{result.left:,}", "0"),
-        "lost": (found.lost == 0, f"{found.lost:,}", "0"),
-        "duplicated": (found.duplicated == 0, f"{found.duplicated:,}", "0"),
-        "altered": (found.altered + found.unexpected == 0, f"{found.altered + found.unexpected:,}", "0"),
+        "lost": (payments.lost == 0, f"{payments.lost:,}", "0"),
+        "duplicated": (payments.duplicated == 0, f"{payments.duplicated:,}", "0"),
+        "altered": (payments.altered + payments.unexpected == 0, f"{payments.altered + payments.unexpected:,}", "0"),
     }
     verdict = "pass" if all(held for held, *_ in checks.values()) else "fail"
     if as_json:
@@ -49,18 +49,7 @@ def repair(
         document["found"].pop("money")
         print_json(document)
     elif is_terminal():
-        labels = {
-            "seconds": f"repair of {result.repaired:,} rows",
-            "p95_during_s": "payment to queryable row meanwhile, 95th percentile",
-            "left": "payments left pending or provisional",
-            "lost": "lost",
-            "duplicated": "counted twice",
-            "altered": "altered or never sent",
-        }
-        table = Table("", "", "measured", "limit", box=None)
-        for name, (held, measured, limit) in checks.items():
-            table.add_row("[green]✓[/]" if held else "[bold red]✗[/]", labels[name], measured, limit)
-        console.print(table)
+        console.print(_table(result, checks))
         console.print(f"before the repair: 95th percentile {result.p95_before_s:.3f} s", highlight=False)
     else:
         fields = {
@@ -72,9 +61,24 @@ def repair(
             "p95_during_seconds": f"{result.p95_during_s:.3f}",
             "canaries_during": result.canaries_during,
             "left": result.left,
-            "lost": found.lost,
-            "duplicated": found.duplicated,
+            "lost": payments.lost,
+            "duplicated": payments.duplicated,
         }
         print_fields("loadtest_repair", fields)
     if verdict == "fail":
         raise typer.Exit(1)
+
+
+def _table(result: RepairRun, checks: dict[str, tuple[bool, str, str]]) -> Table:
+    labels = {
+        "seconds": f"repair of {result.repaired:,} rows",
+        "p95_during_s": "payment to queryable row meanwhile, 95th percentile",
+        "left": "payments left pending or provisional",
+        "lost": "lost",
+        "duplicated": "counted twice",
+        "altered": "altered or never sent",
+    }
+    table = Table("", "", "measured", "limit", box=None)
+    for name, (held, measured, limit) in checks.items():
+        table.add_row("[green]✓[/]" if held else "[bold red]✗[/]", labels[name], measured, limit)
+    return table

@@ -7,6 +7,8 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from itertools import count
 
+from clickhouse_connect.driver.client import Client
+
 from paystream.clickhouse import connect
 from paystream.errors import CheckFailed
 from paystream.kafka import client_config
@@ -21,7 +23,7 @@ from paystream.loadtest.generator import Generator
 from paystream.loadtest.plan import Plan, last_intended_us
 from paystream.loadtest.probe import Probe
 from paystream.loadtest.run import LEAD_S, make_plan, wait_until_quiet
-from paystream.loadtest.topic import open_topic
+from paystream.loadtest.topic import Topic, open_topic
 from paystream.loadtest.workload import Thresholds, Workload
 from paystream.percentiles import percentile
 from paystream.settings import Settings
@@ -79,21 +81,11 @@ def repair_under_load(
     Raises:
         CheckFailed: the pipeline does not come to rest.
     """
-    workload = Workload(
-        description="payments that arrive meanwhile",
-        rate_per_second=rate_per_second,
-        duration_seconds=LONGEST_S,
-        thresholds=Thresholds(p95_seconds=WAIT_S),
-    )
     with connect(settings) as client, open_topic(settings) as topic:
-        plan = make_plan(client, workload)
+        plan = make_plan(client, _workload(rate_per_second))
         wait_until_quiet(settings, topic, client, plan, lambda _: None)
         report(f"sending {late:,} payments of unknown merchants")
-        days = _send_late(settings, plan, late)
-        _wait(lambda: topic.lag() == 0, "late payments were not read")
-        span = {"first": days[-1], "last": days[0]}
-        if (waiting := client.query(_WAITING, parameters=span).result_rows[0][0]) != late:
-            raise CheckFailed(f"Late payments: {waiting:,} of {late:,} wait for a merchant. This benchmark is broken.")
+        days = _store_late(settings, client, topic, plan, late)
         first = topic.ends()
         with Generator(plan, client_config(settings), settings.kafka_topic) as generator:
             generator.wait_ready()
@@ -103,10 +95,7 @@ def repair_under_load(
                 generator.start(plan.started_us)
                 report("watching payments arrive")
                 steady_until_us = plan.started_us + int(steady_s * 1e6)
-                _wait(
-                    lambda: any(one.intended_us >= steady_until_us for one in reversed(probe.sightings)),
-                    "payments could not be read",
-                )
+                _wait(lambda: probe.has_seen_since(steady_until_us), "payments could not be read")
                 report("loading merchants and rates")
                 _load_missing(settings, plan, days)
                 report("repairing")
@@ -117,26 +106,51 @@ def repair_under_load(
                 end = topic.ends()
                 _wait(lambda: topic.has_read_to(end), "not all was read")
                 probe.await_all(10, last_intended_us(plan, sent.sent))
-                sightings = probe.sightings
         report("checking")
         # What came in between the exchange of the dictionaries and the repair is settled by one more.
         repair(settings)
-        left = client.query(_WAITING, parameters=span).result_rows[0][0]
+        left = _waiting(client, days)
         found = check(client, plan, Window(first, end, began_at), sent.sent, sent.rejected_keys)
     if preview(settings, every_day=True):
         raise CheckFailed("Repair: rows are left that would be enriched otherwise today.")
-    during = [one.latency_s for one in sightings if began_us <= one.intended_us <= ended_us]
-    before = [one.latency_s for one in sightings if one.intended_us <= steady_until_us]
+    during = _latencies_s(probe, began_us, ended_us)
     return RepairRun(
         late=late,
         repaired=done.rows,
         seconds=(ended_us - began_us) / 1e6,
-        p95_before_s=percentile(before, 95),
+        p95_before_s=percentile(_latencies_s(probe, 0, steady_until_us), 95),
         p95_during_s=percentile(during, 95),
         canaries_during=len(during),
         left=left,
         found=found,
     )
+
+
+def _workload(rate_per_second: int) -> Workload:
+    return Workload(
+        description="payments that arrive meanwhile",
+        rate_per_second=rate_per_second,
+        duration_seconds=LONGEST_S,
+        thresholds=Thresholds(p95_seconds=WAIT_S),
+    )
+
+
+def _store_late(settings: Settings, client: Client, topic: Topic, plan: Plan, late: int) -> list[date]:
+    """Send late payments, see to it that all wait for their merchants, and return the days they are of."""
+    days = _send_late(settings, plan, late)
+    _wait(lambda: topic.lag() == 0, "late payments were not read")
+    if (waiting := _waiting(client, days)) != late:
+        raise CheckFailed(f"Late payments: {waiting:,} of {late:,} wait for a merchant. This benchmark is broken.")
+    return days
+
+
+def _waiting(client: Client, days: list[date]) -> int:
+    return client.query(_WAITING, parameters={"first": days[-1], "last": days[0]}).result_rows[0][0]
+
+
+def _latencies_s(probe: Probe, first_us: int, last_us: int) -> list[float]:
+    """Return the latencies of the canaries seen that were due between two moments."""
+    return [sighting.latency_s for sighting in probe.sightings if first_us <= sighting.intended_us <= last_us]
 
 
 def _send_late(settings: Settings, plan: Plan, late: int) -> list[date]:

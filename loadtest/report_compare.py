@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from paystream.loadtest.report_figures import NOT_MEASURED, Figure, flat, groups, headline, shown
+from paystream.loadtest.report_figures import NOT_MEASURED, Figure, Worse, flat, groups, headline, shown
 from paystream.loadtest.report_file import ResultFile
 from paystream.loadtest.report_text import STYLES, limit
 
@@ -164,14 +164,13 @@ def times(change: Change) -> str:
     return "-" if change.ratio is None else f"× {change.ratio:.2f}"
 
 
-def is_worse(a: float | None, b: float | None, bad: str, tolerance: float, tolerance_s: float) -> bool:
+def is_worse(a: float | None, b: float | None, bad: Worse, tolerance: float, tolerance_s: float) -> bool:
     """Return whether a figure moved the bad way by more than is tolerated. What was not measured did not move."""
     if a is None or b is None or not bad or a == b:
         return False
     if not math.isfinite(a) or not math.isfinite(b):
-        return (b > a) == (bad == "more")
-    moved = b - a if bad == "more" else a - b
-    return moved > max(tolerance * abs(a), tolerance_s)
+        return b > a
+    return b - a > max(tolerance * abs(a), tolerance_s)
 
 
 def _thresholds(a: ResultFile, b: ResultFile) -> list[Change]:

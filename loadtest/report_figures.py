@@ -3,13 +3,19 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
 from typing import Any, Literal
 
-from paystream.loadtest.report_file import Percentiles, ResultFile
+from paystream.loadtest.report_file import ResultFile
 
 Unit = Literal["s", "bytes", "share", ""]
+Worse = Literal["more", ""]
 
 NOT_MEASURED = "not measured"
+EACH = "each"
+"""In the place of a label: a figure for each entry, labelled with its key."""
+
 PERCENTILES = {"p50_s": "p50", "p95_s": "p95", "p99_s": "p99", "p999_s": "p99.9", "max_s": "max"}
 
 
@@ -22,14 +28,14 @@ class Figure:
         label: what it is called within its group.
         value: None where it was not measured; infinite for a percentile that too few canaries reached.
         unit: ``s``, ``bytes``, ``share`` (of 1), or empty for a count.
-        bad: which way is worse; empty where neither is.
+        bad: ``more`` where more is worse; empty where neither way is.
     """
 
     key: str
     label: str
     value: float | None
     unit: Unit = ""
-    bad: Literal["more", "less", ""] = ""
+    bad: Worse = ""
 
 
 @dataclass(frozen=True)
@@ -41,132 +47,96 @@ class Group:
     latency: bool = False
 
 
-def groups(result: ResultFile) -> list[Group]:
-    """Return all figures of a run, except for the thresholds'. Those about latency come first."""
-    visibility, generator, found = result.visibility, result.generator, result.transactions
-    lag, parts, size_of = result.lag, result.parts, result.bytes_
-    usage, machine = result.usage, result.machine
-    seen = {name: result.latency(getattr(visibility, name)) for name in PERCENTILES}
-    return [
-        Group("payment to queryable", _percentiles("visibility", seen), latency=True),
-        *(
-            Group(title, _percentiles(f"stages.{name}", _values(getattr(result.stages, name))), latency=True)
-            for name, title in STAGES.items()
-        ),
-        Group(
-            "canaries",
-            [
-                Figure("visibility.canaries", "watched", visibility.canaries),
-                Figure("visibility.never_seen", "never seen", visibility.never_seen, bad="more"),
-            ],
-        ),
-        Group(
-            "reader's query",
-            [
-                Figure("visibility.query_p95_s", "p95", visibility.query_p95_s, "s", "more"),
-                Figure("visibility.queries", "asked", visibility.queries),
-                Figure("visibility.failed_queries", "failed", visibility.failed_queries, bad="more"),
-            ],
-        ),
-        Group(
-            "generator",
-            [
-                Figure("generator.planned", "planned", generator.planned),
-                Figure("generator.sent", "sent", generator.sent),
-                Figure("generator.lateness_p50_s", "late by, p50", generator.lateness_p50_s, "s", "more"),
-                Figure("generator.lateness_p99_s", "late by, p99", generator.lateness_p99_s, "s", "more"),
-                Figure("generator.lateness_max_s", "late by, max", generator.lateness_max_s, "s", "more"),
-                Figure("generator.cpu_s", "processor time", generator.cpu_s, "s", "more"),
-            ],
-        ),
-        Group(
-            "transactions",
-            [
-                Figure("transactions.accepted", "accepted", found.accepted),
-                Figure("transactions.stored", "stored", found.stored),
-                Figure("transactions.recovered", "recovered", found.recovered),
-            ],
-        ),
-        Group(
-            "duplicates",
-            [
-                Figure("transactions.duplicate_messages", "sent", found.duplicate_messages),
-                Figure(
-                    "transactions.duplicate_rows_before_final",
-                    "in the table, not merged yet",
-                    found.duplicate_rows_before_final,
-                ),
-            ],
-        ),
-        Group(
-            "malformed",
-            [
-                Figure("transactions.malformed_messages", "sent", found.malformed_messages),
-                Figure("transactions.refused_as_planned", "refused, kept whole", found.refused_as_planned),
-            ],
-        ),
-        Group(
-            "further states",
-            [
-                Figure("transactions.state_messages", "sent", found.state_messages),
-                Figure("transactions.overtaken_messages", "overtaken", found.overtaken_messages),
-            ],
-        ),
-        Group(
-            "pending as planned",
-            [Figure("transactions.pending_as_planned", "rows", found.pending_as_planned)],
-        ),
-        Group("enrichment", _each("transactions.enrichment", found.enrichment)),
-        Group("quarantine", _each("transactions.quarantine_reasons", found.quarantine_reasons)),
-        Group(
-            "lag",
-            [
-                Figure("lag.peak", "peak", lag.peak, bad="more"),
-                Figure("drain_s", "none left after", result.drain_s, "s", "more"),
-            ],
-        ),
-        Group(
-            "parts",
-            [
-                Figure("parts.at_start", "at the start", parts.at_start),
-                Figure("parts.at_end", "at the end", parts.at_end, bad="more"),
-                Figure("parts.peak", "peak", parts.peak, bad="more"),
-                Figure("parts.inserted", "inserted", parts.inserted, bad="more"),
-                Figure("parts.merged_seconds", "time in merges", parts.merged_seconds, "s", "more"),
-            ],
-        ),
-        Group(
-            "bytes",
-            [
-                Figure("bytes.wire_per_message", "a message on the wire", size_of.wire_per_message, "bytes", "more"),
-                Figure("bytes.stored_per_row", "a row on disk", size_of.stored_per_row, "bytes", "more"),
-            ],
-        ),
-        Group(
-            "memory",
-            [
-                Figure("usage.peak_memory_bytes", "peak, together", usage.peak_memory_bytes or None, "bytes", "more"),
-                *_each("usage.peak_memory_bytes_by_process", usage.peak_memory_bytes_by_process, "bytes", "more"),
-            ],
-        ),
-        Group("processor time", _each("usage.cpu_s", usage.cpu_s, "s", "more")),
-        Group(
-            "machine",
-            [
-                Figure("usage.busy_share", "busy", usage.busy_share, "share"),
-                Figure("usage.others_share", "by other programs", usage.others_share, "share"),
-                Figure("machine.clickhouse_ahead_s", "ClickHouse's clock ahead", machine.clickhouse_ahead_s, "s"),
-            ],
-        ),
-    ]  # fmt: skip
-
-
 STAGES = {
     "created_to_kafka": "created to Kafka",
     "kafka_to_stored": "Kafka to stored",
     "created_to_stored": "created to stored",
     "stored_to_visible": "stored to visible",
 }
+
+FIGURES: dict[str, list[tuple[str, str, Unit, Worse]]] = {
+    "canaries": [("visibility.canaries", "watched", "", ""), ("visibility.never_seen", "never seen", "", "more")],
+    "reader's query": [
+        ("visibility.query_p95_s", "p95", "s", "more"),
+        ("visibility.queries", "asked", "", ""),
+        ("visibility.failed_queries", "failed", "", "more"),
+    ],
+    "generator": [
+        ("generator.planned", "planned", "", ""),
+        ("generator.sent", "sent", "", ""),
+        ("generator.lateness_p50_s", "late by, p50", "s", "more"),
+        ("generator.lateness_p99_s", "late by, p99", "s", "more"),
+        ("generator.lateness_max_s", "late by, max", "s", "more"),
+        ("generator.cpu_s", "processor time", "s", "more"),
+    ],
+    "transactions": [
+        ("transactions.accepted", "accepted", "", ""),
+        ("transactions.stored", "stored", "", ""),
+        ("transactions.recovered", "recovered", "", ""),
+    ],
+    "duplicates": [
+        ("transactions.duplicate_messages", "sent", "", ""),
+        ("transactions.duplicate_rows_before_final", "in the table, not merged yet", "", ""),
+    ],
+    "malformed": [
+        ("transactions.malformed_messages", "sent", "", ""),
+        ("transactions.refused_as_planned", "refused, kept whole", "", ""),
+    ],
+    "further states": [
+        ("transactions.state_messages", "sent", "", ""),
+        ("transactions.overtaken_messages", "overtaken", "", ""),
+    ],
+    "pending as planned": [("transactions.pending_as_planned", "rows", "", "")],
+    "enrichment": [("transactions.enrichment", EACH, "", "")],
+    "quarantine": [("transactions.quarantine_reasons", EACH, "", "")],
+    "lag": [("lag.peak", "peak", "", "more"), ("drain_s", "none left after", "s", "more")],
+    "parts": [
+        ("parts.at_start", "at the start", "", ""),
+        ("parts.at_end", "at the end", "", "more"),
+        ("parts.peak", "peak", "", "more"),
+        ("parts.inserted", "inserted", "", "more"),
+        ("parts.merged_seconds", "time in merges", "s", "more"),
+    ],
+    "bytes": [
+        ("bytes.wire_per_message", "a message on the wire", "bytes", "more"),
+        ("bytes.stored_per_row", "a row on disk", "bytes", "more"),
+    ],
+    "memory": [
+        ("usage.peak_memory_bytes", "peak, together", "bytes", "more"),
+        ("usage.peak_memory_bytes_by_process", EACH, "bytes", "more"),
+    ],
+    "processor time": [("usage.cpu_s", EACH, "s", "more")],
+    "machine": [
+        ("usage.busy_share", "busy", "share", ""),
+        ("usage.others_share", "by other programs", "share", ""),
+        ("machine.clickhouse_ahead_s", "ClickHouse's clock ahead", "s", ""),
+    ],
+}
+"""By group: where a figure stands in the result file, its label, its unit, and whether more is worse."""
+
+
+def groups(result: ResultFile) -> list[Group]:
+    """Return all figures of a run, except for the thresholds'. Those about latency come first."""
+    document = result.model_dump(by_alias=True)
+    seen = {name: result.latency(document["visibility"][name]) for name in PERCENTILES}
+    return [
+        Group("payment to queryable", _percentiles("visibility", seen), latency=True),
+        *(
+            Group(title, _percentiles(f"stages.{name}", document["stages"][name]), latency=True)
+            for name, title in STAGES.items()
+        ),
+        *(
+            Group(title, [figure for row in rows for figure in _figures(document, *row)])
+            for title, rows in FIGURES.items()
+        ),
+    ]
+
+
+def _figures(document: Mapping[str, Any], key: str, label: str, unit: Unit, bad: Worse) -> list[Figure]:
+    value = reduce(getitem, key.split("."), document)
+    if label == EACH:
+        return [Figure(f"{key}.{name}", name, amount, unit, bad) for name, amount in sorted(value.items())]
+    return [Figure(key, label, value, unit, bad)]
 
 
 def shown(value: float | None, unit: str) -> str:
@@ -241,15 +211,5 @@ def _text(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int | float) else str(value)
 
 
-def _values(percentiles: Percentiles) -> dict[str, float | None]:
-    return {name: getattr(percentiles, name) for name in PERCENTILES}
-
-
 def _percentiles(key: str, values: Mapping[str, float | None]) -> list[Figure]:
     return [Figure(f"{key}.{name}", label, values[name], "s", "more") for name, label in PERCENTILES.items()]
-
-
-def _each(
-    key: str, values: Mapping[str, float | None], unit: Unit = "", bad: Literal["more", "less", ""] = ""
-) -> list[Figure]:
-    return [Figure(f"{key}.{name}", name, value, unit, bad) for name, value in sorted(values.items())]

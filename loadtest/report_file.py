@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import orjson
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from paystream.errors import UsageError
 
@@ -170,7 +170,8 @@ class UsageAt(_Part):
 
 
 class Usage(_Part):
-    peak_memory_bytes: float | None = None
+    # 0: the stack does not run on this machine.
+    peak_memory_bytes: Annotated[float | None, AfterValidator(lambda size: size or None)] = None
     peak_memory_bytes_by_process: dict[str, float | None] = {}
     cpu_s: dict[str, float | None] = {}
     others_share: float | None = None

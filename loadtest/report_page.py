@@ -103,12 +103,11 @@ def _threshold(result: ResultFile, one: Threshold) -> str:
 
 
 def _tiles(result: ResultFile) -> str:
-    peak = result.usage.peak_memory_bytes or None
     tiles = {
         "95 of 100 payments can be queried within": shown(result.latency(result.visibility.p95_s), "s"),
         "half of them within": shown(result.latency(result.visibility.p50_s), "s"),
         "unread messages, peak": shown(result.lag.peak, ""),
-        "memory of broker and engine, peak": shown(peak, "bytes"),
+        "memory of broker and engine, peak": shown(result.usage.peak_memory_bytes, "bytes"),
     }
     items = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in tiles.items())
     return f'<dl class="tiles">{items}</dl>\n'

@@ -80,9 +80,9 @@ class Result:
     sent: Sent | None
     seen: Seen
     watched: Watched
-    stages: Stages
+    stages: Stages = field(default_factory=Stages)
     visible_s: list[float] = field(default_factory=list)
-    found: Found | None = None
+    transactions: Found | None = None
     unread: int = 0
     drain_s: float | None = None
     ended_early: PaystreamError | None = None
@@ -125,56 +125,55 @@ def run(settings: Settings, workload: Workload, report: Callable[[Progress], Non
                 [[began_at]] = client.query("SELECT now64(3, 'UTC')").result_rows
                 ahead_s = began_at.replace(tzinfo=UTC).timestamp() - (asked_s + time.time()) / 2
             first = topic.ends()
-            watch = Watch(settings, topic, Meter(settings, generator.pid), workload.duration_seconds)
-            due_s = time.monotonic() + LEAD_S
-            watch.started_us = int((time.time() + LEAD_S) * 1e6)
-            plan = replace(plan, started_us=watch.started_us)
-            end, drain_s, unread, ended_early = None, None, 0, None
-            with Probe(settings, plan) as probe:
-                try:
-                    generator.start(plan.started_us)
-                    ended_early = _send(workload, generator, probe, watch, report)
-                    end = topic.ends()
-                    sent_s = due_s + (last_intended_us(plan, generator.sent) - plan.started_us) / 1e6
-                    try:
-                        unread = _drain(workload, topic, end, generator, probe, watch, report)
-                    except KeyboardInterrupt:
-                        if ended_early:
-                            raise
-                        ended_early = _interrupted(probe, workload)
-                        unread = _drain(workload, topic, end, generator, probe, watch, report)
-                    if not unread:
-                        drain_s = max(0.0, time.monotonic() - sent_s)
-                    # What is committed is stored and can be seen: one more answer is enough, and late ones take a
-                    # second.
-                    probe.await_all(0 if unread else LAST_ANSWERS_S, last_intended_us(plan, generator.sent))
-                except KeyboardInterrupt:
-                    end, ended_early = None, _interrupted(probe, workload)
-                except PaystreamError as error:
-                    end, ended_early = None, error
-                with undisturbed():
-                    duration_s = max(0.0, time.monotonic() - due_s)
-                    seen = probe.finish(last_intended_us(plan, generator.sent))
-                    watched = watch.result()
-                    report(_progress("checking", generator, probe, 0))
-        if ended_early and drain_s is None:
-            # What was under way when the run ended may be as sound as the rest.
-            longest_s = max((one.latency_s for one in seen.sightings), default=duration_s)
-            judged_until_us = plan.started_us + int((duration_s - longest_s) * 1e6)
-            seen = replace(seen, missed_us=[at for at in seen.missed_us if at <= judged_until_us])
-        stages, found, stored = Stages(), None, {}
-        if end and generator.result:
-            window, sent = Window(first, end, began_at), generator.result
-            try:
-                with _answering(settings) as client:
-                    found = check(client, plan, window, sent.sent, sent.rejected_keys, stages)
-                    wanted = {one.transaction_id for one in seen.sightings}
-                    stored = stored_ms(client, window, plan.canary_merchant, wanted)
-            except KeyboardInterrupt:
-                ended_early = _interrupted(probe, workload)
-            except PaystreamError as error:
-                ended_early = error
-    return Result(
+            result, end = _measure(settings, workload, plan, topic, generator, report)
+    result = replace(result, clickhouse=version, clickhouse_ahead_s=ahead_s)
+    return _check(settings, workload, result, Window(first, end, began_at)) if end and result.sent else result
+
+
+def _measure(
+    settings: Settings,
+    workload: Workload,
+    plan: Plan,
+    topic: Topic,
+    generator: Generator,
+    report: Callable[[Progress], None],
+) -> tuple[Result, list[int] | None]:
+    """Send, watch, and wait until all is read; return what was measured, and where the topic ends if that is known."""
+    watch = Watch(settings, topic, Meter(settings, generator.pid), workload.duration_seconds)
+    due_s = time.monotonic() + LEAD_S
+    watch.started_us = int((time.time() + LEAD_S) * 1e6)
+    plan = replace(plan, started_us=watch.started_us)
+    end, drain_s, unread, ended_early = None, None, 0, None
+    with Probe(settings, plan) as probe:
+
+        def tell(phase: Literal["sending", "draining"]) -> None:
+            report(_progress(phase, generator, probe, watch.look()))
+
+        try:
+            generator.start(plan.started_us)
+            ended_early = _send(workload, plan, generator, tell)
+            end = topic.ends()
+            last_us = last_intended_us(plan, generator.sent)
+            unread, ended_early = _drain(workload, plan, topic, end, ended_early, tell)
+            if not unread:
+                drain_s = max(0.0, time.monotonic() - due_s - (last_us - plan.started_us) / 1e6)
+            # What is committed is stored and can be seen: one more answer is enough, and late ones take a second.
+            probe.await_all(0 if unread else LAST_ANSWERS_S, last_us)
+        except KeyboardInterrupt:
+            end, ended_early = None, _interrupted(plan, workload)
+        except PaystreamError as error:
+            end, ended_early = None, error
+        with undisturbed():
+            duration_s = max(0.0, time.monotonic() - due_s)
+            seen = probe.finish(last_intended_us(plan, generator.sent))
+            watched = watch.result()
+            report(_progress("checking", generator, probe, 0))
+    if ended_early and drain_s is None:
+        # What was under way when the run ended may be as sound as the rest.
+        longest_s = max((sighting.latency_s for sighting in seen.sightings), default=duration_s)
+        judged_until_us = plan.started_us + int((duration_s - longest_s) * 1e6)
+        seen = replace(seen, missed_us=[at for at in seen.missed_us if at <= judged_until_us])
+    result = Result(
         started_at=datetime.fromtimestamp(plan.started_us / 1e6, UTC),
         duration_s=duration_s,
         plan=plan,
@@ -182,23 +181,37 @@ def run(settings: Settings, workload: Workload, report: Callable[[Progress], Non
         sent_at_least=generator.sent,
         seen=seen,
         watched=watched,
-        stages=stages if found else Stages(),
-        visible_s=[
-            one.seen_us / 1e6 - stored[one.transaction_id] / 1e3
-            for one in seen.sightings
-            if one.transaction_id in stored
-        ],
-        found=found,
         unread=unread,
         drain_s=drain_s,
         ended_early=ended_early,
-        clickhouse=version,
-        clickhouse_ahead_s=ahead_s,
     )
+    return result, end
 
 
-def _interrupted(probe: Probe, workload: Workload) -> Interrupted:
-    elapsed_s = max(0.0, time.time() - probe.plan.started_us / 1e6)
+def _check(settings: Settings, workload: Workload, result: Result, window: Window) -> Result:
+    """Add what became of the payments, or why that could not be found out."""
+    plan, sent, sightings = result.plan, result.sent, result.seen.sightings
+    stages = Stages()
+    try:
+        with _answering(settings) as client:
+            transactions = check(client, plan, window, sent.sent, sent.rejected_keys, stages)
+            result = replace(result, transactions=transactions, stages=stages)
+            wanted = {sighting.transaction_id for sighting in sightings}
+            stored = stored_ms(client, window, plan.canary_merchant, wanted)
+    except KeyboardInterrupt:
+        return replace(result, ended_early=_interrupted(plan, workload))
+    except PaystreamError as error:
+        return replace(result, ended_early=error)
+    visible_s = [
+        sighting.seen_us / 1e6 - stored[sighting.transaction_id] / 1e3
+        for sighting in sightings
+        if sighting.transaction_id in stored
+    ]
+    return replace(result, visible_s=visible_s)
+
+
+def _interrupted(plan: Plan, workload: Workload) -> Interrupted:
+    elapsed_s = max(0.0, time.time() - plan.started_us / 1e6)
     return Interrupted(f"Ctrl-C or SIGTERM {elapsed_s:.0f} s into a run of {workload.duration_seconds:,} s")
 
 
@@ -308,7 +321,7 @@ def wait_until_quiet(
 
 
 def _send(
-    workload: Workload, generator: Generator, probe: Probe, watch: Watch, report: Callable[[Progress], None]
+    workload: Workload, plan: Plan, generator: Generator, tell: Callable[[Literal["sending"]], None]
 ) -> Interrupted | None:
     """Wait for the end of sending, which Ctrl-C brings about; then return that it did."""
     longest_s = LEAD_S + workload.duration_seconds + GIVE_UP_AFTER_S + DELIVERY_TIMEOUT_S + 30
@@ -321,32 +334,40 @@ def _send(
             )
         try:
             generator.wait(LOOK_EVERY_S)
-            report(_progress("sending", generator, probe, watch.look()))
+            tell("sending")
         except KeyboardInterrupt:
             if interrupted:
                 raise
-            interrupted = _interrupted(probe, workload)
+            interrupted = _interrupted(plan, workload)
             generator.stop()
     return interrupted
 
 
 def _drain(
     workload: Workload,
+    plan: Plan,
     topic: Topic,
     end: list[int],
-    generator: Generator,
-    probe: Probe,
-    watch: Watch,
-    report: Callable[[Progress], None],
-) -> int:
-    """Wait until all is read; return how many messages are unread all the same once the workload's time is over."""
+    interrupted: Interrupted | None,
+    tell: Callable[[Literal["draining"]], None],
+) -> tuple[int, Interrupted | None]:
+    """Wait until all is read, and through a first Ctrl-C.
+
+    Return how many messages are unread all the same once the workload's time is over, and whether Ctrl-C came.
+    """
     began = time.monotonic()
-    while not topic.has_read_to(end):
-        if time.monotonic() - began > workload.drain_timeout_seconds:
-            return max(1, topic.lag())
-        report(_progress("draining", generator, probe, watch.look()))
-        time.sleep(DRAIN_LOOK_EVERY_S)
-    return 0
+    while True:
+        try:
+            if topic.has_read_to(end):
+                return 0, interrupted
+            if time.monotonic() - began > workload.drain_timeout_seconds:
+                return max(1, topic.lag()), interrupted
+            tell("draining")
+            time.sleep(DRAIN_LOOK_EVERY_S)
+        except KeyboardInterrupt:
+            if interrupted:
+                raise
+            began, interrupted = time.monotonic(), _interrupted(plan, workload)
 
 
 def _progress(

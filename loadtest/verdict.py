@@ -48,20 +48,20 @@ class Verdict:
 def judge(workload: Workload, result: Result) -> Verdict:
     """Compare a run with its workload's thresholds."""
     limits = workload.thresholds
-    found, sent = result.found, result.sent
+    transactions, sent = result.transactions, result.sent
     p95_s = percentile(result.seen.latencies_s, 95)
     thresholds = [
         Threshold("p95_seconds", "payment to queryable row, 95th percentile", p95_s, limits.p95_seconds, "s"),
         *(
-            Threshold(name, meaning, count(found) if found else math.nan, limit, "")
+            Threshold(name, meaning, count(transactions) if transactions else math.nan, limit, "")
             for name, meaning, count, limit in (
-                ("lost", "lost", lambda found: found.lost, limits.lost),
-                ("duplicated", "counted twice", lambda found: found.duplicated, limits.duplicated),
-                ("unexpected", "never sent", lambda found: found.unexpected, limits.unexpected),
-                ("altered", "altered", lambda found: found.altered, limits.altered),
-                ("wrong_sums", "currencies with a wrong sum", lambda found: len(found.wrong_sums), 0),
-                ("quarantined", "refused though valid", lambda found: found.quarantined, limits.quarantined),
-                ("pending", "without merchant or rate", lambda found: found.pending, limits.pending),
+                ("lost", "lost", lambda checked: checked.lost, limits.lost),
+                ("duplicated", "counted twice", lambda checked: checked.duplicated, limits.duplicated),
+                ("unexpected", "never sent", lambda checked: checked.unexpected, limits.unexpected),
+                ("altered", "altered", lambda checked: checked.altered, limits.altered),
+                ("wrong_sums", "currencies with a wrong sum", lambda checked: len(checked.wrong_sums), 0),
+                ("quarantined", "refused though valid", lambda checked: checked.quarantined, limits.quarantined),
+                ("pending", "without merchant or rate", lambda checked: checked.pending, limits.pending),
             )
         ),
         Threshold(
@@ -76,13 +76,13 @@ def judge(workload: Workload, result: Result) -> Verdict:
         peak = result.watched.peak_parts
         measured = math.nan if peak is None else peak
         thresholds.append(Threshold("parts", "active parts of transactions, at the peak", measured, limits.parts, ""))
-    if found:
+    if transactions:
         meaning = f"unread {workload.drain_timeout_seconds:,} s after the last was sent"
         thresholds.append(Threshold("unread", meaning, result.unread, 0, ""))
     partial = str(result.ended_early) if result.ended_early else ""
     invalid = generator_problems(limits, sent) if sent and not partial else []
-    if found and found.foreign_messages:
-        invalid.append(f"{found.foreign_messages:,} messages of other producers came between this run's")
+    if transactions and transactions.foreign_messages:
+        invalid.append(f"{transactions.foreign_messages:,} messages of other producers came between this run's")
     if step_s := result.watched.clock_step_s:
         invalid.append(
             f"this machine's clock was set by {step_s:+.3f} s during the run, so times before and after do not compare"

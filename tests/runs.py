@@ -53,7 +53,7 @@ GOOD = Result(
     ),
     stages=Stages(),
     visible_s=[0.01, 0.02, 0.03, 0.04],
-    found=Found(
+    transactions=Found(
         accepted=1_900, stored=1_900, lost=0, duplicated=0, unexpected=0, altered=0, recovered=0,
         malformed_messages=0, refused_as_planned=0, quarantined=0, quarantine_reasons={},
         money={"EUR": (123_400, 123_400)}, enrichment={"ok": 1_800, "fx_provisional": 100},

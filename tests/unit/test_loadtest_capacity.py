@@ -79,6 +79,7 @@ def raising(error):
 
 
 CLOCK_SET = replace(GOOD.watched, clock_step_s=3.0)
+FOREIGN = replace(GOOD.transactions, foreign_messages=3)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +89,7 @@ CLOCK_SET = replace(GOOD.watched, clock_step_s=3.0)
         (raising(KeyboardInterrupt()), "Ctrl-C"),
         (raising(CheckFailed("Table 'transactions_queue': it is detached")), "it is detached"),
         (lambda result: replace(result, watched=CLOCK_SET), "clock was set by"),
-        (lambda result: replace(result, found=replace(GOOD.found, foreign_messages=3)), "messages of other producers"),
+        (lambda result: replace(result, transactions=FOREIGN), "messages of other producers"),
     ],
 )
 def test_what_is_no_limit_stops_the_search_and_keeps_the_runs_before(what, said):
@@ -105,7 +106,7 @@ def test_what_fails_before_the_first_run_has_ended_is_an_error(error):
 
 
 def test_what_was_not_read_in_time_is_said_to_be_so_and_not_to_be_lost():
-    late = replace(GOOD, unread=2_134, drain_s=None, found=replace(GOOD.found, lost=2_134))
+    late = replace(GOOD, unread=2_134, drain_s=None, transactions=replace(GOOD.transactions, lost=2_134))
     found = find_capacity("today", TODAY, 30, broken_at(1, lambda result: late), lambda step: None)
     assert found.limit.broken == "2,134 messages were not read in time"
 

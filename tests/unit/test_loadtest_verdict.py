@@ -19,7 +19,7 @@ from paystream.percentiles import percentile
 
 
 def with_found(**changes):
-    return replace(GOOD, found=replace(GOOD.found, **changes))
+    return replace(GOOD, transactions=replace(GOOD.transactions, **changes))
 
 
 def with_sent(**changes):
@@ -128,7 +128,7 @@ def test_the_document_holds_what_was_measured_and_reads_back():
     assert (result.bytes_.wire_per_message, result.bytes_.stored_per_row) == (123.5, 61.5)
     assert [one.messages for one in result.lag.timeline] == [9, 77, 9]
     assert document["transactions"]["money"] == {"EUR": {"sent": "12.3400", "stored": "12.3400"}}
-    assert set(document["transactions"]) <= {*DEFINITIONS, *asdict(GOOD.found)}
+    assert set(document["transactions"]) <= {*DEFINITIONS, *asdict(GOOD.transactions)}
 
 
 def test_what_was_never_seen_is_counted_in_its_second_and_above_all_bounds():
@@ -147,7 +147,9 @@ def test_a_timeline_is_bounded_however_long_the_run():
 
 
 def test_a_run_that_ended_early_is_partial_and_keeps_what_was_measured():
-    early = replace(GOOD, sent=None, sent_at_least=700, found=None, drain_s=None, ended_early=Interrupted("Ctrl-C"))
+    early = replace(
+        GOOD, sent=None, sent_at_least=700, transactions=None, drain_s=None, ended_early=Interrupted("Ctrl-C")
+    )
     result = parse(orjson.loads(orjson.dumps(as_document("smoke", load("smoke"), early))))
     assert (result.verdict, result.partial, result.invalid) == ("partial", "Ctrl-C", [])
     assert (result.generator.sent, result.generator.planned, result.transactions.stored) == (700, 2_000, None)
