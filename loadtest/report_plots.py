@@ -1,7 +1,8 @@
 """Plots as inline SVG: lines over time and a histogram, readable without colour, at any width, and by a screen reader.
 
 The drawing has 400 units across; the page's style sheet sizes its text. Colours are classes (``s1`` …) of that style
-sheet, and each line also has a dash pattern of its own.
+sheet, and each line also has a dash pattern of its own. No template: what is drawn is computed point by point, and its
+tags are the last four functions here.
 """
 
 import math
