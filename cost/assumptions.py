@@ -70,7 +70,7 @@ def drivers(level: Level, own: Mapping[str, float] | None = None) -> Drivers:
         UsageError: an own value is of no assumption, or cannot be.
     """
     own = own or {}
-    known = {one.id: one for one in load_assumptions()}
+    known = {assumption.id: assumption for assumption in load_assumptions()}
     for name, value in own.items():
         if name not in known:
             raise UsageError(f"Assumption '{name}': there is none. Name one of: {', '.join(known)}.")
@@ -78,4 +78,4 @@ def drivers(level: Level, own: Mapping[str, float] | None = None) -> Drivers:
         most = 1 if unit == "share" else 1e9
         if not least <= value <= most:
             raise UsageError(f"Assumption '{name}': {value:g} {unit} cannot be. Give {least:g} to {most:g}.")
-    return Drivers({name: own.get(name, getattr(one, level)) for name, one in known.items()})
+    return Drivers({name: own.get(name, getattr(assumption, level)) for name, assumption in known.items()})

@@ -65,20 +65,20 @@ class Coefficients(Strict):
     @cached_property
     def engine(self) -> Line:
         """Return the cores that ClickHouse uses, by messages a second."""
-        return fit(self.points, lambda one: one.engine_cores)
+        return fit(self.points, lambda point: point.engine_cores)
 
     @cached_property
     def broker(self) -> Line:
         """Return the cores that the broker uses, by messages a second."""
-        return fit(self.points, lambda one: one.broker_cores)
+        return fit(self.points, lambda point: point.broker_cores)
 
     def wire_bytes(self, rate: float) -> float:
         """Return the bytes of a message on the wire: batches fill with the rate, and larger ones compress better.
 
         Between two measured rates along the logarithm of the rate; beyond them, as at the nearest.
         """
-        rates = [math.log(one.rate_per_second) for one in self.points]
-        return float(np.interp(math.log(max(rate, 1)), rates, [one.wire_bytes for one in self.points]))
+        rates = [math.log(point.rate_per_second) for point in self.points]
+        return float(np.interp(math.log(max(rate, 1)), rates, [point.wire_bytes for point in self.points]))
 
     @property
     def row_bytes(self) -> float:
@@ -88,8 +88,8 @@ class Coefficients(Strict):
     @property
     def merge_share(self) -> float:
         """Return which share of the engine's processor time merges took, at most: some of theirs is waiting."""
-        return sum(one.merge_seconds for one in self.points) / sum(
-            one.engine_cores * one.seconds for one in self.points
+        return sum(point.merge_seconds for point in self.points) / sum(
+            point.engine_cores * point.seconds for point in self.points
         )
 
     def prediction(self, known: int, rate: int) -> tuple[float, float]:
@@ -101,14 +101,14 @@ class Coefficients(Strict):
         Raises:
             UsageError: one of the two rates was not measured, or fewer than three runs are left.
         """
-        at = {one.rate_per_second: one.engine_cores for one in self.points}
-        others = [one for one in self.points if one.rate_per_second != rate]
+        at = {point.rate_per_second: point.engine_cores for point in self.points}
+        others = [point for point in self.points if point.rate_per_second != rate]
         if known not in at or rate not in at or len(others) < 3:
             raise UsageError(
                 f"Prediction for {rate:,}/s from {known:,}/s: needs runs at both rates, and three without the one "
                 "predicted. Measure more with `paystream loadtest run`, then `paystream cost fit`."
             )
-        slope = fit(others, lambda one: one.engine_cores).slope
+        slope = fit(others, lambda point: point.engine_cores).slope
         return at[known] + slope * (rate - known), at[rate]
 
 
@@ -118,8 +118,8 @@ def fit(points: Sequence[Point], value: Callable[[Point], float]) -> Line:
     Intervals are those of linear regression (Draper and Smith, Applied Regression Analysis, chapter 1); infinite of two
     points.
     """
-    rates = np.array([one.rate_per_second for one in points], dtype=float)
-    values = np.array([value(one) for one in points])
+    rates = np.array([point.rate_per_second for point in points], dtype=float)
+    values = np.array([value(point) for point in points])
     slope, base = np.polyfit(rates, values, 1)
     freedom = len(points) - 2
     if freedom < 1:
@@ -149,22 +149,23 @@ def from_results(files: Sequence[Path]) -> dict[str, Any]:
     if len(files) < 2:
         raise UsageError("Fit: one rate makes no line. Name at least two results.")
     results = {file: parse_result(read_document(file)) for file in files}
-    points = sorted((_point(file, one) for file, one in results.items()), key=lambda one: one.rate_per_second)
-    rates = [one.rate_per_second for one in points]
+    points = sorted((_point(file, result) for file, result in results.items()), key=lambda point: point.rate_per_second)
+    rates = [point.rate_per_second for point in points]
     if twice := sorted({rate for rate in rates if rates.count(rate) > 1}):
         raise UsageError(f"Fit: two results at {twice[0]:,}/s. Name one for each rate.")
-    machines = {(one.machine.cores, one.machine.memory_bytes, one.machine.clickhouse) for one in results.values()}
+    all_machines = [result.machine for result in results.values()]
+    machines = {(machine.cores, machine.memory_bytes, machine.clickhouse) for machine in all_machines}
     if len(machines) > 1:
         raise UsageError("Fit: the results are of different machines or engines. Name results of one.")
     [(cores, memory_bytes, clickhouse)] = machines
-    days = sorted({f"{one.started_at:%Y-%m-%d}" for one in results.values() if one.started_at})
+    days = sorted({f"{result.started_at:%Y-%m-%d}" for result in results.values() if result.started_at})
     fields = {
         "measured_on": days[-1] if days else "unknown",
         "cores": cores,
         "memory_bytes": memory_bytes,
         "clickhouse": clickhouse,
         "command": "devstack/bench_cost.sh",
-        "points": [one.model_dump() for one in points],
+        "points": [point.model_dump() for point in points],
     }
     return parse(fields, Path(MEASURED), Coefficients).model_dump()
 

@@ -52,9 +52,9 @@ def cost(
             )
         return
     model = _model(prices, own)
-    wanted = [design(one) for one in dict.fromkeys(only)] if only else DESIGNS
+    designs = [design(design_id) for design_id in dict.fromkeys(only)] if only else DESIGNS
     asked = _rates(rates)
-    estimates = [model.estimate(one, rate) for one in wanted for rate in asked]
+    estimates = [model.estimate(entry, rate) for entry in designs for rate in asked]
     if csv:
         try:
             csv.write_text(view.as_csv(estimates, model.prices), encoding="utf-8")
@@ -64,22 +64,22 @@ def cost(
         print_json(view.as_json(estimates, model.prices))
     elif is_terminal():
         if only:
-            for one in estimates:
-                console.print(view.bill(one, model.prices))
-                console.print(view.swings(model.tornado(one.base.design, one.base.rate)))
+            for estimate in estimates:
+                console.print(view.bill(estimate, model.prices))
+                console.print(view.swings(model.tornado(estimate.base.design, estimate.base.rate)))
         else:
             console.print(view.comparison(estimates, asked, console.width >= 60 + 30 * len(asked)))
             console.print(f"The lines of a bill, and what moves it most: paystream cost --design {DESIGNS[0].id}")
     else:
-        for one in estimates:
+        for estimate in estimates:
             fields = {
-                "design": one.base.design.id,
-                "rate_per_second": f"{one.base.rate:g}",
-                "first_month_usd": f"{one.base.first_month:.0f}",
-                "steady_usd": f"{one.base.steady:.0f}",
-                "steady_low_usd": f"{one.low.steady:.0f}",
-                "steady_high_usd": f"{one.high.steady:.0f}",
-                "people_usd": f"{one.base.people:.0f}",
+                "design": estimate.base.design.id,
+                "rate_per_second": f"{estimate.base.rate:g}",
+                "first_month_usd": f"{estimate.base.first_month:.0f}",
+                "steady_usd": f"{estimate.base.steady:.0f}",
+                "steady_low_usd": f"{estimate.low.steady:.0f}",
+                "steady_high_usd": f"{estimate.high.steady:.0f}",
+                "people_usd": f"{estimate.base.people:.0f}",
             }
             print_fields("cost", fields)
 
@@ -128,20 +128,22 @@ def _model(prices: Path | None, own: list[str] | None) -> Model:
 
 def _assignments(given: list[str]) -> dict[str, float]:
     own: dict[str, float] = {}
-    for one in given:
-        name, _, value = (part.strip() for part in one.partition("="))
+    for assignment in given:
+        name, _, value = (part.strip() for part in assignment.partition("="))
         if name in own:
             raise UsageError(f"Assumption '{name}': given twice. Give it once.")
         try:
             own[name] = float(value)
         except ValueError:
-            raise UsageError(f"Assumption '{one}': not NAME=NUMBER. Write it as in --set peak_to_average=4.") from None
+            raise UsageError(
+                f"Assumption '{assignment}': not NAME=NUMBER. Write it as in --set peak_to_average=4."
+            ) from None
     return own
 
 
 def _rates(text: str) -> list[float]:
     try:
-        rates = [float(one) for one in text.split(",")]
+        rates = [float(rate) for rate in text.split(",")]
     except ValueError:
         raise UsageError(
             f"Rates '{text}': not numbers with commas between. Write them as in --rates 500,5000."

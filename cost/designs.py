@@ -295,7 +295,7 @@ def design(wanted: str) -> Design:
     Raises:
         UsageError: there is none.
     """
-    found = next((one for one in DESIGNS if one.id == wanted), None)
-    if found is None:
-        raise UsageError(f"Design '{wanted}': there is none. Name one of: {', '.join(one.id for one in DESIGNS)}.")
-    return found
+    entry = next((entry for entry in DESIGNS if entry.id == wanted), None)
+    if entry is None:
+        raise UsageError(f"Design '{wanted}': there is none. Name one of: {', '.join(entry.id for entry in DESIGNS)}.")
+    return entry

@@ -52,7 +52,7 @@ def parse(fields: object, path: Path, kind: type[T]) -> T:
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
-        problems = [_problem(fields, one) for one in error.errors(include_url=False, include_context=False)]
+        problems = [_problem(fields, problem) for problem in error.errors(include_url=False, include_context=False)]
         raise UsageError(f"File '{path}': {'; '.join(problems)}. Correct it.") from None
 
 

@@ -17,7 +17,7 @@ OURS = "own_msk"
 
 def section(model: Model) -> str:
     """Return the generated part as Markdown."""
-    estimates = {one.id: [model.estimate(one, rate) for rate in RATES] for one in DESIGNS}
+    estimates = {entry.id: [model.estimate(entry, rate) for rate in RATES] for entry in DESIGNS}
     parts = [
         _measured(model.measured),
         _comparison(estimates),
@@ -70,15 +70,15 @@ def _table(header: list[str], rows: list[list[str]], right: int = 1) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in [header, rule, *rows]) + "\n"
 
 
-def _range(one: Estimate) -> str:
-    return f"**{dollars(one.base.steady)}** ({dollars(one.low.steady)} to {dollars(one.high.steady)})"
+def _range(estimate: Estimate) -> str:
+    return f"**{dollars(estimate.base.steady)}** ({dollars(estimate.low.steady)} to {dollars(estimate.high.steady)})"
 
 
 def _comparison(estimates: dict[str, list[Estimate]]) -> str:
     rows = [
         [
             of_design[0].base.design.name,
-            *(_range(one) for one in of_design),
+            *(_range(estimate) for estimate in of_design),
             f"{of_design[1].base.steady / of_design[0].base.steady:.1f}x",
             f"{dollars(of_design[0].low.people)} to {dollars(of_design[0].high.people)}",
         ]
@@ -94,15 +94,15 @@ def _comparison(estimates: dict[str, list[Estimate]]) -> str:
 
 
 def _lines(ours: list[Estimate], model: Model) -> str:
-    kinds = dict.fromkeys(kind for one in ours for kind in one.base.by_kind())
-    rows = [[kind, *(dollars(one.base.by_kind().get(kind, 0.0)) for one in ours)] for kind in kinds]
-    rows.append(["**together, steady**", *(f"**{dollars(one.base.steady)}**" for one in ours)])
-    rows.append(["together, first month", *(dollars(one.base.first_month) for one in ours)])
+    kinds = dict.fromkeys(kind for estimate in ours for kind in estimate.base.by_kind())
+    rows = [[kind, *(dollars(estimate.base.by_kind().get(kind, 0.0)) for estimate in ours)] for kind in kinds]
+    rows.append(["**together, steady**", *(f"**{dollars(estimate.base.steady)}**" for estimate in ours)])
+    rows.append(["together, first month", *(dollars(estimate.base.first_month) for estimate in ours)])
     messages = [rate * 2.628 for rate in RATES]
     rows.append(
         [
             "per million messages",
-            *(f"${one.base.steady / count:,.3f}" for one, count in zip(ours, messages, strict=True)),
+            *(f"${estimate.base.steady / count:,.3f}" for estimate, count in zip(ours, messages, strict=True)),
         ]
     )
     name = design(OURS).name
@@ -110,8 +110,8 @@ def _lines(ours: list[Estimate], model: Model) -> str:
 
 
 def _swings(model: Model) -> str:
-    found = model.tornado(design(OURS), RATES[1])[:6]
-    rows = [[one.assumption, dollars(one.at_low), dollars(one.at_high)] for one in found]
+    swings = model.tornado(design(OURS), RATES[1])[:6]
+    rows = [[swing.assumption, dollars(swing.at_low), dollars(swing.at_high)] for swing in swings]
     head = f"\n### What moves it most: {design(OURS).name}, {RATES[1]:,.0f}/s\n\n"
     return head + _table(["assumption, alone from its low to its high", "at low", "at high"], rows)
 
@@ -120,10 +120,10 @@ def _measured(measured: Coefficients) -> str:
     engine, broker = measured.engine, measured.broker
     rows = [
         [
-            f"{one.rate_per_second:,}/s", f"{one.engine_cores:.2f}", f"{engine.at(one.rate_per_second):.2f}",
-            f"{one.broker_cores:.2f}", f"{one.wire_bytes:.0f}", f"{one.row_bytes:.0f}", f"{one.p95_s:.2f} s",
+            f"{point.rate_per_second:,}/s", f"{point.engine_cores:.2f}", f"{engine.at(point.rate_per_second):.2f}",
+            f"{point.broker_cores:.2f}", f"{point.wire_bytes:.0f}", f"{point.row_bytes:.0f}", f"{point.p95_s:.2f} s",
         ]
-        for one in measured.points
+        for point in measured.points
     ]  # fmt: skip
     header = [
         "rate",
@@ -148,11 +148,11 @@ def _measured(measured: Coefficients) -> str:
 
 
 def _predictions(measured: Coefficients) -> str:
-    rates = [one.rate_per_second for one in measured.points if one.rate_per_second >= RATES[1]]
+    rates = [point.rate_per_second for point in measured.points if point.rate_per_second >= RATES[1]]
     errors = []
     for rate in rates:
-        predicted, found = measured.prediction(int(RATES[0]), rate)
-        errors.append(f"at {rate:,}/s {predicted:.2f} cores ({found:.2f} measured, {predicted / found - 1:+.0%})")
+        predicted, cores = measured.prediction(int(RATES[0]), rate)
+        errors.append(f"at {rate:,}/s {predicted:.2f} cores ({cores:.2f} measured, {predicted / cores - 1:+.0%})")
     return (
         "\nPredicted from the run at 500/s and the slope of all runs but the one predicted: "
         + ", ".join(errors)
@@ -166,8 +166,8 @@ def _weak(estimates: dict[str, list[Estimate]], model: Model) -> str:
     used = dict.fromkeys(
         price
         for of_design in estimates.values()
-        for one in of_design
-        for item in one.base.items
+        for estimate in of_design
+        for item in estimate.base.items
         for price in item.prices
     )
     rows = []

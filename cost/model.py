@@ -25,18 +25,18 @@ class Bill:
     @property
     def first_month(self) -> float:
         """Return the sum of the first month."""
-        return sum(one.first_month for one in self.items)
+        return sum(item.first_month for item in self.items)
 
     @property
     def steady(self) -> float:
         """Return the sum of a month once all retention is reached."""
-        return sum(one.steady for one in self.items)
+        return sum(item.steady for item in self.items)
 
     def by_kind(self) -> dict[str, float]:
         """Return the steady month by kind of line."""
         sums: dict[str, float] = {}
-        for one in self.items:
-            sums[one.kind] = sums.get(one.kind, 0.0) + one.steady
+        for item in self.items:
+            sums[item.kind] = sums.get(item.kind, 0.0) + item.steady
         return sums
 
 
@@ -48,6 +48,10 @@ class Estimate:
     low: Bill
     base: Bill
     high: Bill
+
+    def bills(self) -> list[tuple[Level, Bill]]:
+        """Return each level's bill."""
+        return [("low", self.low), ("base", self.base), ("high", self.high)]
 
 
 @dataclass(frozen=True)
@@ -87,14 +91,14 @@ class Model:
         base = drivers("base", self.own)
         swings = [
             Swing(
-                one.id,
-                self._bill(design, rate, base.moved(one.id, one.low)).steady,
-                self._bill(design, rate, base.moved(one.id, one.high)).steady,
+                assumption.id,
+                self._bill(design, rate, base.moved(assumption.id, assumption.low)).steady,
+                self._bill(design, rate, base.moved(assumption.id, assumption.high)).steady,
             )
-            for one in load_assumptions()
-            if one.id not in self.own and not one.id.startswith(PEOPLE)
+            for assumption in load_assumptions()
+            if assumption.id not in self.own and not assumption.id.startswith(PEOPLE)
         ]
-        return sorted((one for one in swings if one.width > 0.005), key=lambda one: -one.width)
+        return sorted((swing for swing in swings if swing.width > 0.005), key=lambda swing: -swing.width)
 
     def _bill(self, design: Design, rate: float, values: Drivers) -> Bill:
         if not 0 < rate <= MOST_RATE:
@@ -102,7 +106,7 @@ class Model:
         sizing = Sizing(rate, self.measured, self.prices, values)
         items = design.items(sizing)
         share = values["support_share"]
-        first, steady = (sum(getattr(one, name) for one in items) for name in ("first_month", "steady"))
+        first, steady = (sum(getattr(item, name) for item in items) for name in ("first_month", "steady"))
         support = Item("support plan", "support", first * share, steady * share, f"{share:.0%} of the rest", ())
         hours = sum(values[name] for name in design.hours)
         return Bill(design, rate, [*items, support], hours * values["hourly_wage"])

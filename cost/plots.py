@@ -65,7 +65,7 @@ def _by_rate(model: Model) -> Figure:
 
 def _lines(model: Model) -> Figure:
     figure, panels = pyplot.subplots(1, len(RATES), figsize=(9.6, 4.0), sharey=True)
-    names = [one.id for one in reversed(DESIGNS)]
+    names = [entry.id for entry in reversed(DESIGNS)]
     bills = {rate: {name: model.estimate(design(name), rate).base.by_kind() for name in names} for rate in RATES}
     kinds = dict.fromkeys(kind for of_rate in bills.values() for bill in of_rate.values() for kind in bill)
     colours = {kind: pyplot.get_cmap("tab20")(place) for place, kind in enumerate(kinds)}
@@ -87,10 +87,10 @@ def _tornado(model: Model) -> Figure:
     figure, axes = pyplot.subplots(figsize=(7.2, 3.4))
     rate = RATES[1]
     base = model.estimate(design(OURS), rate).base.steady
-    found = list(reversed(model.tornado(design(OURS), rate)[:10]))
-    for one in found:
-        for value, colour in ((one.at_low, "#4c8dc4"), (one.at_high, "#c4694c")):
-            axes.barh(one.assumption, value - base, left=base, color=colour)
+    swings = list(reversed(model.tornado(design(OURS), rate)[:10]))
+    for swing in swings:
+        for value, colour in ((swing.at_low, "#4c8dc4"), (swing.at_high, "#c4694c")):
+            axes.barh(swing.assumption, value - base, left=base, color=colour)
     axes.axvline(base, color="0.3", linewidth=0.8)
     axes.xaxis.set_major_formatter("${x:,.0f}")
     axes.set_xlabel(f"US dollars a month at {rate:,.0f}/s: each assumption from its low (blue) to its high (red)")

@@ -56,8 +56,8 @@ class PriceBook(Strict):
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:
-        ids = [one.id for one in self.prices]
-        if twice := sorted({one for one in ids if ids.count(one) > 1}):
+        ids = [price.id for price in self.prices]
+        if twice := sorted({price_id for price_id in ids if ids.count(price_id) > 1}):
             raise ValueError(f"{', '.join(twice)}: priced twice")
         return self
 
@@ -67,12 +67,12 @@ class PriceBook(Strict):
         Raises:
             UsageError: the book has none of this id.
         """
-        found = next((one for one in self.prices if one.id == price_id), None)
-        if found is None:
+        price = next((entry for entry in self.prices if entry.id == price_id), None)
+        if price is None:
             raise UsageError(
                 f"Price '{price_id}': the price book has none. Add it, with its source, or correct the id."
             )
-        return found
+        return price
 
 
 @cache
@@ -90,22 +90,21 @@ def load_prices(own: Path | None = None) -> PriceBook:
         return book
     fields = read_yaml(own)
     listed = fields.get("prices") if isinstance(fields, dict) else None
-    if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
+    if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
         raise UsageError(f"Price book '{own}': no list `prices`. Take 'cost/{BOOK}' of the project as a pattern.")
-    known = {one.id: one.model_dump() for one in book.prices}
-    for one in listed:
-        if not isinstance(one.get("id"), str) or one["id"] not in known:
+    known = {price.id: price.model_dump() for price in book.prices}
+    for entry in listed:
+        if not isinstance(entry.get("id"), str) or entry["id"] not in known:
             raise UsageError(
-                f"Price book '{own}': '{one.get('id')}' is no price that a design uses. "
+                f"Price book '{own}': '{entry.get('id')}' is no price that a design uses. "
                 f"Take an id of 'cost/{BOOK}'; `paystream cost --json` names those of each line."
             )
-        unit = known[one["id"]]["unit"]
-        if one.get("unit", unit) != unit:
-            raise UsageError(f"Price '{one['id']}': in {one['unit']}, but a price in {unit} is used. Convert it.")
-    changed = [
-        (known[one["id"]] | {"grade": "own", "source": str(own), "as_of": None, "note": ""} | one) for one in listed
-    ]
+        unit = known[entry["id"]]["unit"]
+        if entry.get("unit", unit) != unit:
+            raise UsageError(f"Price '{entry['id']}': in {entry['unit']}, but a price in {unit} is used. Convert it.")
+    of_own = {"grade": "own", "source": str(own), "as_of": None, "note": ""}
+    changed = [known[entry["id"]] | of_own | entry for entry in listed]
     parsed = parse({"prices": changed}, own, PriceBook)
-    replaced = {one.id for one in parsed.prices}
-    kept = [one for one in book.prices if one.id not in replaced]
+    replaced = {price.id for price in parsed.prices}
+    kept = [price for price in book.prices if price.id not in replaced]
     return PriceBook(prices=[*kept, *parsed.prices], sizing_facts=book.sizing_facts, pitfalls=book.pitfalls)

@@ -43,12 +43,12 @@ def comparison(estimates: Sequence[Estimate], rates: Sequence[float], ranges: bo
         if ranges:
             table.add_column("low … high", justify="right", style="dim")
     table.add_column("people", justify="right")
-    for name in dict.fromkeys(one.base.design.name for one in estimates):
+    for name in dict.fromkeys(estimate.base.design.name for estimate in estimates):
         row: list[str] = [name]
-        of_design = [one for one in estimates if one.base.design.name == name]
-        for one in of_design:
-            span = [f"{dollars(one.low.steady)} … {dollars(one.high.steady)}"] if ranges else []
-            row += [dollars(one.base.steady), *span]
+        of_design = [estimate for estimate in estimates if estimate.base.design.name == name]
+        for estimate in of_design:
+            span = [f"{dollars(estimate.low.steady)} … {dollars(estimate.high.steady)}"] if ranges else []
+            row += [dollars(estimate.base.steady), *span]
         people = of_design[0]
         row.append(f"{dollars(people.low.people)} … {dollars(people.high.people)}")
         table.add_row(*row)
@@ -67,9 +67,9 @@ def bill(estimate: Estimate, book: PriceBook) -> Table:
     table.add_column("steady", justify="right")
     table.add_column("how", style="dim")
     table.add_column("price", style="dim")
-    for one in base.items:
-        marked = ", ".join(_marked(price_id, book) for price_id in one.prices)
-        table.add_row(one.what, dollars(one.first_month), dollars(one.steady), one.how, marked)
+    for item in base.items:
+        marked = ", ".join(_marked(price_id, book) for price_id in item.prices)
+        table.add_row(item.what, dollars(item.first_month), dollars(item.steady), item.how, marked)
     table.add_row("", "", "")
     table.add_row("together", dollars(base.first_month), dollars(base.steady), style="bold")
     table.add_row(
@@ -81,17 +81,17 @@ def bill(estimate: Estimate, book: PriceBook) -> Table:
     return table
 
 
-def swings(found: Sequence[Swing], most: int = 8) -> Table:
+def swings(ranked: Sequence[Swing], most: int = 8) -> Table:
     """Return what moves a bill most."""
     table = Table(title="What moves it most", title_justify="left", box=None, padding=(0, 3, 0, 0))
     table.add_column("assumption")
     table.add_column("from … to", style="dim")
     table.add_column("at its low", justify="right")
     table.add_column("at its high", justify="right")
-    known = {one.id: one for one in load_assumptions()}
-    for one in found[:most]:
-        span = f"{known[one.assumption].low:g} … {known[one.assumption].high:g} {known[one.assumption].unit}"
-        table.add_row(one.assumption, span, dollars(one.at_low), dollars(one.at_high))
+    known = {assumption.id: assumption for assumption in load_assumptions()}
+    for swing in ranked[:most]:
+        span = f"{known[swing.assumption].low:g} … {known[swing.assumption].high:g} {known[swing.assumption].unit}"
+        table.add_row(swing.assumption, span, dollars(swing.at_low), dollars(swing.at_high))
     return table
 
 
@@ -99,11 +99,11 @@ def as_json(estimates: Sequence[Estimate], book: PriceBook) -> list[dict[str, An
     """Return everything: each design at each rate, its range, and the lines of its base estimate."""
     return [
         {
-            "design": one.base.design.id,
-            "rate_per_second": one.base.rate,
-            "first_month_usd": {level: _cents(getattr(one, level).first_month) for level in ("low", "base", "high")},
-            "steady_usd": {level: _cents(getattr(one, level).steady) for level in ("low", "base", "high")},
-            "people_usd": {level: _cents(getattr(one, level).people) for level in ("low", "base", "high")},
+            "design": estimate.base.design.id,
+            "rate_per_second": estimate.base.rate,
+            "first_month_usd": {level: _cents(bill.first_month) for level, bill in estimate.bills()},
+            "steady_usd": {level: _cents(bill.steady) for level, bill in estimate.bills()},
+            "people_usd": {level: _cents(bill.people) for level, bill in estimate.bills()},
             "items": [
                 asdict(item)
                 | {
@@ -111,10 +111,10 @@ def as_json(estimates: Sequence[Estimate], book: PriceBook) -> list[dict[str, An
                     "steady": _cents(item.steady),
                     "marks": _marks(item.prices, book),
                 }
-                for item in one.base.items
+                for item in estimate.base.items
             ],
         }
-        for one in estimates
+        for estimate in estimates
     ]
 
 
@@ -123,19 +123,18 @@ def as_csv(estimates: Sequence[Estimate], book: PriceBook) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(FIELDS)
-    for one in estimates:
-        for level in ("low", "base", "high"):
-            for line in _lines(getattr(one, level), level, book):
-                writer.writerow(line)
+    for estimate in estimates:
+        for level, of_level in estimate.bills():
+            writer.writerows(_lines(of_level, level, book))
     return text.getvalue()
 
 
 def _lines(of: Bill, level: str, book: PriceBook) -> list[list[Any]]:
     head = [of.design.id, f"{of.rate:g}", level]
     lines = [
-        [*head, one.kind, one.what, _cents(one.first_month), _cents(one.steady), one.how, " ".join(one.prices),
-         "; ".join(_marks(one.prices, book))]
-        for one in of.items
+        [*head, item.kind, item.what, _cents(item.first_month), _cents(item.steady), item.how, " ".join(item.prices),
+         "; ".join(_marks(item.prices, book))]
+        for item in of.items
     ]  # fmt: skip
     return [*lines, [*head, "people", "people", _cents(of.people), _cents(of.people), "hours x wage", "", "assumption"]]
 

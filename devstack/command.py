@@ -77,10 +77,10 @@ def down(
     with errors.status("Stopping the local stack"):
         stopped = stack.stop(settings)
         deleted = stack.delete_data(settings) if delete_data else []
-    for one in stopped:
-        if one.how == "killed":
-            note(f"{one.part.label} did not heed SIGTERM for {stack.STOP_TIMEOUT_S} s and was killed.")
-    ended = {one.part.kind: one.how for one in stopped}
+    for stop in stopped:
+        if stop.how == "killed":
+            note(f"{stop.part.label} did not heed SIGTERM for {stack.STOP_TIMEOUT_S} s and was killed.")
+    ended = {stop.part.kind: stop.how for stop in stopped}
     status = "stopped" if {"stopped", "killed"} & set(ended.values()) else "nothing was running"
     if as_json:
         print_json({"status": status, "parts": ended, "deleted": deleted})

@@ -33,8 +33,8 @@ def find_java() -> str:
         raise UsageError(f"Java: `{java} -version` failed: {error}. {advice}") from error
     version = re.search(r'version "(?:1\.)?(\d+)', answer)
     if version is None or int(version[1]) < OLDEST_JAVA:
-        found = f"Java {version[1]}" if version else "no working Java"
-        raise UsageError(f"Java: '{java}' is {found}. {advice}")
+        version_text = f"Java {version[1]}" if version else "no working Java"
+        raise UsageError(f"Java: '{java}' is {version_text}. {advice}")
     return java
 
 

@@ -174,8 +174,8 @@ def _upkeep(settings: Settings, rows: int) -> None:
             {
                 "rows": rows,
                 "rate": RATE,
-                "cores_with": ",".join(f"{one:.3f}" for one in spent[True]),
-                "cores_without": ",".join(f"{one:.3f}" for one in spent[False]),
+                "cores_with": ",".join(f"{cores:.3f}" for cores in spent[True]),
+                "cores_without": ",".join(f"{cores:.3f}" for cores in spent[False]),
                 "upkeep_of_a_core": f"{statistics.mean(spent[True]) - statistics.mean(spent[False]):.3f}",
                 "behind_p50_s": f"{percentile(behind, 50):.0f}",
                 "behind_p95_s": f"{percentile(behind, 95):.0f}",
@@ -192,7 +192,7 @@ def _upkeep(settings: Settings, rows: int) -> None:
 def _watch(settings: Settings, stop: threading.Event, behind: list[float]) -> None:
     with open_reports(settings) as client:
         while not stop.wait(1.0):
-            reached = [one for one in freshness(client).values() if one]
+            reached = [until for until in freshness(client).values() if until]
             if len(reached) == len(REPORTS):
                 behind.append((datetime.now(UTC) - min(reached)).total_seconds())
 

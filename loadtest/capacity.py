@@ -43,13 +43,14 @@ class Capacity:
 
     @property
     def held(self) -> Step | None:
-        return max((one for one in self.steps if not one.broken), key=lambda one: one.rate_per_second, default=None)
+        held = [step for step in self.steps if not step.broken]
+        return max(held, key=lambda step: step.rate_per_second, default=None)
 
     @property
     def limit(self) -> Step | None:
         floor = self.held.rate_per_second if self.held else 0
-        above = [one for one in self.steps if one.broken and one.rate_per_second > floor]
-        return min(above, key=lambda one: one.rate_per_second, default=None)
+        above = [step for step in self.steps if step.broken and step.rate_per_second > floor]
+        return min(above, key=lambda step: step.rate_per_second, default=None)
 
 
 def find_capacity(
@@ -124,7 +125,7 @@ def _broken(document: dict[str, Any], result: Result, rate: int, step_s: int) ->
         return document["invalid"][0]
     if result.unread:
         return f"{result.unread:,} messages were not read in time"
-    broken = [one["name"] for one in document["thresholds"] if not one["held"]]
+    broken = [threshold["name"] for threshold in document["thresholds"] if not threshold["held"]]
     if broken:
         return f"threshold: {', '.join(broken)}"
     return "lag grew" if lag_grows(result.watched.points, rate, step_s) else ""

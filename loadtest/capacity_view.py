@@ -41,10 +41,10 @@ def answer_fields(name: str, capacity: Capacity) -> dict[str, Any]:
 def answer(name: str, capacity: Capacity) -> str:
     """Return the answer in a sentence or two."""
     held, limit = capacity.held, capacity.limit
-    found = (
+    text = (
         f"Capacity for {name}: {held.rate_per_second:,}/s held." if held else f"Capacity for {name}: no rate was held."
     )
-    return f"{found} {limit.rate_per_second:,}/s was not: {limit.broken}." if limit else f"{found} No limit was found."
+    return f"{text} {limit.rate_per_second:,}/s was not: {limit.broken}." if limit else f"{text} No limit was found."
 
 
 def table(capacity: Capacity) -> Table:
@@ -53,14 +53,14 @@ def table(capacity: Capacity) -> Table:
     for column in rows.columns[1:8]:
         column.justify, column.no_wrap = "right", True
     rows.columns[8].overflow = "fold"
-    for step in sorted(capacity.steps, key=lambda one: one.rate_per_second):
+    for step in sorted(capacity.steps, key=lambda step: step.rate_per_second):
         result = parse(step.document)
         seen, usage = result.visibility, result.usage
         cores = usage.cpu_s.get("clickhouse")
         rows.add_row(
             Text("✗", "bold red") if step.broken else Text("✓", "green"),
             f"{step.rate_per_second:,}/s",
-            *(shown(result.latency(one), "s") for one in (seen.p50_s, seen.p95_s, seen.p99_s)),
+            *(shown(result.latency(latency_s), "s") for latency_s in (seen.p50_s, seen.p95_s, seen.p99_s)),
             shown(result.lag.peak, ""),
             "" if cores is None or not result.duration_s else f"{cores / result.duration_s:.2f} cores",
             "" if usage.busy_share is None else f"{usage.busy_share:.0%} busy",
@@ -74,5 +74,5 @@ def as_json(name: str, capacity: Capacity) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "answer": answer_fields(name, capacity),
-        "steps": [one.document for one in capacity.steps],
+        "steps": [step.document for step in capacity.steps],
     }

@@ -37,23 +37,23 @@ def list_workloads(as_json: Annotated[bool, typer.Option("--json", help="Print o
         print_json([{"name": name} | workload.model_dump() for name, workload in workloads.items()])
     elif is_terminal():
         table = Table("workload", "rate", "seconds", "duplicates", "p95 at most", "what it is")
-        for name, one in workloads.items():
+        for name, workload in workloads.items():
             table.add_row(
                 name,
-                one.rate_text,
-                str(one.duration_seconds),
-                f"{one.duplicate_share:.0%}",
-                f"{one.thresholds.p95_seconds:g} s",
-                one.description,
+                workload.rate_text,
+                str(workload.duration_seconds),
+                f"{workload.duplicate_share:.0%}",
+                f"{workload.thresholds.p95_seconds:g} s",
+                workload.description,
             )
         console.print(table)
     else:
-        for name, one in workloads.items():
+        for name, workload in workloads.items():
             fields = {
                 "name": name,
-                "rate_per_second": one.rate_per_second,
-                "duration_seconds": one.duration_seconds,
-                "duplicate_share": one.duplicate_share,
-                "p95_seconds": one.thresholds.p95_seconds,
+                "rate_per_second": workload.rate_per_second,
+                "duration_seconds": workload.duration_seconds,
+                "duplicate_share": workload.duplicate_share,
+                "p95_seconds": workload.thresholds.p95_seconds,
             }
             print_fields("workload", fields)

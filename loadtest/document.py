@@ -149,10 +149,12 @@ def as_document(name: str, workload: Workload, result: Result) -> dict[str, Any]
 
 
 def _thresholds(verdict: Verdict) -> list[dict[str, Any]]:
+    def number(measured: float, unit: str) -> float:
+        return measured if unit or math.isnan(measured) else int(measured)
+
     return [
-        asdict(one)
-        | {"held": one.held, "measured": one.measured if one.unit or math.isnan(one.measured) else int(one.measured)}
-        for one in verdict.thresholds
+        asdict(threshold) | {"held": threshold.held, "measured": number(threshold.measured, threshold.unit)}
+        for threshold in verdict.thresholds
     ]
 
 
@@ -188,13 +190,13 @@ def _of_milliseconds(counted: Milliseconds) -> dict[str, float]:
 
 def _histogram(latencies_s: Sequence[float]) -> list[int]:
     edges = [-math.inf, *BOUNDS_S, math.inf]
-    return [sum(low < one <= high for one in latencies_s) for low, high in pairwise(edges)]
+    return [sum(low < latency_s <= high for latency_s in latencies_s) for low, high in pairwise(edges)]
 
 
 def _latency_timeline(result: Result) -> list[dict[str, Any]]:
     """Return the latencies by the second, or the longer time, in which their payments were due."""
     started_us = result.plan.started_us
-    told = [(one.intended_us, one.latency_s) for one in result.seen.sightings]
+    told = [(sighting.intended_us, sighting.latency_s) for sighting in result.seen.sightings]
     told += [(at, math.inf) for at in result.seen.missed_us]
     if not told:
         return []

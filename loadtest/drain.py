@@ -271,7 +271,7 @@ def _compare(
 def _read_by(group: str, queue: str) -> str:
     """Return the statement that creates the Kafka table, for another consumer group."""
     name = f"kafka_group_name = {format_str(group)}"
-    changed = re.sub(r"\bKafka\((\w+)\)", lambda found: f"Kafka({found[1]}, {name})", queue, count=1)
+    changed = re.sub(r"\bKafka\((\w+)\)", lambda engine: f"Kafka({engine[1]}, {name})", queue, count=1)
     if changed == queue:
         raise CheckFailed(
             "Table 'transactions_queue': its engine is not Kafka over a named collection. Bring it to what "

@@ -153,17 +153,17 @@ def _list() -> None:
 
 
 def _fields(outcome: Outcome) -> dict[str, Any]:
-    found = outcome.found
+    payments = outcome.found
     return {
         "name": outcome.name,
         "verdict": "fail" if _broken(outcome) else "pass",
         "kills": outcome.kills,
         "sent": outcome.sent.sent,
-        "lost": found.lost,
-        "duplicated": found.duplicated,
-        "unexpected": found.unexpected,
-        "recovered": found.recovered,
-        "refused_as_planned": found.refused_as_planned,
+        "lost": payments.lost,
+        "duplicated": payments.duplicated,
+        "unexpected": payments.unexpected,
+        "recovered": payments.recovered,
+        "refused_as_planned": payments.refused_as_planned,
         "outage_seconds": _seconds(outcome.outage_s),
         "restart_seconds": _seconds(max(outcome.restart_s, default=math.nan)),
         "resumed_seconds": _seconds(max(outcome.resumed_s, default=math.nan)),
@@ -205,15 +205,15 @@ COLUMNS = (
 
 
 def _cells(outcome: Outcome) -> list[str]:
-    found = outcome.found
+    payments = outcome.found
     return [
         outcome.name,
         str(outcome.kills),
         f"{outcome.sent.sent:,}",
-        f"{found.lost:,}",
-        f"{found.duplicated:,}",
-        f"{found.unexpected:,}",
-        f"{found.recovered:,}",
+        f"{payments.lost:,}",
+        f"{payments.duplicated:,}",
+        f"{payments.unexpected:,}",
+        f"{payments.recovered:,}",
         f"{_seconds(outcome.outage_s)} s",
         _longest(outcome.resumed_s),
         _longest(outcome.resumed_from_wait_s),

@@ -85,15 +85,15 @@ class Outcome:
     @property
     def problems(self) -> list[str]:
         """Return what must not be, empty when the promise held."""
-        found = self.found
+        payments = self.found
         counts = {
-            "lost": found.lost,
-            "duplicated": found.duplicated,
-            "unexpected": found.unexpected,
-            "altered": found.altered,
-            "refused though valid": found.quarantined,
-            "currencies with a wrong sum": len(found.wrong_sums),
-            "messages of other producers": found.foreign_messages,
+            "lost": payments.lost,
+            "duplicated": payments.duplicated,
+            "unexpected": payments.unexpected,
+            "altered": payments.altered,
+            "refused though valid": payments.quarantined,
+            "currencies with a wrong sum": len(payments.wrong_sums),
+            "messages of other producers": payments.foreign_messages,
         }
         problems = [f"{count:,} {name}" for name, count in counts.items() if count]
         if self.others_changed:
@@ -205,7 +205,7 @@ def _outcome(
 ) -> Outcome:
     began_at = window.started_at
     with connect(scene.settings, timeout_s=300) as client:
-        found = check(client, scene.plan, window, sent.sent, sent.rejected_keys)
+        payments = check(client, scene.plan, window, sent.sent, sent.rejected_keys)
         [[read]] = client.query(_READ, parameters={"began": began_at}).result_rows
         others_after = _fingerprint(client, window.first)
     audited = audit(scene.settings, datetime.now(UTC) - began_at.replace(tzinfo=UTC))
@@ -217,7 +217,7 @@ def _outcome(
         kills=scene.kills,
         seconds=sent.sent / scene.plan.rate_per_second,
         sent=sent,
-        found=found,
+        found=payments,
         outage_s=max(seen.latencies_s),
         restart_s=[(restart.answered_us - restart.ordered_us) / 1e6 for restart in scene.restarts],
         resumed_s=resumed_s,

@@ -139,7 +139,7 @@ class Scene:
         A lower bound: merges remove some before anyone can look.
         """
         now = datetime.now(UTC)
-        [[found]] = self.rows(
+        [[twice]] = self.rows(
             """
             SELECT count()
             FROM
@@ -152,7 +152,7 @@ class Scene:
             """,
             since=self._looked_at,
         )
-        self.duplicate_rows += found
+        self.duplicate_rows += twice
         self._looked_at = now
 
     def is_reading(self) -> bool:
@@ -171,16 +171,16 @@ class Scene:
 
     def consumer_errors(self) -> str:
         """Return the last exceptions of the Kafka table's consumers."""
-        found = self.rows("SELECT exceptions.text FROM system.kafka_consumers WHERE database = currentDatabase()")
-        return " ".join(text for [texts] in found for text in texts)
+        consumers = self.rows("SELECT exceptions.text FROM system.kafka_consumers WHERE database = currentDatabase()")
+        return " ".join(text for [texts] in consumers for text in texts)
 
     def consumer_errors_lately(self) -> str:
         """Return what the consumers ran into within the last second."""
-        found = self.rows(
+        consumers = self.rows(
             "SELECT arrayFilter((text, time) -> time >= now() - 1, exceptions.text, exceptions.time)"
             " FROM system.kafka_consumers WHERE database = currentDatabase()"
         )
-        return " ".join(text for [texts] in found for text in texts)
+        return " ".join(text for [texts] in consumers for text in texts)
 
     def group_state(self) -> ConsumerGroupState:
         group = self.settings.kafka_group
@@ -336,8 +336,9 @@ def offsets_rewound(scene: Scene) -> str:
         scene.command("DETACH TABLE transactions_queue SYNC")
         try:
             scene.wait_group_empty()
-            committed = consumer.committed([TopicPartition(settings.kafka_topic, one) for one in partitions], 10)
-            then = [TopicPartition(settings.kafka_topic, one, an_hour_ago_ms) for one in partitions]
+            topic = settings.kafka_topic
+            committed = consumer.committed([TopicPartition(topic, partition) for partition in partitions], 10)
+            then = [TopicPartition(topic, partition, an_hour_ago_ms) for partition in partitions]
             rewound = consumer.offsets_for_times(then, 10)
             admin = AdminClient(client_config(settings) | {"log_level": 0})
             wanted = ConsumerGroupTopicPartitions(group, rewound)

@@ -294,10 +294,10 @@ _MINOR_AMOUNTS = _minor_amounts()
 
 
 def _amount_texts(places: NDArray[np.int64], decimals: NDArray[np.int64]) -> list[bytes]:
-    found = _texts_with(2)[places]
+    amounts = _texts_with(2)[places]
     for other in np.unique(decimals[decimals != 2]).tolist():
-        found[decimals == other] = _texts_with(other)[places[decimals == other]]
-    return found.tolist()
+        amounts[decimals == other] = _texts_with(other)[places[decimals == other]]
+    return amounts.tolist()
 
 
 @cache

@@ -72,11 +72,11 @@ def remove(
                 numbers = np.arange(first, min(messages, first + BATCH))
                 client.command(f"TRUNCATE TABLE {staging}")
                 client.insert(staging, list(ids(plan, numbers)), column_names=["upper", "lower"], column_oriented=True)
-                found = client.query(
+                stored = client.query(
                     "SELECT uniqExact(transaction_id), groupUniqArray(toDate(created_at)) FROM transactions"
                     f" WHERE {_OF_RUN['transactions'].format(staging=staging)}"
                 ).first_row
-                payments, days = payments + found[0], days | set(found[1])
+                payments, days = payments + stored[0], days | set(stored[1])
                 count = f"SELECT count() FROM quarantine WHERE {_OF_RUN['quarantine'].format(staging=staging)}"
                 refused += client.query(count).first_row[0]
                 if not dry_run:

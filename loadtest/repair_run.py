@@ -110,7 +110,7 @@ def repair_under_load(
         # What came in between the exchange of the dictionaries and the repair is settled by one more.
         repair(settings)
         left = _waiting(client, days)
-        found = check(client, plan, Window(first, end, began_at), sent.sent, sent.rejected_keys)
+        payments = check(client, plan, Window(first, end, began_at), sent.sent, sent.rejected_keys)
     if preview(settings, every_day=True):
         raise CheckFailed("Repair: rows are left that would be enriched otherwise today.")
     during = _latencies_s(probe, began_us, ended_us)
@@ -122,7 +122,7 @@ def repair_under_load(
         p95_during_s=percentile(during, 95),
         canaries_during=len(during),
         left=left,
-        found=found,
+        found=payments,
     )
 
 

@@ -62,7 +62,7 @@ def report(
 
 def _without_series(document: dict) -> dict:
     return {
-        name: {key: one for key, one in value.items() if key not in SERIES} if isinstance(value, dict) else value
+        name: {key: entry for key, entry in value.items() if key not in SERIES} if isinstance(value, dict) else value
         for name, value in document.items()
     }
 

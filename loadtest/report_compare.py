@@ -66,13 +66,13 @@ def differing(a: ResultFile, b: ResultFile) -> list[str]:
         ("machine", flat(a.machine.model_dump()), flat(b.machine.model_dump())),
     ):
         names = [name for name in first | second if not name.startswith(UNJUDGED)]
-        found = [
+        differences = [
             f"{name} {first.get(name, '-')} and {second.get(name, '-')}"
             for name in names
             if first.get(name, "-") != second.get(name, "-")
         ]
-        if found:
-            lines.append(f"not the same {what}: {', '.join(found)}")
+        if differences:
+            lines.append(f"not the same {what}: {', '.join(differences)}")
     return lines
 
 
@@ -92,25 +92,26 @@ def show(console: Console, a: ResultFile, b: ResultFile) -> None:
         console.print(Text(text, style=STYLES[run.verdict]), soft_wrap=True)
     for line in warnings(a, b):
         console.print(Text.assemble(("! ", "yellow"), line), soft_wrap=True)
-    found = changes(a, b)
+    compared = changes(a, b)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("")
     for label in ("A", "B", "difference", "ratio"):
         table.add_column(label, justify="right")
     table.add_column("")
     group = ""
-    for one in found:
-        if one.group != group:
-            group = one.group
+    for change in compared:
+        if change.group != group:
+            group = change.group
             table.add_row()
             table.add_row(Text(group, style="bold"))
-        cells = [f"{shown(value, one.unit)}{beside}" for value, beside in _sides(one)]
-        mark = Text("worse", style="bold red") if one.worse else Text()
-        table.add_row(Text(f"  {one.label}"), *cells, signed(one), times(one), mark)
+        cells = [f"{shown(value, change.unit)}{beside}" for value, beside in _sides(change)]
+        mark = Text("worse", style="bold red") if change.worse else Text()
+        table.add_row(Text(f"  {change.label}"), *cells, signed(change), times(change), mark)
     console.print(table)
-    worse = [f"{one.group} {one.label}" for one in found if one.worse]
+    worse = [f"{change.group} {change.label}" for change in compared if change.worse]
     console.print()
-    console.print(Text(f"{len(worse)} of {len(found)} figures got worse in B" if worse else "nothing got worse in B"))
+    summary = f"{len(worse)} of {len(compared)} figures got worse in B" if worse else "nothing got worse in B"
+    console.print(Text(summary))
     console.print(Text(RULE, style="dim"), soft_wrap=True)
 
 
@@ -122,33 +123,33 @@ def as_document(a: ResultFile, b: ResultFile) -> dict[str, Any]:
         "differing": differing(a, b),
         "figures": [
             {
-                "name": one.key,
-                "unit": one.unit,
-                "a": _finite(one.a),
-                "b": _finite(one.b),
-                "difference": one.difference,
-                "ratio": one.ratio,
-                "worse": one.worse,
+                "name": change.key,
+                "unit": change.unit,
+                "a": _finite(change.a),
+                "b": _finite(change.b),
+                "difference": change.difference,
+                "ratio": change.ratio,
+                "worse": change.worse,
             }
-            for one in changes(a, b)
+            for change in changes(a, b)
         ],
     }
 
 
 def as_lines(a: ResultFile, b: ResultFile) -> Iterable[tuple[str, dict[str, Any]]]:
     """Yield events with fields for a log: the comparison in one line, then a line per figure."""
-    found = changes(a, b)
+    compared = changes(a, b)
     fields: dict[str, Any] = {"a": a.name, "b": b.name, "verdict_a": a.verdict, "verdict_b": b.verdict}
     if notes := warnings(a, b):
         fields["warning"] = "; ".join(notes)
-    yield "comparison", fields | {"worse": ",".join(one.key for one in found if one.worse) or "none"}
-    for one in found:
-        values = {"name": one.key, "a": _plain(one.a), "b": _plain(one.b)}
-        if one.difference is not None:
-            values["difference"] = _plain(one.difference)
-        if one.ratio is not None:
-            values["ratio"] = f"{one.ratio:.3f}"
-        yield "figure", values | {"worse": "yes" if one.worse else "no"}
+    yield "comparison", fields | {"worse": ",".join(change.key for change in compared if change.worse) or "none"}
+    for change in compared:
+        values = {"name": change.key, "a": _plain(change.a), "b": _plain(change.b)}
+        if change.difference is not None:
+            values["difference"] = _plain(change.difference)
+        if change.ratio is not None:
+            values["ratio"] = f"{change.ratio:.3f}"
+        yield "figure", values | {"worse": "yes" if change.worse else "no"}
 
 
 def signed(change: Change) -> str:
@@ -174,9 +175,9 @@ def is_worse(a: float | None, b: float | None, bad: Worse, tolerance: float, tol
 
 
 def _thresholds(a: ResultFile, b: ResultFile) -> list[Change]:
-    of_a = {one.name: one for one in a.thresholds}
-    of_b = {one.name: one for one in b.thresholds}
-    found = []
+    of_a = {threshold.name: threshold for threshold in a.thresholds}
+    of_b = {threshold.name: threshold for threshold in b.thresholds}
+    compared = []
     for name in of_a | of_b:
         one_a, one_b = of_a.get(name), of_b.get(name)
         any_one = one_b or one_a
@@ -185,7 +186,7 @@ def _thresholds(a: ResultFile, b: ResultFile) -> list[Change]:
         # Nothing more may be lost than before, but two latencies are never the same.
         tolerated = (TOLERANCE, TOLERANCE_S) if any_one.unit == "s" else (0, 0)
         broke = bool(one_a and one_b and one_a.held and not one_b.held)
-        found.append(
+        compared.append(
             Change(
                 "thresholds",
                 f"thresholds.{name}",
@@ -198,7 +199,7 @@ def _thresholds(a: ResultFile, b: ResultFile) -> list[Change]:
                 _held(one_b) if one_b else "",
             )
         )
-    return found
+    return compared
 
 
 def _figures(a: ResultFile, b: ResultFile) -> list[Change]:
@@ -206,13 +207,13 @@ def _figures(a: ResultFile, b: ResultFile) -> list[Change]:
     of_b = {figure.key: (group.title, figure) for group in groups(b) for figure in group.figures}
     titles = list(dict.fromkeys(title for title, _ in [*of_a.values(), *of_b.values()]))
     both = sorted(of_a | of_b, key=lambda key: titles.index((of_a.get(key) or of_b[key])[0]))
-    found = []
+    compared = []
     for key in both:
         title, figure = of_b.get(key) or of_a[key]
         values = [of[key][1].value if key in of else None for of in (of_a, of_b)]
         if any(value is not None for value in values):
-            found.append(_change(title, figure, *values))
-    return found
+            compared.append(_change(title, figure, *values))
+    return compared
 
 
 def _change(group: str, figure: Figure, a: float | None, b: float | None) -> Change:
@@ -235,7 +236,7 @@ def _run(result: ResultFile) -> dict[str, Any]:
         "not_a_result": result.no_result,
         "started_at": result.started_at,
         "seed": result.seed,
-        "thresholds": [one.model_dump() for one in result.thresholds],
+        "thresholds": [threshold.model_dump() for threshold in result.thresholds],
     }
 
 

@@ -176,10 +176,13 @@ def size(value: float) -> str:
 
 def sums(result: ResultFile) -> str:
     """Say in which currencies the stored sums are those sent, and where they are not."""
-    money = result.transactions.money
-    wrong = [f"{name} {one.sent} sent, {one.stored} stored" for name, one in money.items() if one.sent != one.stored]
-    exact = [name for name, one in money.items() if one.sent == one.stored]
-    return "; ".join(wrong + ([f"exact in {', '.join(exact)}"] if exact else [])) or NOT_MEASURED
+    texts, exact = [], []
+    for currency, total in result.transactions.money.items():
+        if total.sent == total.stored:
+            exact.append(currency)
+        else:
+            texts.append(f"{currency} {total.sent} sent, {total.stored} stored")
+    return "; ".join(texts + ([f"exact in {', '.join(exact)}"] if exact else [])) or NOT_MEASURED
 
 
 def headline(result: ResultFile) -> str:

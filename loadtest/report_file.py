@@ -230,7 +230,7 @@ class ResultFile(_Part):
     def _agrees_with_itself(self) -> Self:
         if not isinstance(self.workload.get("name"), str):
             raise ValueError("workload.name: missing")
-        broken = [one.name for one in self.thresholds if not one.held]
+        broken = [threshold.name for threshold in self.thresholds if not threshold.held]
         if self.verdict == "pass" and (broken or not self.thresholds):
             raise ValueError(f"verdict: is 'pass' although {' and '.join(broken) or 'nothing'} was held against it")
         return self
@@ -302,7 +302,7 @@ def parse(document: Mapping[str, Any], what: str = "Result") -> ResultFile:
     try:
         return ResultFile.model_validate(document)
     except ValidationError as error:
-        problems = [_problem(one) for one in error.errors(include_url=False, include_context=False)]
+        problems = [_problem(problem) for problem in error.errors(include_url=False, include_context=False)]
         more = f"; {len(problems) - MOST_PROBLEMS} more" if len(problems) > MOST_PROBLEMS else ""
         raise UsageError(f"{what}: {'; '.join(problems[:MOST_PROBLEMS])}{more}. {_AGAIN}") from None
 

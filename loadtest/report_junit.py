@@ -19,7 +19,7 @@ def junit_xml(result: ResultFile) -> bytes:
     reasons = result.no_result
     suite = ET.Element("testsuite", name=_clean(f"paystream loadtest {result.name}"))
     suite.set("tests", str(len(result.thresholds) + bool(reasons)))
-    suite.set("failures", str(0 if reasons else sum(not one.held for one in result.thresholds)))
+    suite.set("failures", str(0 if reasons else sum(not threshold.held for threshold in result.thresholds)))
     suite.set("errors", str(int(bool(reasons))))
     suite.set("skipped", str(len(result.thresholds) if reasons else 0))
     suite.set("time", f"{result.duration_s or 0:.3f}")
@@ -33,13 +33,13 @@ def junit_xml(result: ResultFile) -> bytes:
     if reasons:
         case = _case(suite, result, "run")
         ET.SubElement(case, "error", type=result.verdict, message=_clean(f"not a result: {'; '.join(reasons)}"))
-    for one in result.thresholds:
-        case = _case(suite, result, one.name)
-        measured = shown(result.measured(one), one.unit)
-        compared = _clean(f"{one.meaning or one.name}: {measured}, at most {limit(one)}")
+    for threshold in result.thresholds:
+        case = _case(suite, result, threshold.name)
+        measured = shown(result.measured(threshold), threshold.unit)
+        compared = _clean(f"{threshold.meaning or threshold.name}: {measured}, at most {limit(threshold)}")
         if reasons:
             ET.SubElement(case, "skipped", message=f"{compared}; the run is not a result")
-        elif not one.held:
+        elif not threshold.held:
             ET.SubElement(case, "failure", type="threshold", message=compared)
     root = ET.Element("testsuites")
     root.append(suite)

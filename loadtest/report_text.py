@@ -53,12 +53,13 @@ def threshold_table(result: ResultFile) -> Table:
     table.add_column()
     table.add_column(justify="right")
     table.add_column(style="dim")
-    for one in result.thresholds:
-        measured = result.measured(one)
-        mark = Text("✓", "green") if one.held else Text("✗", "bold red")
+    for threshold in result.thresholds:
+        measured = result.measured(threshold)
+        mark = Text("✓", "green") if threshold.held else Text("✗", "bold red")
         if measured is None:
             mark = Text("?", "yellow")
-        table.add_row(mark, Text(one.meaning or one.name), shown(measured, one.unit), f"at most {limit(one)}")
+        meaning = Text(threshold.meaning or threshold.name)
+        table.add_row(mark, meaning, shown(measured, threshold.unit), f"at most {limit(threshold)}")
     return table
 
 
@@ -93,13 +94,16 @@ def limit(threshold: Threshold) -> str:
 def as_fields(result: ResultFile) -> dict[str, Any]:
     """Return the most telling values, for one line of a log. What was not measured is left out."""
     fields: dict[str, Any] = {"workload": result.name, "verdict": result.verdict}
+    broken = [each.name for each in result.thresholds if not each.held and result.measured(each) is not None]
     if result.no_result:
         fields["not_a_result"] = "; ".join(result.no_result)
     for name in PERCENTILES:
         value = result.latency(getattr(result.visibility, name))
         fields[f"{name.removesuffix('_s')}_seconds"] = number(value)
     fields |= {
-        one.name: None if one.measured is None else f"{one.measured:.0f}" for one in result.thresholds if one.unit == ""
+        threshold.name: f"{threshold.measured:.0f}"
+        for threshold in result.thresholds
+        if threshold.unit == "" and threshold.measured is not None
     }
     fields |= {
         "sent": result.generator.sent,
@@ -113,8 +117,7 @@ def as_fields(result: ResultFile) -> dict[str, Any]:
         "peak_parts": result.parts.peak,
         "peak_memory_mib": int(result.usage.peak_memory_bytes or 0) >> 20 or None,
         "others_cpu_share": result.usage.others_share,
-        "broken": ",".join(one.name for one in result.thresholds if not one.held and result.measured(one) is not None)
-        or None,
+        "broken": ",".join(broken) or None,
     }
     return {name: value for name, value in fields.items() if value is not None}
 

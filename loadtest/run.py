@@ -264,7 +264,7 @@ def make_plan(client: Client, workload: Workload) -> Plan:
             f"Exchange rates: {', '.join(unknown)} of the workload have no rate for the days of its late payments. "
             "Load them with `paystream dims refresh fx --from FILE`, or lower late_by_seconds."
         )
-    pending = [currency for currency in WITHOUT_RATE if currency not in {one for one, _, _ in quoted}]
+    pending = [currency for currency in WITHOUT_RATE if currency not in {code for code, _, _ in quoted}]
     if workload.pending_currency_share and not pending:
         raise UsageError(
             f"Exchange rates: {', '.join(WITHOUT_RATE)} all have one, so no payment could wait for its rate. "

@@ -86,18 +86,18 @@ def _find_capacity(
         if logs:
             print_fields("capacity_step", capacity_view.step_fields(step))
 
-    found = search(name, plan, step_seconds, run_step, tell)
-    undelivered = _deliver(json, capacity_view.as_json(name, found))
+    capacity = search(name, plan, step_seconds, run_step, tell)
+    undelivered = _deliver(json, capacity_view.as_json(name, capacity))
     if json != "-" and is_terminal():
-        console.print(capacity_view.answer(name, found), soft_wrap=True, highlight=False)
-        console.print(capacity_view.table(found))
+        console.print(capacity_view.answer(name, capacity), soft_wrap=True, highlight=False)
+        console.print(capacity_view.table(capacity))
     elif json != "-":
-        print_fields("capacity", capacity_view.answer_fields(name, found))
+        print_fields("capacity", capacity_view.answer_fields(name, capacity))
     if undelivered:
         raise undelivered
-    if early := found.stopped:
+    if early := capacity.stopped:
         raise type(early)(f"Search for the capacity of '{name}' ended early: {early}")
-    if not found.held:
+    if not capacity.held:
         raise typer.Exit(1)
 
 

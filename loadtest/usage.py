@@ -51,8 +51,8 @@ class Meter:
             for name, address in addresses.items()
             if _recorded(settings, name, address)
         }
-        found = {name: look_up() for name, look_up in self._look_up.items()}
-        self._processes = found | {"generator": psutil.Process(generator_pid), "load test": psutil.Process()}
+        recorded = {name: look_up() for name, look_up in self._look_up.items()}
+        self._processes = recorded | {"generator": psutil.Process(generator_pid), "load test": psutil.Process()}
         self._began = time.monotonic()
         self._busy_before = _machine_busy_s()
         self._before = {name: _cpu_s(process) for name, process in self._processes.items()}

@@ -270,7 +270,7 @@ def load(name_or_path: str) -> Workload:
     try:
         return Workload.model_validate(fields)
     except ValidationError as error:
-        problems = "; ".join(_problem(one) for one in error.errors(include_url=False))
+        problems = "; ".join(_problem(problem) for problem in error.errors(include_url=False))
         raise UsageError(f"Workload '{path}': {problems}. Correct the file.") from None
 
 
