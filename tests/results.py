@@ -16,9 +16,9 @@ def passing(seed: int = 1, seconds: int = 60, slower: float = 1.0) -> dict[str, 
         sorted(slower * (0.06 + 0.26 * chance.random() + 0.05 * chance.expovariate(1)) for _ in range(20))
         for _ in range(seconds)
     ]
-    latencies = [one for second in by_second for one in second]
+    latencies = [latency for second in by_second for latency in second]
     edges = [0.0, *BOUNDS_S, float("inf")]
-    counts = [sum(low < one <= high for one in latencies) for low, high in pairwise(edges)]
+    counts = [sum(low < latency <= high for latency in latencies) for low, high in pairwise(edges)]
     wave = [0.5 + 0.5 * chance.random() for _ in range(seconds + 1)]
     visibility = _percentiles(latencies)
     meanings = {
@@ -99,14 +99,14 @@ def passing(seed: int = 1, seconds: int = 60, slower: float = 1.0) -> dict[str, 
             ],
         },
         "stages": {
-            "created_to_kafka": _percentiles([0.02 * one for one in latencies]),
-            "kafka_to_stored": _percentiles([0.85 * one for one in latencies]),
-            "created_to_stored": _percentiles([0.88 * one for one in latencies]),
-            "stored_to_visible": _percentiles([0.01 + 0.11 * one for one in latencies]),
+            "created_to_kafka": _percentiles([0.02 * latency for latency in latencies]),
+            "kafka_to_stored": _percentiles([0.85 * latency for latency in latencies]),
+            "created_to_stored": _percentiles([0.88 * latency for latency in latencies]),
+            "stored_to_visible": _percentiles([0.01 + 0.11 * latency for latency in latencies]),
         },
         "lag": {
             "peak": 178,
-            "timeline": [{"at_s": at, "messages": int(178 * one)} for at, one in enumerate(wave)],
+            "timeline": [{"at_s": at, "messages": int(178 * height)} for at, height in enumerate(wave)],
         },
         "parts": {
             "timeline": [
@@ -129,13 +129,18 @@ def passing(seed: int = 1, seconds: int = 60, slower: float = 1.0) -> dict[str, 
             "timeline": [
                 {
                     "at_s": at,
-                    "cpu_share": {"broker": 0.09 * one, "clickhouse": 0.45 * one, "generator": 0.08, "load test": 0.1},
+                    "cpu_share": {
+                        "broker": 0.09 * height,
+                        "clickhouse": 0.45 * height,
+                        "generator": 0.08,
+                        "load test": 0.1,
+                    },
                     "memory_bytes": {
                         "broker": int((190 + 10 * at / seconds) * (1 << 20)),
-                        "clickhouse": int((380 + 58 * one) * (1 << 20)),
+                        "clickhouse": int((380 + 58 * height) * (1 << 20)),
                     },
                 }
-                for at, one in enumerate(wave)
+                for at, height in enumerate(wave)
             ],
         },
         "transactions": {
@@ -173,7 +178,7 @@ def failing() -> dict[str, Any]:
     }
     document["generator"] |= {"sent": 300_000, "planned": 300_000}
     for name, value in {"p95_seconds": document["visibility"]["p95_s"], "lost": 3, "wrong_sums": 1}.items():
-        threshold = next(one for one in document["thresholds"] if one["name"] == name)
+        threshold = next(threshold for threshold in document["thresholds"] if threshold["name"] == name)
         threshold |= {"measured": value, "held": False}
     document["transactions"]["money"]["EUR"] = {"sent": "123.4000", "stored": "100.0000"}
     document["lag"]["peak"] = 48_211

@@ -104,9 +104,9 @@ def test_nothing_overflows(show, name, width):
 @pytest.mark.parametrize("width", [360, 1280])
 def test_verdict_headings_and_thresholds_are_seen(show, width):
     driver = show("fail", width)
-    headings = [one for one in driver.find_elements(By.CSS_SELECTOR, "h1, h2")]
-    assert all(one.is_displayed() for one in headings)
-    assert [one.text for one in headings] == [
+    headings = [heading for heading in driver.find_elements(By.CSS_SELECTOR, "h1, h2")]
+    assert all(heading.is_displayed() for heading in headings)
+    assert [heading.text for heading in headings] == [
         "Load test “ten_times”",
         "Thresholds",
         "Latency by stage",
@@ -179,7 +179,7 @@ def test_the_keyboard_opens_the_numbers_of_a_plot(show):
 def test_it_prints_on_a_few_pages_without_the_hidden_tables(show, name):
     driver = show(name, 1280, "dark")
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": []})
-    assert not any(one.is_displayed() for one in driver.find_elements(By.TAG_NAME, "details"))
+    assert not any(details.is_displayed() for details in driver.find_elements(By.TAG_NAME, "details"))
     assert driver.execute_script("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
     printed = driver.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True})

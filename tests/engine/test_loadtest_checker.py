@@ -96,7 +96,7 @@ class StoredRun:
         return check(self.client, self.plan, self.window, sent, list(rejected_keys), stages)
 
     def delete(self, ids):
-        listed = ", ".join(f"'{one}'" for one in ids)
+        listed = ", ".join(f"'{transaction_id}'" for transaction_id in ids)
         self.client.command(f"DELETE FROM transactions WHERE transaction_id IN ({listed})")
         self.client.command(f"DELETE FROM quarantine WHERE kafka_key IN ({listed})")
 
@@ -126,10 +126,10 @@ def poisoned(ingest):
     return StoredRun(ingest, malformed_share=0.2)
 
 
-def faults(found):
+def faults(checked):
     names = ("lost", "duplicated", "unexpected", "altered", "quarantined")
-    return {name: count for name in names if (count := getattr(found, name))} | (
-        {"wrong_sums": found.wrong_sums} if found.wrong_sums else {}
+    return {name: count for name in names if (count := getattr(checked, name))} | (
+        {"wrong_sums": checked.wrong_sums} if checked.wrong_sums else {}
     )
 
 
@@ -137,7 +137,7 @@ def test_a_run_can_be_taken_out_and_nothing_else_goes(poisoned, clickhouse_serve
     client, plan = poisoned.client, poisoned.plan
     database = clickhouse_server.model_copy(update={"clickhouse_database": client.database, "home": tmp_path})
     others = [message(merchant_id=MERCHANTS[1]) for _ in range(5)]
-    poisoned.deliver([orjson.loads(one)["transaction_id"].encode() for one in others], others)
+    poisoned.deliver([orjson.loads(message)["transaction_id"].encode() for message in others], others)
     poisoned.deliver([b"no uuid", b"-"], [b"{", b"nothing"])
 
     def stored():
@@ -150,12 +150,12 @@ def test_a_run_can_be_taken_out_and_nothing_else_goes(poisoned, clickhouse_serve
     rebuild(database)
     before = (len(poisoned.distinct) + 5, sum(poisoned.sendings[key] for key in poisoned.malformed) + 2)
     assert stored() == (*before, before[0])
-    found = remove(database, plan.seed, plan.messages, dry_run=True)
-    assert (found.payments, found.refused) == (before[0] - 5, before[1] - 2)
+    removed = remove(database, plan.seed, plan.messages, dry_run=True)
+    assert (removed.payments, removed.refused) == (before[0] - 5, before[1] - 2)
     assert stored() == (*before, before[0])
     assert remove(database, plan.seed + 1, plan.messages).payments == 0
     assert stored() == (*before, before[0])
-    assert remove(database, plan.seed, plan.messages) == found
+    assert remove(database, plan.seed, plan.messages) == removed
     assert stored() == (5, 2, 5)
     # Again, as after a kill: nothing is left to go.
     assert remove(database, plan.seed, plan.messages) == Removed(0, 0, 0)
@@ -164,48 +164,48 @@ def test_a_run_can_be_taken_out_and_nothing_else_goes(poisoned, clickhouse_serve
 
 
 def test_an_untouched_run_has_no_fault_and_exact_sums(run):
-    found = run.check()
-    assert faults(found) == {}
-    assert found.accepted == found.stored == len(run.distinct)
-    assert found.duplicate_messages == run.plan.messages - len(run.distinct) > 0
-    assert found.money == {
+    checked = run.check()
+    assert faults(checked) == {}
+    assert checked.accepted == checked.stored == len(run.distinct)
+    assert checked.duplicate_messages == run.plan.messages - len(run.distinct) > 0
+    assert checked.money == {
         currency: (int(total * 10_000), int(total * 10_000)) for currency, total in run.sums().items()
     }
-    assert found.enrichment == {"ok": len(run.distinct)}
-    assert found.foreign_messages == 0
-    assert (found.recovered, found.malformed_messages, found.refused_as_planned) == (0, 0, 0)
+    assert checked.enrichment == {"ok": len(run.distinct)}
+    assert checked.foreign_messages == 0
+    assert (checked.recovered, checked.malformed_messages, checked.refused_as_planned) == (0, 0, 0)
 
 
 def test_duplicates_that_no_merge_has_removed_yet_are_in_the_table_and_not_visible(ingest):
     ingest.client.command("SYSTEM STOP MERGES transactions")
     try:
         run = StoredRun(ingest)
-        found = run.check()
+        checked = run.check()
         with_copies = run.client.query("SELECT count() FROM transactions").result_rows[0][0]
     finally:
         ingest.client.command("SYSTEM START MERGES transactions")
-    assert found.rows_before_final == with_copies > len(run.distinct)
-    assert found.duplicate_rows_before_final == with_copies - len(run.distinct)
-    assert (found.stored, found.duplicated) == (len(run.distinct), 0)
+    assert checked.rows_before_final == with_copies > len(run.distinct)
+    assert checked.duplicate_rows_before_final == with_copies - len(run.distinct)
+    assert (checked.stored, checked.duplicated) == (len(run.distinct), 0)
 
 
 def test_missing_rows_are_lost_and_their_money_is_missed(run):
     gone = list(run.distinct)[10:17]
     run.delete(gone)
-    found = run.check()
-    assert found.lost == 7
+    checked = run.check()
+    assert checked.lost == 7
     missing = {currency: Decimal(0) for currency in run.sums()}
     for transaction_id in gone:
         missing[run.distinct[transaction_id]["currency"]] += Decimal(run.distinct[transaction_id]["amount"])
-    for currency, (sent, stored) in found.money.items():
+    for currency, (sent, stored) in checked.money.items():
         assert sent - stored == missing[currency] * 10_000
-    assert faults(found) == {"lost": 7, "wrong_sums": [c for c in sorted(missing) if missing[c]]}
+    assert faults(checked) == {"lost": 7, "wrong_sums": [c for c in sorted(missing) if missing[c]]}
 
 
 def test_a_run_of_which_nothing_arrived_is_lost_altogether(run):
     run.client.command("TRUNCATE TABLE transactions")
-    found = run.check()
-    assert (found.lost, found.stored) == (len(run.distinct), 0)
+    checked = run.check()
+    assert (checked.lost, checked.stored) == (len(run.distinct), 0)
 
 
 def test_a_transaction_that_final_does_not_unite_is_counted_twice(run):
@@ -213,17 +213,17 @@ def test_a_transaction_that_final_does_not_unite_is_counted_twice(run):
     ids = list(run.distinct)[:3]
     for transaction_id in ids:
         run.copy(transaction_id, merchant_id="toUInt32(999)")
-    found = run.check()
-    assert (found.duplicated, found.altered, found.lost, found.unexpected) == (3, 3, 0, 0)
-    assert found.stored == len(run.distinct) + 3
+    checked = run.check()
+    assert (checked.duplicated, checked.altered, checked.lost, checked.unexpected) == (3, 3, 0, 0)
+    assert checked.stored == len(run.distinct) + 3
 
 
 def test_a_row_that_nobody_sent_is_unexpected(run):
     some = next(iter(run.distinct))
     run.copy(some, transaction_id="generateUUIDv4()")
     run.copy(some, transaction_id="generateUUIDv4()", created_at="created_at - INTERVAL 40 DAY")
-    found = run.check()
-    assert (found.unexpected, found.lost, found.duplicated, found.altered) == (2, 0, 0, 0)
+    checked = run.check()
+    assert (checked.unexpected, checked.lost, checked.duplicated, checked.altered) == (2, 0, 0, 0)
 
 
 def test_rows_of_other_offsets_or_earlier_topics_are_none_of_this_run(run):
@@ -239,8 +239,8 @@ def test_rows_of_other_offsets_or_earlier_topics_are_none_of_this_run(run):
 def test_wrong_money_is_seen_in_the_row_and_in_the_sum(run, amount):
     some, message = next(iter(run.distinct.items()))
     run.copy(some, amount=f"toDecimal64({amount}, 4)", enrichment_revision="toUInt16(1)")
-    found = run.check()
-    assert faults(found) == {"altered": 1, "wrong_sums": [message["currency"]]}
+    checked = run.check()
+    assert faults(checked) == {"altered": 1, "wrong_sums": [message["currency"]]}
 
 
 @pytest.mark.parametrize(
@@ -254,10 +254,10 @@ def test_any_other_field_that_is_not_as_sent_is_seen(run, change):
 
 
 def test_amounts_swapped_between_two_transactions_are_seen_though_the_sum_is_right(run):
-    one, other = [key for key, message in run.distinct.items() if message["currency"] == "EUR"][:2]
-    assert run.distinct[one]["amount"] != run.distinct[other]["amount"]
-    run.copy(one, amount=f"toDecimal64('{run.distinct[other]['amount']}', 4)", enrichment_revision="toUInt16(1)")
-    run.copy(other, amount=f"toDecimal64('{run.distinct[one]['amount']}', 4)", enrichment_revision="toUInt16(1)")
+    first, second = [key for key, message in run.distinct.items() if message["currency"] == "EUR"][:2]
+    assert run.distinct[first]["amount"] != run.distinct[second]["amount"]
+    run.copy(first, amount=f"toDecimal64('{run.distinct[second]['amount']}', 4)", enrichment_revision="toUInt16(1)")
+    run.copy(second, amount=f"toDecimal64('{run.distinct[first]['amount']}', 4)", enrichment_revision="toUInt16(1)")
     assert faults(run.check()) == {"altered": 2}
 
 
@@ -265,10 +265,10 @@ def test_a_refused_message_is_quarantined_and_not_lost(run):
     some, message = next(iter(run.distinct.items()))
     run.delete([some])
     run.deliver([some.encode()], [orjson.dumps(message | {"currency": "???"})])
-    found = run.check()
-    assert (found.lost, found.quarantined, found.quarantine_reasons) == (0, 1, {"currency_unknown": 1})
-    assert found.wrong_sums == [message["currency"]]
-    assert found.foreign_messages == 1
+    checked = run.check()
+    assert (checked.lost, checked.quarantined, checked.quarantine_reasons) == (0, 1, {"currency_unknown": 1})
+    assert checked.wrong_sums == [message["currency"]]
+    assert checked.foreign_messages == 1
 
 
 def test_what_the_broker_did_not_confirm_is_not_lost_unless_another_sending_was_confirmed(run):
@@ -277,22 +277,22 @@ def test_what_the_broker_did_not_confirm_is_not_lost_unless_another_sending_was_
     [twice] = [key for key, count in sendings.items() if count == 2][:1]
     run.delete([*once[:3], twice])
     # once[3] was not confirmed, and came through all the same.
-    found = run.check(rejected_keys=[*once, twice])
-    assert found.accepted == len(run.distinct) - 4
-    assert found.lost == 1, "one of the two sendings was confirmed"
-    assert (found.unexpected, found.recovered) == (0, 1)
-    found = run.check(rejected_keys=[*once, twice, twice])
-    assert (found.accepted, found.lost, found.recovered) == (len(run.distinct) - 5, 0, 1)
-    assert found.wrong_sums == []
+    checked = run.check(rejected_keys=[*once, twice])
+    assert checked.accepted == len(run.distinct) - 4
+    assert checked.lost == 1, "one of the two sendings was confirmed"
+    assert (checked.unexpected, checked.recovered) == (0, 1)
+    checked = run.check(rejected_keys=[*once, twice, twice])
+    assert (checked.accepted, checked.lost, checked.recovered) == (len(run.distinct) - 5, 0, 1)
+    assert checked.wrong_sums == []
 
 
 def test_of_a_run_cut_short_only_what_was_sent_counts(run):
     sent = 2_500
     never_sent = {key.decode() for key in run.keys[sent:]} - {key.decode() for key in run.keys[:sent]}
     run.delete(never_sent)
-    found = run.check(sent=sent)
-    assert found.lost == 0
-    assert found.accepted == found.stored == len(run.distinct) - len(never_sent)
+    checked = run.check(sent=sent)
+    assert checked.lost == 0
+    assert checked.accepted == checked.stored == len(run.distinct) - len(never_sent)
     assert run.check().lost == len(never_sent)
 
 
@@ -344,19 +344,19 @@ REFUSED_FOR = {
 def test_each_defect_is_refused_for_its_reason(poisoned):
     rows = poisoned.client.query("SELECT kafka_key, reason FROM quarantine FINAL").result_rows
     kinds = defects(poisoned.plan, numbers_of(poisoned.plan, *halves([key for key, _ in rows])))
-    found = {(kind, reason) for kind, (_, reason) in zip(kinds, rows, strict=True)}
-    assert found == set(REFUSED_FOR.items())
+    reasons = {(kind, reason) for kind, (_, reason) in zip(kinds, rows, strict=True)}
+    assert reasons == set(REFUSED_FOR.items())
 
 
 def test_malformed_messages_are_refused_as_planned_with_exactly_their_bytes(poisoned):
     sent = sum(poisoned.sendings[key] for key in poisoned.malformed)
     assert sent > len(poisoned.malformed) > 600, "some are sent twice"
-    found = poisoned.check()
-    assert faults(found) == {}
-    assert found.malformed_messages == found.refused_as_planned == sent
-    assert sum(found.quarantine_reasons.values()) == sent
-    assert found.accepted == found.stored == len(poisoned.distinct)
-    assert {currency: stored for currency, (_, stored) in found.money.items()} == {
+    checked = poisoned.check()
+    assert faults(checked) == {}
+    assert checked.malformed_messages == checked.refused_as_planned == sent
+    assert sum(checked.quarantine_reasons.values()) == sent
+    assert checked.accepted == checked.stored == len(poisoned.distinct)
+    assert {currency: stored for currency, (_, stored) in checked.money.items()} == {
         currency: total * 10_000 for currency, total in poisoned.sums().items()
     }
 
@@ -369,9 +369,9 @@ def test_a_malformed_message_that_is_not_in_quarantine_is_lost(poisoned):
         "DELETE FROM quarantine WHERE (kafka_partition, kafka_offset) IN"
         f" (SELECT kafka_partition, min(kafka_offset) FROM quarantine WHERE kafka_key = '{twice}' GROUP BY ALL)"
     )
-    found = poisoned.check()
-    assert faults(found) == {"lost": 4}, "each message counts, also the one whose duplicate is there"
-    assert found.refused_as_planned == found.malformed_messages - 4
+    checked = poisoned.check()
+    assert faults(checked) == {"lost": 4}, "each message counts, also the one whose duplicate is there"
+    assert checked.refused_as_planned == checked.malformed_messages - 4
 
 
 def test_a_malformed_message_that_the_broker_did_not_confirm_may_be_missing(poisoned):
@@ -380,9 +380,9 @@ def test_a_malformed_message_that_the_broker_did_not_confirm_may_be_missing(pois
         next(key for key in poisoned.malformed if poisoned.sendings[key] == 2),
     ]
     poisoned.delete([gone, twice])
-    found = poisoned.check(rejected_keys=[gone, refused, twice])
-    assert faults(found) == {"lost": 1}, "one of the two sendings was confirmed"
-    assert found.recovered == 0
+    checked = poisoned.check(rejected_keys=[gone, refused, twice])
+    assert faults(checked) == {"lost": 1}, "one of the two sendings was confirmed"
+    assert checked.recovered == 0
     assert faults(poisoned.check(rejected_keys=[gone, refused, twice, twice])) == {}
 
 
@@ -393,8 +393,8 @@ def test_a_malformed_message_that_is_stored_is_unexpected(poisoned, also_in_quar
         poisoned.delete([malformed])
     some = next(iter(poisoned.distinct))
     poisoned.copy(some, transaction_id=f"toUUID('{malformed}')")
-    found = poisoned.check()
-    assert faults(found) == {"unexpected": 1, "wrong_sums": [poisoned.distinct[some]["currency"]]}
+    checked = poisoned.check()
+    assert faults(checked) == {"unexpected": 1, "wrong_sums": [poisoned.distinct[some]["currency"]]}
 
 
 @pytest.mark.parametrize("changed", ["substring(raw_message, 2)", "concat(raw_message, ' ')", "'?'", "''"])
@@ -404,38 +404,38 @@ def test_a_malformed_message_whose_bytes_in_quarantine_are_others_is_altered(poi
         f"INSERT INTO quarantine SELECT * REPLACE ({changed} AS raw_message, quarantined_at + 1 AS quarantined_at)"
         f" FROM quarantine WHERE kafka_key = '{malformed}'"
     )
-    found = poisoned.check()
-    assert faults(found) == {"altered": 1}
-    assert found.refused_as_planned == found.malformed_messages - 1
+    checked = poisoned.check()
+    assert faults(checked) == {"altered": 1}
+    assert checked.refused_as_planned == checked.malformed_messages - 1
 
 
 def test_a_valid_message_in_quarantine_is_told_from_the_malformed_ones(poisoned):
     some, message = next(iter(poisoned.distinct.items()))
     poisoned.delete([some])
     poisoned.deliver([some.encode()], [orjson.dumps(message | {"status": "???"})])
-    found = poisoned.check()
-    assert faults(found) == {"quarantined": 1, "wrong_sums": [message["currency"]]}
-    assert found.refused_as_planned == found.malformed_messages
+    checked = poisoned.check()
+    assert faults(checked) == {"quarantined": 1, "wrong_sums": [message["currency"]]}
+    assert checked.refused_as_planned == checked.malformed_messages
 
 
 def test_a_malformed_message_refused_more_often_than_it_was_sent_was_not_planned(poisoned):
     key, value = next(iter(poisoned.malformed.items()))
     poisoned.deliver([key.encode()], [value])
-    found = poisoned.check()
-    assert (faults(found), found.foreign_messages) == ({"quarantined": 1}, 1)
-    assert found.refused_as_planned == found.malformed_messages
+    checked = poisoned.check()
+    assert (faults(checked), checked.foreign_messages) == ({"quarantined": 1}, 1)
+    assert checked.refused_as_planned == checked.malformed_messages
 
 
 def test_of_a_poisoned_run_cut_short_only_what_was_sent_counts(poisoned):
     sent = 2_500
     before = Counter(key.decode() for key in poisoned.keys[:sent])
     poisoned.delete(key for key in poisoned.sendings if before[key] != poisoned.sendings[key])
-    found = poisoned.check(sent=sent)
+    checked = poisoned.check(sent=sent)
     planned = sum(before[key] for key in poisoned.malformed)
     gone = [key for key in before if before[key] != poisoned.sendings[key]]
-    assert found.malformed_messages == planned
-    assert found.lost == sum(before[key] if key in poisoned.malformed else 1 for key in gone) > 0
-    assert (found.quarantined, found.unexpected, found.altered) == (0, 0, 0)
+    assert checked.malformed_messages == planned
+    assert checked.lost == sum(before[key] if key in poisoned.malformed else 1 for key in gone) > 0
+    assert (checked.quarantined, checked.unexpected, checked.altered) == (0, 0, 0)
 
 
 MESSY = {
@@ -467,26 +467,30 @@ def states_of(run):
 
 
 def test_a_messy_run_has_no_fault_and_what_waits_is_what_should(messy):
-    found = messy.check()
-    assert faults(found) == {}
-    assert found.accepted == found.stored == len(messy.distinct)
-    unknown = [one for one in messy.distinct.values() if one["merchant_id"] >= 4_000_000_000]
-    waiting = [one for one in messy.distinct.values() if one not in unknown and one["currency"] in ("KES", "XOF")]
+    checked = messy.check()
+    assert faults(checked) == {}
+    assert checked.accepted == checked.stored == len(messy.distinct)
+    unknown = [message for message in messy.distinct.values() if message["merchant_id"] >= 4_000_000_000]
+    waiting = [
+        message
+        for message in messy.distinct.values()
+        if message not in unknown and message["currency"] in ("KES", "XOF")
+    ]
     assert len(unknown) > 50 < len(waiting)
-    assert found.enrichment == {
+    assert checked.enrichment == {
         "ok": len(messy.distinct) - len(unknown) - len(waiting),
         "merchant_pending": len(unknown),
         "fx_pending": len(waiting),
     }
-    assert (found.pending, found.pending_as_planned) == (0, len(unknown) + len(waiting))
-    assert {currency: stored for currency, (_, stored) in found.money.items()} == {
+    assert (checked.pending, checked.pending_as_planned) == (0, len(unknown) + len(waiting))
+    assert {currency: stored for currency, (_, stored) in checked.money.items()} == {
         currency: total * 10_000 for currency, total in messy.sums().items()
     }
     states = states_of(messy)
-    assert found.state_messages == sum(len(told) - 1 for told in states.values()) > 800
-    overtaken = sum(one["updated_at"] < told[0]["updated_at"] for told in states.values() for one in told[1:])
-    assert found.overtaken_messages == overtaken > 300
-    assert found.duplicate_messages == 4_000 - sum(map(len, states.values())) > 100
+    assert checked.state_messages == sum(len(told) - 1 for told in states.values()) > 800
+    overtaken = sum(state["updated_at"] < told[0]["updated_at"] for told in states.values() for state in told[1:])
+    assert checked.overtaken_messages == overtaken > 300
+    assert checked.duplicate_messages == 4_000 - sum(map(len, states.values())) > 100
 
 
 def test_the_newest_state_is_stored_with_the_merchant_and_created_at_of_the_first(messy):
@@ -495,8 +499,8 @@ def test_the_newest_state_is_stored_with_the_merchant_and_created_at_of_the_firs
         " formatDateTime(updated_at, '%Y-%m-%dT%H:%i:%S.%fZ', 'UTC'), status FROM transactions_current"
     ).result_rows
     assert {row[0]: row[1:] for row in rows} == {
-        key: (one["merchant_id"], one["created_at"], one["updated_at"], one["status"])
-        for key, one in messy.distinct.items()
+        key: (message["merchant_id"], message["created_at"], message["updated_at"], message["status"])
+        for key, message in messy.distinct.items()
     }
 
 
@@ -511,8 +515,8 @@ def test_an_older_state_in_the_place_of_the_newest_is_altered(messy):
     for key in (early, late):
         oldest = min(told[key], key=lambda state: state["updated_at"])
         messy.deliver([key.encode()], [orjson.dumps(oldest)])
-    found = messy.check()
-    assert faults(found) == {"altered": 2}
+    checked = messy.check()
+    assert faults(checked) == {"altered": 2}
     # Had the broker confirmed only one of the messages, nobody could tell which.
     assert faults(messy.check(rejected_keys=[early, late])) == {}
 
@@ -536,21 +540,21 @@ def test_a_transaction_is_lost_when_no_state_of_it_is_stored(messy):
 @pytest.mark.parametrize(
     ("wrong", "of"),
     [
-        ("merchant_pending", lambda one: one["merchant_id"] < 1_000),
-        ("fx_pending", lambda one: one["currency"] == "EUR"),
+        ("merchant_pending", lambda message: message["merchant_id"] < 1_000),
+        ("fx_pending", lambda message: message["currency"] == "EUR"),
     ],
     ids=["merchant", "rate"],
 )
 def test_a_row_that_waits_for_what_is_loaded_is_pending_and_not_as_planned(messy, wrong, of):
     key = next(
         key
-        for key, one in messy.distinct.items()
-        if of(one) and one["merchant_id"] < 1_000 and one["currency"] == "EUR"
+        for key, message in messy.distinct.items()
+        if of(message) and message["merchant_id"] < 1_000 and message["currency"] == "EUR"
     )
     planned = messy.check().pending_as_planned
     messy.copy(key, enrichment_status=f"'{wrong}'", enrichment_revision="toUInt16(1)")
-    found = messy.check()
-    assert (found.pending, found.pending_as_planned, faults(found)) == (1, planned, {})
+    checked = messy.check()
+    assert (checked.pending, checked.pending_as_planned, faults(checked)) == (1, planned, {})
 
 
 def test_a_messy_run_cut_short_expects_the_newest_of_what_was_sent(messy):
@@ -559,9 +563,9 @@ def test_a_messy_run_cut_short_expects_the_newest_of_what_was_sent(messy):
         messy.client.command(f"TRUNCATE TABLE {table}")
     messy.ends = [BEFORE] * PARTITIONS
     messy.deliver(messy.keys[:sent], messy.values[:sent])
-    found = messy.check(sent=sent)
-    assert faults(found) == {}
-    assert found.stored == len({*messy.keys[:sent]})
+    checked = messy.check(sent=sent)
+    assert faults(checked) == {}
+    assert checked.stored == len({*messy.keys[:sent]})
 
 
 def test_malformed_messages_among_states_are_refused_as_planned(ingest):
@@ -569,12 +573,12 @@ def test_malformed_messages_among_states_are_refused_as_planned(ingest):
     run = StoredRun(ingest, **MESSY | {"state_share": 0.0, "out_of_order_share": 0.0}, malformed_share=0.1)
     assert faults(run.check()) == {}
     with_states = StoredRun(ingest, **MESSY, malformed_share=0.1)
-    found = with_states.check()
-    assert faults(found) == {}
+    checked = with_states.check()
+    assert faults(checked) == {}
     [[refused]] = with_states.client.query("SELECT count() FROM quarantine FINAL").result_rows
-    assert found.malformed_messages == found.refused_as_planned == refused > 200
+    assert checked.malformed_messages == checked.refused_as_planned == refused > 200
     [[rows]] = with_states.client.query("SELECT uniqExact(transaction_id) FROM transactions").result_rows
-    assert found.accepted == found.stored == rows
+    assert checked.accepted == checked.stored == rows
 
 
 def stamp(run, kafka, stored):
@@ -596,7 +600,7 @@ def test_stages_are_told_by_the_rows_own_times(run):
     run.check(stages=stages)
 
     ids = list(run.distinct)
-    rare_share = sum(one.startswith("a") for one in ids) / len(ids)
+    rare_share = sum(transaction_id.startswith("a") for transaction_id in ids) / len(ids)
     assert 0.05 < rare_share < 0.08
     assert stages.kafka_to_stored.counts.sum() == len(ids)
     assert [stages.kafka_to_stored.percentile_s(percent) for percent in (50, 90, 95, 100)] == [0.2, 0.2, 0.9, 0.9]
@@ -604,7 +608,7 @@ def test_stages_are_told_by_the_rows_own_times(run):
     assert 0.029 < stages.created_to_kafka.percentile_s(0.1) <= stages.created_to_kafka.percentile_s(100) <= 0.03
     assert stages.created_to_stored.percentile_s(50) == 0.23
     assert 0.929 < stages.created_to_stored.percentile_s(99.9) <= 0.93
-    once = [one for one in ids if run.sendings[one] == 1]
+    once = [transaction_id for transaction_id in ids if run.sendings[transaction_id] == 1]
     assert stages.created_to_stored.counts.sum() == len(once) < len(ids)
 
 
@@ -624,7 +628,7 @@ def test_rows_that_do_not_tell_when_they_were_due_count_in_no_stage_from_then_on
 
 
 def test_canaries_are_found_by_their_merchant_with_the_first_time_they_were_stored(run):
-    of_merchant = {key for key, one in run.distinct.items() if one["merchant_id"] == run.plan.canary_merchant}
+    of_merchant = {key for key, message in run.distinct.items() if message["merchant_id"] == run.plan.canary_merchant}
     wanted = {UUID(key) for key in list(of_merchant)[:-3]}
     run.client.command("OPTIMIZE TABLE transactions FINAL")  # else a merge may take a duplicate away in between
     known = stored_ms(run.client, run.window, run.plan.canary_merchant, wanted)

@@ -82,9 +82,9 @@ def test_after_all_the_faults_every_report_equals_the_batch_over_what_is_in_the_
     more = [
         *(json.dumps(state | {"status": dice.choice(["refunded", "charged_back"]), "updated_at": later}).encode()
           for state in chosen[:200]),
-        *(message(merchant_id=one["merchant_id"], amount=one["amount"], currency=one["currency"], status="captured",
+        *(message(merchant_id=paid["merchant_id"], amount=paid["amount"], currency=paid["currency"], status="captured",
                   created_at=rfc3339(now - timedelta(days=dice.randrange(1, 40), seconds=dice.randrange(86_400))))
-          for one in chosen[200:]),
+          for paid in chosen[200:]),
         message(merchant_id=4_000_000_000),
         *dice.sample(sent, 200),
     ]  # fmt: skip
@@ -94,7 +94,7 @@ def test_after_all_the_faults_every_report_equals_the_batch_over_what_is_in_the_
     assert producer.flush(30) == 0
     with open_broker(pipeline) as broker:
         deadline = time.monotonic() + 60
-        while sum(one.messages for one in partition_lags(broker, timedelta(minutes=5))):
+        while sum(lag.messages for lag in partition_lags(broker, timedelta(minutes=5))):
             assert time.monotonic() < deadline
             time.sleep(0.2)
 
@@ -111,9 +111,11 @@ def messages(settings: Settings) -> Iterator[tuple[tuple[int, int], bytes]]:
     try:
         with open_topic(settings) as topic:
             ends = dict(enumerate(topic.ends()))
-        partitions = [TopicPartition(settings.kafka_topic, one, OFFSET_BEGINNING) for one, end in ends.items() if end]
+        partitions = [
+            TopicPartition(settings.kafka_topic, partition, OFFSET_BEGINNING) for partition, end in ends.items() if end
+        ]
         consumer.assign(partitions)
-        left = {one.partition for one in partitions}
+        left = {partition.partition for partition in partitions}
         while left:
             got = consumer.poll(10)
             assert got is not None and got.error() is None
@@ -137,7 +139,7 @@ def test_a_loss_is_found(pipeline: Settings) -> None:
         scene.wait_group_empty()
         scene.wait(lambda: scene.probe.sightings, "nothing was sent")
         group, admin = settings.kafka_group, AdminClient(client_config(settings))
-        ends = [(one, end(settings, one)) for one in existing_partitions(settings)]
+        ends = [(partition, end(settings, partition)) for partition in existing_partitions(settings)]
         moved = [TopicPartition(settings.kafka_topic, partition, offset) for partition, offset in ends]
         admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, moved)])[group].result(10)
         scene.command("ATTACH TABLE transactions_queue")

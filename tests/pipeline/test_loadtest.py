@@ -156,7 +156,7 @@ def test_a_sound_pipeline_passes_and_the_result_agrees_with_the_stored_rows(
     assert " lost=0 duplicated=0 unexpected=0 altered=0 " in last
 
     document = json.loads(result.read_text())
-    found = document["transactions"]
+    transactions = document["transactions"]
     assert document["verdict"] == "pass"
     assert all(threshold["held"] for threshold in document["thresholds"])
     with open_topic(settings) as topic:
@@ -167,16 +167,17 @@ def test_a_sound_pipeline_passes_and_the_result_agrees_with_the_stored_rows(
         [[refused, refused_ids]] = client.query(
             f"SELECT count(), uniqExact(kafka_key) FROM quarantine FINAL WHERE quarantined_at >= '{started}'"
         ).result_rows
-    assert 100 < refused == found["malformed_messages"] == found["refused_as_planned"] < 300
-    assert stored == found["stored"] == found["accepted"] == 2_000 - found["duplicate_messages"] - refused_ids
-    assert 100 < found["duplicate_messages"] < 300
-    assert (found["quarantined"], found["recovered"]) == (0, 0)
+    assert 100 < refused == transactions["malformed_messages"] == transactions["refused_as_planned"] < 300
+    assert stored == transactions["stored"] == transactions["accepted"]
+    assert stored == 2_000 - transactions["duplicate_messages"] - refused_ids
+    assert 100 < transactions["duplicate_messages"] < 300
+    assert (transactions["quarantined"], transactions["recovered"]) == (0, 0)
     with connect(settings) as client:
         sums = client.query(
             f"SELECT currency, sum(amount) FROM transactions_current WHERE created_at >= '{started}' GROUP BY currency"
         ).result_rows
     assert {currency: total for currency, total in sums} == {
-        currency: Decimal(amounts["sent"].replace(",", "")) for currency, amounts in found["money"].items()
+        currency: Decimal(amounts["sent"].replace(",", "")) for currency, amounts in transactions["money"].items()
     }
     assert document["visibility"]["canaries"] == 100
     assert document["visibility"]["never_seen"] == 0
@@ -188,12 +189,12 @@ def test_a_sound_pipeline_passes_and_the_result_agrees_with_the_stored_rows(
     together = stages["created_to_kafka"]["max_s"] + stages["kafka_to_stored"]["max_s"]
     assert stages["created_to_stored"]["max_s"] <= together + 0.002
     assert sum(document["visibility"]["histogram"]["counts"]) == 100
-    assert sum(one["canaries"] for one in document["visibility"]["timeline"]) == 100
+    assert sum(second["canaries"] for second in document["visibility"]["timeline"]) == 100
     # A message is some 200 bytes before compression, and a row has more fields than a message.
     assert 50 < document["bytes"]["wire_per_message"] < 1_000 and 20 < document["bytes"]["stored_per_row"] < 1_000
     assert document["parts"]["inserted"] > 0 and document["parts"]["peak"] >= document["parts"]["at_end"] > 0
-    assert {one["at_s"] for one in document["lag"]["timeline"]} == {
-        one["at_s"] for one in document["usage"]["timeline"]
+    assert {point["at_s"] for point in document["lag"]["timeline"]} == {
+        point["at_s"] for point in document["usage"]["timeline"]
     }
     assert document["usage"]["timeline"][1]["memory_bytes"].keys() == {
         "broker",
@@ -221,9 +222,9 @@ def test_what_never_reaches_the_table_is_lost_and_fails_the_run(
         with connect(settings) as client:
             client.command("ATTACH TABLE transactions_queue")
     assert (code, err) == (1, []), out
-    found = json.loads(result.read_text())["transactions"]
+    transactions = json.loads(result.read_text())["transactions"]
     assert 0 < stored < 1_200
-    assert found["lost"] == 1_200 - stored
+    assert transactions["lost"] == 1_200 - stored
     assert "verdict=fail" in out
     assert f" lost={1_200 - stored} " in out
     assert "broken=p95_seconds,lost,wrong_sums" in out
@@ -246,13 +247,14 @@ def test_a_run_with_everything_that_is_untidy_about_payments_passes(
     code, out, err = finish(paystream(pipeline.settings, "loadtest", "run", str(file), "--json", str(result)))
     assert (code, err) == (0, []), out
     document = json.loads(result.read_text())
-    found = document["transactions"]
+    transactions = document["transactions"]
     assert document["generator"]["sent"] == 4 * 300 + 2 * 900
     for kind in ("duplicate_messages", "state_messages", "overtaken_messages", "malformed_messages"):
-        assert found[kind] > 50, kind
-    assert found["refused_as_planned"] == found["malformed_messages"]
-    assert found["pending_as_planned"] == found["enrichment"]["merchant_pending"] + found["enrichment"]["fx_pending"]
-    assert found["enrichment"]["merchant_pending"] > 50 < found["enrichment"]["fx_pending"]
+        assert transactions[kind] > 50, kind
+    assert transactions["refused_as_planned"] == transactions["malformed_messages"]
+    enrichment = transactions["enrichment"]
+    assert transactions["pending_as_planned"] == enrichment["merchant_pending"] + enrichment["fx_pending"]
+    assert enrichment["merchant_pending"] > 50 < enrichment["fx_pending"]
 
 
 def test_the_generator_alone_leaves_nothing_behind(pipeline: Pipeline, paystream: Paystream, workload) -> None:
@@ -285,9 +287,9 @@ def test_after_ctrl_c_what_was_sent_is_checked_and_the_result_says_that_it_is_pa
     assert not runs(generator)
     assert " verdict=partial " in out
     document = json.loads(result.read_text())
-    found = document["transactions"]
-    assert 0 < found["stored"] == found["accepted"] == document["generator"]["sent"] < 120_000
-    assert (document["verdict"], found["lost"], document["visibility"]["never_seen"]) == ("partial", 0, 0)
+    transactions = document["transactions"]
+    assert 0 < transactions["stored"] == transactions["accepted"] == document["generator"]["sent"] < 120_000
+    assert (document["verdict"], transactions["lost"], document["visibility"]["never_seen"]) == ("partial", 0, 0)
     assert document["partial"] in err[0]
 
 
@@ -309,7 +311,7 @@ def test_a_broker_that_vanishes_ends_the_run_with_what_was_measured(
     assert (document["verdict"], document["transactions"], document["drain_s"]) == ("partial", None, None)
     assert 0 < document["generator"]["sent"] < document["generator"]["planned"]
     assert document["visibility"]["p50_s"] > 0 and document["lag"]["timeline"]
-    assert [one["held"] for one in document["thresholds"] if one["name"] == "lost"] == [False]
+    assert [threshold["held"] for threshold in document["thresholds"] if threshold["name"] == "lost"] == [False]
     report = paystream(settings, "loadtest", "report", str(result))
     assert finish(report)[0] == 1
     with open_topic(settings) as topic:
@@ -359,8 +361,8 @@ def test_the_capacity_is_searched_for_with_real_runs(pipeline: Pipeline, paystre
         'capacity workload=mine rate_per_second=0 not_held_at=1 because="threshold: p95_seconds"'
     )
     document = json.loads(result.read_text())
-    assert [one["generator"]["sent"] for one in document["steps"]] == [10, 5]
-    assert {one["transactions"]["lost"] for one in document["steps"]} == {0}
+    assert [step["generator"]["sent"] for step in document["steps"]] == [10, 5]
+    assert {step["transactions"]["lost"] for step in document["steps"]} == {0}
 
 
 def test_the_generator_does_not_outlive_a_killed_load_test(pipeline: Pipeline, paystream: Paystream, workload) -> None:

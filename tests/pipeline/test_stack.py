@@ -41,12 +41,12 @@ def is_alive(pid: int) -> bool:
 def processes_of(settings: Settings) -> list[int]:
     """Find the stack's processes by what they were told, not by its own records."""
     told = (str(settings.home.resolve()), settings.kafka_brokers.split(":")[1])
-    found = []
+    processes = []
     for process in psutil.process_iter(["cmdline"]):
         arguments = process.info["cmdline"] or []
         if any(argument.startswith(told[0]) or argument == told[1] for argument in arguments):
-            found.append(process.pid)
-    return found
+            processes.append(process.pid)
+    return processes
 
 
 def produce(settings: Settings, values: list[str]) -> None:
@@ -217,7 +217,7 @@ def test_a_part_that_ignores_sigterm_is_killed(own_settings: Settings, monkeypat
     local_stack.start(own_settings, "memory")
     local_stack.kill(own_settings, "broker", signal.SIGSTOP)
     monkeypatch.setattr(local_stack, "STOP_TIMEOUT_S", 5)
-    stopped = {one.part.name: one.how for one in local_stack.stop(own_settings)}
+    stopped = {stop.part.name: stop.how for stop in local_stack.stop(own_settings)}
     assert stopped == {"clickhouse": "stopped", "broker": "killed"}
     assert processes_of(own_settings) == []
 

@@ -53,29 +53,29 @@ def bill(model, name, rate):
 
 
 def lines(of):
-    return {one.what: (round(one.first_month, 2), round(one.steady, 2)) for one in of.items}
+    return {item.what: (round(item.first_month, 2), round(item.steady, 2)) for item in of.items}
 
 
 def test_a_bill_at_5000_a_second_by_hand(model):
     """5,000/s are 13.14 billion messages a month of 730 hours: 1,314 GB on the wire, 788.4 GB of rows."""
-    found = lines(bill(model, "own_msk", 5_000))
+    bought = lines(bill(model, "own_msk", 5_000))
     # Peak 10,000/s x 100 bytes = 1 MB/s: three of the smallest brokers. 3 x 730 x 0.204.
-    assert found["Kafka, 3 brokers (MSK)"] == (446.76, 446.76)
+    assert bought["Kafka, 3 brokers (MSK)"] == (446.76, 446.76)
     # 1,314 GB / (730 / 24) days x 7 days = 302.4 GB; three copies, half as much again free, at 0.10.
-    assert found["Kafka's disks"] == (136.08, 136.08)
-    assert found["zones: producers to brokers"] == (17.52, 17.52)  # 1,314 x 2/3 x 0.02
-    assert found["zones: brokers to the reader"] == (13.14, 13.14)  # 1,314 x 0.5 x 0.02
+    assert bought["Kafka's disks"] == (136.08, 136.08)
+    assert bought["zones: producers to brokers"] == (17.52, 17.52)  # 1,314 x 2/3 x 0.02
+    assert bought["zones: brokers to the reader"] == (13.14, 13.14)  # 1,314 x 0.5 x 0.02
     # (0.5 + 10,000 x 1e-5 + 1 for reports) / 0.5 = 3.2 cores, so the minimum of 4: two m8g.xlarge, 2 x 730 x 0.17952.
-    assert found["ClickHouse, 2 x 4 cores"] == (262.10, 262.10)
+    assert bought["ClickHouse, 2 x 4 cores"] == (262.10, 262.10)
     # Two months hot: 1,576.8 GB x 2 replicas x 2 headroom x 0.08; the first month has 394.2 GB on average.
-    assert found["ClickHouse's disks"] == (126.14, 504.58)
-    assert found["older rows in S3"] == (0.0, 398.93)  # 11 x 788.4 x 2 replicas x 0.023
-    assert found["Keeper, 3 x 2 cores"] == (178.70, 178.70)  # 3 x 730 x 0.0816
-    assert found["backups in S3"] == (9.07, 235.73)  # 394.2 and 10,249.2 GB x 0.023
-    assert found["zones: between replicas"] == (15.77, 15.77)  # 788.4 x 0.02
-    assert found["reports that leave"] == (0.90, 0.90)  # 10 x 0.09
+    assert bought["ClickHouse's disks"] == (126.14, 504.58)
+    assert bought["older rows in S3"] == (0.0, 398.93)  # 11 x 788.4 x 2 replicas x 0.023
+    assert bought["Keeper, 3 x 2 cores"] == (178.70, 178.70)  # 3 x 730 x 0.0816
+    assert bought["backups in S3"] == (9.07, 235.73)  # 394.2 and 10,249.2 GB x 0.023
+    assert bought["zones: between replicas"] == (15.77, 15.77)  # 788.4 x 0.02
+    assert bought["reports that leave"] == (0.90, 0.90)  # 10 x 0.09
     rest = 446.76 + 136.08 + 17.52 + 13.14 + 262.10 + 504.58 + 398.93 + 178.70 + 235.73 + 15.77 + 0.90
-    assert found["support plan"][1] == pytest.approx(rest / 10, abs=0.01)
+    assert bought["support plan"][1] == pytest.approx(rest / 10, abs=0.01)
     of = bill(model, "own_msk", 5_000)
     assert of.steady == pytest.approx(rest * 1.1, abs=0.02)
     assert of.people == 2_500
@@ -86,32 +86,32 @@ def test_the_vendor_s_own_sizing_agrees():
     """AWS's msk_sizing.py (price book, sizing facts): 325-byte messages, 7 days, twice the average at the peak, US
     dollars a month for brokers and disks: 507 at 500/s and 1,049 at 5,000/s, both with three brokers."""
     measured = MEASURED.model_copy(
-        update={"points": [one.model_copy(update={"wire_bytes": 325}) for one in MEASURED.points]}
+        update={"points": [point.model_copy(update={"wire_bytes": 325}) for point in MEASURED.points]}
     )
     model = Model(measured, load_prices(), SIMPLE | {"kafka_disk_headroom": 2})
     for rate, theirs in ((500, 507), (5_000, 1_049)):
-        found = {one.kind: 0.0 for one in bill(model, "own_msk", rate).items}
-        for one in bill(model, "own_msk", rate).items:
-            found[one.kind] += one.steady
-        ours = found["broker compute"] + found["broker storage"]
+        sums = {item.kind: 0.0 for item in bill(model, "own_msk", rate).items}
+        for item in bill(model, "own_msk", rate).items:
+            sums[item.kind] += item.steady
+        ours = sums["broker compute"] + sums["broker storage"]
         assert ours == pytest.approx(theirs, rel=0.05), rate
 
 
 def test_flink_by_hand(model):
     # 10,000/s x 200 bytes = 2 MB/s at the peak, 2 MB/s a KPU: the least of 2, and one more to orchestrate.
-    found = lines(bill(model, "flink", 5_000))
-    assert found["managed Flink, 3 KPU, one of them to orchestrate"] == (240.90, 240.90)  # 3 x 730 x 0.11
-    assert found["its state"] == (10.0, 10.0)  # 2 x 50 GB x 0.10
+    bought = lines(bill(model, "flink", 5_000))
+    assert bought["managed Flink, 3 KPU, one of them to orchestrate"] == (240.90, 240.90)  # 3 x 730 x 0.11
+    assert bought["its state"] == (10.0, 10.0)  # 2 x 50 GB x 0.10
     # 100,000/s x 200 bytes = 20 MB/s: 10 KPU and one.
     assert "managed Flink, 11 KPU, one of them to orchestrate" in lines(bill(model, "flink", 50_000))
 
 
 def test_clickhouse_cloud_by_hand(model):
     # 3.2 cores are 2 units of 2 vCPU, on two replicas: 4 x 730 x 0.3903. 13 months are 10.2492 TB at 25.30, twice.
-    found = lines(bill(model, "cloud_msk", 5_000))
-    assert found["ClickHouse Cloud, 4 units"] == (1_139.68, 1_139.68)
-    assert found["its storage"] == found["its backups"] == (9.97, 259.30)
-    assert found["ClickPipes, data"] == (52.56, 52.56)  # 1,314 GB x 0.04
+    bought = lines(bill(model, "cloud_msk", 5_000))
+    assert bought["ClickHouse Cloud, 4 units"] == (1_139.68, 1_139.68)
+    assert bought["its storage"] == bought["its backups"] == (9.97, 259.30)
+    assert bought["ClickPipes, data"] == (52.56, 52.56)  # 1,314 GB x 0.04
 
 
 def test_brokers_are_the_cheapest_that_take_the_peak():
@@ -124,10 +124,10 @@ def test_brokers_are_the_cheapest_that_take_the_peak():
     assert chosen(1_000_000)[0] % 3 == 0
 
 
-@pytest.mark.parametrize("one", DESIGNS, ids=lambda one: one.id)
-def test_every_design_has_minimum_sizes_and_grows_less_than_the_traffic(one):
+@pytest.mark.parametrize("entry", DESIGNS, ids=lambda entry: entry.id)
+def test_every_design_has_minimum_sizes_and_grows_less_than_the_traffic(entry):
     shipped = Model(MEASURED, load_prices(), {})
-    today, ten, hundred = (shipped.estimate(one, rate) for rate in (500, 5_000, 50_000))
+    today, ten, hundred = (shipped.estimate(entry, rate) for rate in (500, 5_000, 50_000))
     assert today.base.steady > ten.base.steady / 10 > hundred.base.steady / 100
     assert today.base.steady < ten.base.steady < hundred.base.steady
     for estimate in (today, ten, hundred):
@@ -140,15 +140,15 @@ def test_every_design_has_minimum_sizes_and_grows_less_than_the_traffic(one):
 
 def test_what_moves_a_bill_is_ranked_and_each_alone():
     shipped = Model(MEASURED, load_prices(), {})
-    found = shipped.tornado(design("own_msk"), 5_000)
-    assert [one.width for one in found] == sorted((one.width for one in found), reverse=True)
+    swings = shipped.tornado(design("own_msk"), 5_000)
+    assert [swing.width for swing in swings] == sorted((swing.width for swing in swings), reverse=True)
     base = shipped.estimate(design("own_msk"), 5_000).base.steady
-    values = {one.id: one for one in load_assumptions()}
-    for one in found:
-        moved = Model(MEASURED, load_prices(), {one.assumption: values[one.assumption].high})
-        assert one.at_high == pytest.approx(moved.estimate(design("own_msk"), 5_000).base.steady)
-        assert one.at_low <= base <= one.at_high
-    assert not {one.assumption for one in found} & {"flink_mb_s_per_kpu", "hourly_wage", "hours_msk"}
+    values = {assumption.id: assumption for assumption in load_assumptions()}
+    for swing in swings:
+        moved = Model(MEASURED, load_prices(), {swing.assumption: values[swing.assumption].high})
+        assert swing.at_high == pytest.approx(moved.estimate(design("own_msk"), 5_000).base.steady)
+        assert swing.at_low <= base <= swing.at_high
+    assert not {swing.assumption for swing in swings} & {"flink_mb_s_per_kpu", "hourly_wage", "hours_msk"}
 
 
 def test_a_line_through_points_on_a_line_is_that_line_and_is_sure_of_it():
@@ -163,7 +163,7 @@ def test_the_intervals_are_the_textbook_s():
     """Draper and Smith, chapter 1: t x s / sqrt(Sxx), and for the base times the root of the mean of x squared."""
     of = {1: 1.0, 2: 2.5, 3: 2.5, 4: 4.0}
     points = [MEASURED.points[0].model_copy(update={"rate_per_second": rate}) for rate in of]
-    line = fit(points, lambda one: of[one.rate_per_second])
+    line = fit(points, lambda point: of[point.rate_per_second])
     # By hand: means 2.5 and 2.5, Sxx 5, Sxy 4.5; residuals -0.15, 0.45, -0.45, 0.15, so s = sqrt(0.45 / 2).
     assert (line.slope, line.base) == (pytest.approx(0.9), pytest.approx(0.25))
     spread = 4.303 * math.sqrt(0.45 / 2) / math.sqrt(5)
@@ -187,7 +187,7 @@ def result_file(tmp_path, rate, **changes):
 def test_coefficients_come_from_result_files(tmp_path, own_settings, paystream_here):
     files = [result_file(tmp_path, rate) for rate in (5_000, 500)]
     fields = from_results(files)
-    assert [one["rate_per_second"] for one in fields["points"]] == [500, 5_000]
+    assert [point["rate_per_second"] for point in fields["points"]] == [500, 5_000]
     # 21.3 s of ClickHouse in 61.4 s.
     assert fields["points"][0]["engine_cores"] == pytest.approx(21.3 / 61.4, abs=1e-4)
     assert (fields["points"][0]["wire_bytes"], fields["points"][0]["row_bytes"]) == (236.4, 61.3)
@@ -216,7 +216,7 @@ def test_coefficients_come_from_result_files(tmp_path, own_settings, paystream_h
     ],
 )
 def test_results_from_which_nothing_follows_are_refused(tmp_path, own_settings, paystream_here, make, said):
-    files = [str(one) for one in make(tmp_path)]
+    files = [str(file) for file in make(tmp_path)]
     code, out, [line] = paystream_here(own_settings, "cost", "fit", *files)
     assert (code, out) == (2, "") and said in line
 
@@ -228,8 +228,8 @@ def test_own_prices_take_the_place_of_shipped_ones(tmp_path, own_settings, payst
     [shipped], [own] = (
         json.loads(paystream_here(own_settings, *command, *more)[1]) for more in ([], ["--prices", str(file)])
     )
-    first = [one["items"][0] for one in (shipped, own)]
-    assert [one["steady"] for one in first] == [446.76, 219.0]
+    first = [estimates["items"][0] for estimates in (shipped, own)]
+    assert [item["steady"] for item in first] == [446.76, 219.0]
     assert own["items"][1:-1] == shipped["items"][1:-1]
     assert first[1]["marks"] == ["msk_m7g_large: no date"]
 
@@ -260,7 +260,7 @@ def test_a_price_book_that_cannot_be_is_refused(tmp_path, own_settings, paystrea
 def test_a_price_that_is_missing_is_named():
     shipped = yaml.safe_load((CHECKOUT / "cost" / BOOK).read_text())
     book = load_prices()
-    without = book.model_copy(update={"prices": [one for one in book.prices if one.id != "ebs_gp3"]})
+    without = book.model_copy(update={"prices": [price for price in book.prices if price.id != "ebs_gp3"]})
     assert len(without.prices) == len(shipped["prices"]) - 1
     with pytest.raises(UsageError, match="Price 'ebs_gp3': the price book has none"):
         Model(MEASURED, without, {}).estimate(design("own_msk"), 500)
@@ -296,8 +296,8 @@ def test_what_cannot_be_is_said_in_one_line(own_settings, paystream_here, argume
 def test_a_log_gets_a_line_for_each_design_and_rate(own_settings, paystream_here):
     code, out, err = paystream_here(own_settings, "cost", "--rates", "500,5000,500")
     assert (code, err) == (0, [])
-    found = re.findall(r"^cost design=(\w+) rate_per_second=(\d+) first_month_usd=\d+ steady_usd=\d+", out, re.M)
-    assert found == [(one.id, rate) for one in DESIGNS for rate in ("500", "5000")]
+    printed = re.findall(r"^cost design=(\w+) rate_per_second=(\d+) first_month_usd=\d+ steady_usd=\d+", out, re.M)
+    assert printed == [(entry.id, rate) for entry in DESIGNS for rate in ("500", "5000")]
 
 
 def test_csv_has_every_line_and_adds_up(tmp_path, own_settings, paystream_here):
@@ -306,12 +306,12 @@ def test_csv_has_every_line_and_adds_up(tmp_path, own_settings, paystream_here):
     code, out, _ = paystream_here(own_settings, "cost", *arguments)
     assert code == 0
     rows = list(csv.DictReader(io.StringIO(file.read_text())))
-    for one in json.loads(out):
-        for level, total in one["steady_usd"].items():
+    for estimate in json.loads(out):
+        for level, total in estimate["steady_usd"].items():
             of = [
                 row
                 for row in rows
-                if (row["design"], row["level"]) == (one["design"], level) and row["kind"] != "people"
+                if (row["design"], row["level"]) == (estimate["design"], level) and row["kind"] != "people"
             ]
             assert sum(float(row["steady_usd"]) for row in of) == pytest.approx(total, abs=0.1)
     for nothing in ("egress_gb_month", "report_cores", "backup_factor", "hours_msk"):
@@ -320,8 +320,8 @@ def test_csv_has_every_line_and_adds_up(tmp_path, own_settings, paystream_here):
 
 
 def test_the_shipped_book_and_assumptions_are_whole():
-    known = {one.id for one in load_assumptions()}
-    assert {hours for one in DESIGNS for hours in one.hours} <= known
+    known = {assumption.id for assumption in load_assumptions()}
+    assert {hours for entry in DESIGNS for hours in entry.hours} <= known
     assert set(SIMPLE) <= known
     for price in load_prices().prices:
         assert price.as_of or "no date" in price.mark

@@ -33,31 +33,31 @@ def search(limit, workload=TODAY, **changes):
 
 @pytest.mark.parametrize("limit", [1, 7, 499, 500, 501, 3_000, 41_000, 999_999])
 def test_the_rate_found_is_held_and_a_tenth_more_is_not(limit):
-    found, tried = search(limit)
-    assert found.held.rate_per_second <= limit < found.limit.rate_per_second
-    assert found.limit.rate_per_second <= max(1.1 * found.held.rate_per_second, found.held.rate_per_second + 1)
+    capacity, tried = search(limit)
+    assert capacity.held.rate_per_second <= limit < capacity.limit.rate_per_second
+    assert capacity.limit.rate_per_second <= max(1.1 * capacity.held.rate_per_second, capacity.held.rate_per_second + 1)
     assert len(tried) == len(set(tried)) <= 20
-    assert found.limit.broken == "threshold: p95_seconds"
+    assert capacity.limit.broken == "threshold: p95_seconds"
 
 
 def test_a_pipeline_that_holds_nothing_and_one_that_holds_everything():
-    found, tried = search(0)
-    assert found.held is None and tried[-1] == 1
-    assert "no rate was held. 1/s was not" in capacity_view.answer("today", found)
-    found, tried = search(10**9)
-    assert found.held.rate_per_second == MOST_PER_SECOND and found.limit is None
-    assert capacity_view.answer_fields("today", found)["because"] == "the search ended before"
+    capacity, tried = search(0)
+    assert capacity.held is None and tried[-1] == 1
+    assert "no rate was held. 1/s was not" in capacity_view.answer("today", capacity)
+    capacity, tried = search(10**9)
+    assert capacity.held.rate_per_second == MOST_PER_SECOND and capacity.limit is None
+    assert capacity_view.answer_fields("today", capacity)["because"] == "the search ended before"
 
 
 def test_the_evidence_of_each_rate_is_a_whole_result():
-    found, tried = search(3_000)
-    document = capacity_view.as_json("today", found)
-    results = [parse(one) for one in document["steps"]]
-    assert [one.workload["rate_per_second"] for one in results] == tried
-    assert {one.workload["duration_seconds"] for one in results} == {30}
-    assert document["answer"]["rate_per_second"] == found.held.rate_per_second
-    assert [row for row in capacity_view.table(found).columns[1]._cells] == [f"{rate:,}/s" for rate in sorted(tried)]
-    assert capacity_view.step_fields(found.limit)["broken"] == "threshold: p95_seconds"
+    capacity, tried = search(3_000)
+    document = capacity_view.as_json("today", capacity)
+    results = [parse(step) for step in document["steps"]]
+    assert [result.workload["rate_per_second"] for result in results] == tried
+    assert {result.workload["duration_seconds"] for result in results} == {30}
+    assert document["answer"]["rate_per_second"] == capacity.held.rate_per_second
+    assert [row for row in capacity_view.table(capacity).columns[1]._cells] == [f"{rate:,}/s" for rate in sorted(tried)]
+    assert capacity_view.step_fields(capacity.limit)["broken"] == "threshold: p95_seconds"
 
 
 def broken_at(number, what):
@@ -93,10 +93,10 @@ FOREIGN = replace(GOOD.transactions, foreign_messages=3)
     ],
 )
 def test_what_is_no_limit_stops_the_search_and_keeps_the_runs_before(what, said):
-    found = find_capacity("today", TODAY, 30, broken_at(2, what), lambda step: None)
-    assert [one.rate_per_second for one in found.steps] == [500, 1_000]
-    assert (found.held.rate_per_second, found.limit) == (1_000, None)
-    assert said in str(found.stopped)
+    capacity = find_capacity("today", TODAY, 30, broken_at(2, what), lambda step: None)
+    assert [step.rate_per_second for step in capacity.steps] == [500, 1_000]
+    assert (capacity.held.rate_per_second, capacity.limit) == (1_000, None)
+    assert said in str(capacity.stopped)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), UsageError("no schema")])
@@ -107,14 +107,14 @@ def test_what_fails_before_the_first_run_has_ended_is_an_error(error):
 
 def test_what_was_not_read_in_time_is_said_to_be_so_and_not_to_be_lost():
     late = replace(GOOD, unread=2_134, drain_s=None, transactions=replace(GOOD.transactions, lost=2_134))
-    found = find_capacity("today", TODAY, 30, broken_at(1, lambda result: late), lambda step: None)
-    assert found.limit.broken == "2,134 messages were not read in time"
+    capacity = find_capacity("today", TODAY, 30, broken_at(1, lambda result: late), lambda step: None)
+    assert capacity.limit.broken == "2,134 messages were not read in time"
 
 
 def test_a_rate_at_which_lag_grows_is_not_held():
     growing = replace(GOOD.watched, points=[point(at, lag=100 * at) for at in range(31)])
-    found, _ = search(10**9, workload=TODAY.model_copy(update={"rate_per_second": 1}), watched=growing)
-    assert found.held is None and found.steps[0].broken == "lag grew"
+    capacity, _ = search(10**9, workload=TODAY.model_copy(update={"rate_per_second": 1}), watched=growing)
+    assert capacity.held is None and capacity.steps[0].broken == "lag grew"
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ def test_list_names_the_shipped_workloads(own_settings, paystream):
         "workload name=demo rate_per_second=500 duration_seconds=60 duplicate_share=0.01 p95_seconds=5.0"
     )
     code, out, err = finish(paystream(own_settings, "loadtest", "list", "--json"))
-    assert {one["name"]: one["rate_per_second"] for one in json.loads(out)}["ten_times"] == 5_000
+    assert {workload["name"]: workload["rate_per_second"] for workload in json.loads(out)}["ten_times"] == 5_000
 
 
 @pytest.mark.parametrize(
@@ -36,8 +36,8 @@ def test_list_names_the_shipped_workloads(own_settings, paystream):
     ],
 )
 def test_what_cannot_run_is_said_in_one_line(own_settings, paystream, arguments, code, said):
-    found, out, err = finish(paystream(own_settings, "loadtest", "run", *arguments))
-    assert (found, out, len(err)) == (code, "", 1), err
+    exit_code, out, err = finish(paystream(own_settings, "loadtest", "run", *arguments))
+    assert (exit_code, out, len(err)) == (code, "", 1), err
     assert said in err[0]
 
 

@@ -152,28 +152,28 @@ def test_canaries_are_spread_evenly_and_known_in_advance(plan, rendered):
     assert len({number % 35 for number in marked}) == 35, "every phase of the flush interval is sampled"
     assert {rendered[number][2]["merchant_id"] for number in marked} == {plan.canary_merchant}
     expected = [(uuid.UUID(rendered[number][0]), rendered[number][2]["created_at"]) for number in marked]
-    found = [
+    known = [
         (canary, datetime.fromtimestamp(at // 1_000_000, UTC) + timedelta(microseconds=at % 1_000_000))
         for canary, at in canaries(plan)
     ]
-    assert found == [(canary, datetime.fromisoformat(at)) for canary, at in expected]
+    assert known == [(canary, datetime.fromisoformat(at)) for canary, at in expected]
 
 
 def test_amounts_and_choices_are_spread_as_stated():
     plan = make_plan(messages=100_000, rate_per_second=10_000, duplicate_share=0.0, canaries_per_second=1)
-    found = contents(plan, all_numbers(plan))
-    amounts = found.amount[found.currency == 0] / 10_000
+    fields = contents(plan, all_numbers(plan))
+    amounts = fields.amount[fields.currency == 0] / 10_000
     assert 24 < np.median(amounts) < 26
     assert 0.02 < np.mean(amounts > 260) < 0.03
-    assert 0.74 < np.mean(found.currency == 0) < 0.76
-    share = np.array(list(Counter(found.merchant_id.tolist()).values())) / plan.messages
+    assert 0.74 < np.mean(fields.currency == 0) < 0.76
+    share = np.array(list(Counter(fields.merchant_id.tolist()).values())) / plan.messages
     assert len(share) == 50
     assert 0.016 < share.min() < share.max() < 0.024
 
 
 def test_two_runs_share_no_id():
-    one, other = (set(render(make_plan(seed=seed), np.arange(5_000))[0]) for seed in (7, 8))
-    assert not one & other
+    first, second = (set(render(make_plan(seed=seed), np.arange(5_000))[0]) for seed in (7, 8))
+    assert not first & second
 
 
 @pytest.fixture(scope="module")
@@ -375,7 +375,7 @@ def test_what_is_not_valid_in_a_messy_run_is_what_is_planned_to_be_malformed(mes
 def test_a_messy_message_does_not_depend_on_those_rendered_with_it(messy):
     plan, keys, values, _ = messy
     for some in (np.arange(9_000, 9_100), np.array([13_999]), np.arange(5_000, 5_500, 7)):
-        assert render(plan, some) == ([keys[one] for one in some], [values[one] for one in some])
+        assert render(plan, some) == ([keys[number] for number in some], [values[number] for number in some])
 
 
 @pytest.mark.parametrize("size", [0, 100, 230, 400, 100_000])

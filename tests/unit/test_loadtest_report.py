@@ -43,8 +43,8 @@ def on_terminal(document, width=110):
     ids=["pass", "fail", "invalid", "partial"],
 )
 def test_the_exit_code_is_the_verdict(report, document, code):
-    found, out, err = report(document)
-    assert (found, err) == (code, [])
+    exit_code, out, err = report(document)
+    assert (exit_code, err) == (code, [])
     assert out.startswith(f"loadtest workload={document['workload']['name']} verdict={document['verdict']} ")
     assert out.count("\n") == 1
 
@@ -106,7 +106,7 @@ def lacking():
         for key in whole[name] if isinstance(whole[name], dict) else []:
             yield results.without(whole, name, key)
             yield whole | {name: whole[name] | {key: None}}
-    thresholds = [one | {"measured": None, "limit": None} for one in whole["thresholds"]]
+    thresholds = [threshold | {"measured": None, "limit": None} for threshold in whole["thresholds"]]
     required = {name: whole[name] for name in ("format", "verdict")} | {
         "workload": {"name": "x", "rate_per_second": None}
     }

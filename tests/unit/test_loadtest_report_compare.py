@@ -31,9 +31,9 @@ def test_a_run_compared_with_itself_got_no_worse():
     ]
     assert "nothing got worse in B" in lines
     assert not any(line.startswith("!") for line in lines)
-    found = report_compare.changes(parse(results.passing()), parse(results.passing()))
-    assert all(one.difference == 0 for one in found)
-    assert {one.ratio for one in found} == {1.0, None}
+    changes = report_compare.changes(parse(results.passing()), parse(results.passing()))
+    assert all(change.difference == 0 for change in changes)
+    assert {change.ratio for change in changes} == {1.0, None}
 
 
 def test_each_figure_is_there_with_both_values_and_what_got_worse_is_marked():
@@ -43,13 +43,13 @@ def test_each_figure_is_there_with_both_values_and_what_got_worse_is_marked():
     assert "lost 0 ✓ at most 0 3 ✗ at most 0 +3 - worse" in lines
     assert "counted twice 0 ✓ at most 0 0 ✓ at most 0 0 -" in lines
     assert "peak 178 48,211 +48,033 × 270.85 worse" in lines
-    names = {one.key: one for one in report_compare.changes(parse(a), parse(b))}
+    names = {change.key: change for change in report_compare.changes(parse(a), parse(b))}
     p99 = names["visibility.p99_s"]
     assert p99.difference == pytest.approx(b["visibility"]["p99_s"] - a["visibility"]["p99_s"])
     assert p99.ratio == pytest.approx(b["visibility"]["p99_s"] / a["visibility"]["p99_s"])
     assert p99.worse
     assert not names["usage.peak_memory_bytes"].worse
-    backwards = {one.key for one in report_compare.changes(parse(b), parse(a)) if one.worse}
+    backwards = {change.key for change in report_compare.changes(parse(b), parse(a)) if change.worse}
     assert "visibility.p99_s" not in backwards
 
 
@@ -74,9 +74,9 @@ def test_two_latencies_are_never_the_same(a, b, worse):
 
 def test_one_more_lost_is_worse_however_many_were_lost_before():
     a, b = results.failing(), results.failing()
-    next(one for one in a["thresholds"] if one["name"] == "lost")["measured"] = 1_000
-    next(one for one in b["thresholds"] if one["name"] == "lost")["measured"] = 1_001
-    worse = [one.key for one in report_compare.changes(parse(a), parse(b)) if one.worse]
+    next(threshold for threshold in a["thresholds"] if threshold["name"] == "lost")["measured"] = 1_000
+    next(threshold for threshold in b["thresholds"] if threshold["name"] == "lost")["measured"] = 1_001
+    worse = [change.key for change in report_compare.changes(parse(a), parse(b)) if change.worse]
     assert worse == ["thresholds.lost"]
 
 
@@ -99,7 +99,7 @@ def test_another_machine_and_runs_that_prove_nothing_are_said_to_be_so():
 
 def test_what_only_one_run_measured_is_listed():
     a, b = parse(changed(cpu_s={"x": 1})), parse(changed(cpu_s={"y": 2}))
-    names = {one.key: one for one in report_compare.changes(a, b)}
+    names = {change.key: change for change in report_compare.changes(a, b)}
     assert (names["usage.cpu_s.x"].a, names["usage.cpu_s.x"].b) == (1, None)
     assert (names["usage.cpu_s.y"].a, names["usage.cpu_s.y"].b) == (None, 2)
 
@@ -120,5 +120,5 @@ def test_the_exit_code_tells_only_whether_both_files_could_be_read(own_settings,
     assert document["a"]["verdict"] == "pass"
     assert document["differing"] == ["not the same workload: rate_per_second 500 and 5,000"]
     assert {"name": "lag.peak", "unit": "", "a": 178, "b": 48211}.items() <= next(
-        one for one in document["figures"] if one["name"] == "lag.peak"
+        figure for figure in document["figures"] if figure["name"] == "lag.peak"
     ).items()

@@ -41,11 +41,11 @@ class Outline(HTMLParser):
 
 
 def outline(html):
-    found = Outline()
-    found.feed(html)
-    assert found.open == []
-    assert len(found.ids) == len(set(found.ids))
-    return found
+    parsed = Outline()
+    parsed.feed(html)
+    assert parsed.open == []
+    assert len(parsed.ids) == len(set(parsed.ids))
+    return parsed
 
 
 def drawing(svg, style):
@@ -57,18 +57,18 @@ def drawing(svg, style):
 @pytest.mark.parametrize("document", [results.passing(), results.failing(), results.invalid(), results.interrupted()])
 def test_the_page_is_whole_and_has_nothing_from_elsewhere(document):
     html = page(parse(document))
-    found = outline(html)
-    assert found.headings[:2] == [f"Load test “{document['workload']['name']}”", "Thresholds"]
-    assert found.headings[-1] == "What the figures mean"
-    assert not found.tags & {"script", "img", "iframe", "object", "embed"}
+    parsed = outline(html)
+    assert parsed.headings[:2] == [f"Load test “{document['workload']['name']}”", "Thresholds"]
+    assert parsed.headings[-1] == "What the figures mean"
+    assert not parsed.tags & {"script", "img", "iframe", "object", "embed"}
     assert "http:" not in html
     assert "https:" not in html
     assert "url(" not in html
     assert "@import" not in html
-    assert {value for name, value in found.attributes if name in ("src", "href")} == {"data:,"}
-    for name, value in found.attributes:
+    assert {value for name, value in parsed.attributes if name in ("src", "href")} == {"data:,"}
+    for name, value in parsed.attributes:
         if name == "aria-labelledby":
-            assert set(value.split()) <= set(found.ids)
+            assert set(value.split()) <= set(parsed.ids)
     assert len(html) < 200_000
 
 
@@ -93,8 +93,8 @@ def test_texts_of_a_result_cannot_become_markup():
     document["workload"] |= {"name": '"><img src=x>', "description": "<h1>", "<u>": "<s>"}
     document["usage"]["timeline"] = [{"at_s": 0, "cpu_share": {"<em>": 1}}, {"at_s": 1, "cpu_share": {"<em>": 1}}]
     document["generator"]["first_error"] = "<video>"
-    found = outline(page(parse(document)))
-    assert not found.tags & {"script", "img", "b", "i", "u", "s", "em", "video"}
+    parsed = outline(page(parse(document)))
+    assert not parsed.tags & {"script", "img", "b", "i", "u", "s", "em", "video"}
 
 
 def test_a_plot_that_has_no_points_says_so():
@@ -112,7 +112,7 @@ def test_a_line_stands_where_its_values_are():
 
 def test_a_line_is_broken_where_nothing_was_measured():
     svg = line_plot("n", "t", [Line("a", [(0, 1), (1, None), (2, 1), (3, 2), (4, None), (5, 1)])], str, str)
-    [path] = [one.get("d") for one in ET.fromstring(svg).iter("path") if one.get("class") == "s1"]
+    [path] = [path.get("d") for path in ET.fromstring(svg).iter("path") if path.get("class") == "s1"]
     assert path.count("M") == 3
     assert path.count("L") == 1
     assert path.count("h.01") == 2
@@ -150,7 +150,7 @@ def test_bars_are_as_high_as_their_counts_and_empty_ends_are_left_out():
     bars = list(ET.fromstring(svg).iter("rect"))
     assert [bar.find("title").text for bar in bars] == ["1 to 2: 10", "2 to 3: 5"]
     assert float(bars[0].get("height")) == pytest.approx(2 * float(bars[1].get("height")))
-    [mark] = [one.get("d") for one in ET.fromstring(svg).iter("path") if one.get("class") == "mark-line"]
+    [mark] = [path.get("d") for path in ET.fromstring(svg).iter("path") if path.get("class") == "mark-line"]
     middle_of_second = float(bars[1].get("x")) + float(bars[1].get("width")) / 2
     assert float(re.match(r"M(\S+) ", mark)[1]) == pytest.approx(middle_of_second)
 

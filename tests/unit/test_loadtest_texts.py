@@ -13,7 +13,9 @@ from paystream.loadtest import texts
 @given(st.lists(st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1)), min_size=1, max_size=20))
 def test_ids_are_spelled_as_the_standard_library_spells_them(halves):
     upper, lower = (np.array(half, dtype=np.uint64) for half in zip(*halves, strict=True))
-    assert texts.uuids(upper, lower) == [str(uuid.UUID(int=one << 64 | two)).encode() for one, two in halves]
+    assert texts.uuids(upper, lower) == [
+        str(uuid.UUID(int=upper_half << 64 | lower_half)).encode() for upper_half, lower_half in halves
+    ]
 
 
 @given(st.lists(st.integers(0, 4_102_444_800_000_000), min_size=1, max_size=20))

@@ -52,9 +52,9 @@ def test_lateness_is_counted_in_bounded_memory_and_never_understated():
 def test_above_a_minute_latencies_are_counted_by_seconds_and_beyond_two_hours_as_the_longest():
     seconds = [59.9995, 60, 60.2, 61, 899.5, 7_199.0, 90_000]
     counted = Milliseconds()
-    counted.add(np.array([int(one * 1e6) for one in seconds]))
-    found = [counted.percentile_s(100 * (place + 1) / len(seconds) - 0.01) for place in range(len(seconds))]
-    assert found == [60.0, 60.0, 61.0, 61.0, 900.0, 7_199.0, 90_000.0]
+    counted.add(np.array([int(duration_s * 1e6) for duration_s in seconds]))
+    told = [counted.percentile_s(100 * (place + 1) / len(seconds) - 0.01) for place in range(len(seconds))]
+    assert told == [60.0, 60.0, 61.0, 61.0, 900.0, 7_199.0, 90_000.0]
 
 
 def test_a_good_run_passes():
@@ -87,7 +87,7 @@ def test_each_threshold_can_fail_a_run(result, broken):
     assert verdict.word == "fail"
     document = as_document("smoke", load("smoke"), result)
     assert as_fields(parse(document))["broken"] == broken
-    assert [one["name"] for one in document["thresholds"] if not one["held"]] == [broken]
+    assert [threshold["name"] for threshold in document["thresholds"] if not threshold["held"]] == [broken]
     assert document["verdict"] == "fail"
 
 
@@ -118,7 +118,10 @@ def test_the_document_holds_what_was_measured_and_reads_back():
     assert (result.verdict, result.seed, result.generator.rejected) == ("pass", 1, 0)
     assert result.visibility.p999_s == 0.4 and result.stages.stored_to_visible.p50_s == 0.02
     assert result.stages.kafka_to_stored.p50_s is None
-    assert [(one.at_s, one.canaries, one.max_s) for one in result.visibility.timeline] == [(0, 2, 0.2), (1, 2, 0.4)]
+    assert [(second.at_s, second.canaries, second.max_s) for second in result.visibility.timeline] == [
+        (0, 2, 0.2),
+        (1, 2, 0.4),
+    ]
     histogram = result.visibility.histogram
     assert dict(zip(histogram.bounds_s, histogram.counts, strict=False)) == {
         bound: {0.1: 1, 0.2: 1, 0.3: 1, 0.4: 1}.get(bound, 0) for bound in histogram.bounds_s
@@ -126,7 +129,7 @@ def test_the_document_holds_what_was_measured_and_reads_back():
     parts = result.parts
     assert (parts.at_start, parts.at_end, parts.peak, parts.inserted, parts.merged_seconds) == (5, 6, 11, 30, 0.5)
     assert (result.bytes_.wire_per_message, result.bytes_.stored_per_row) == (123.5, 61.5)
-    assert [one.messages for one in result.lag.timeline] == [9, 77, 9]
+    assert [point.messages for point in result.lag.timeline] == [9, 77, 9]
     assert document["transactions"]["money"] == {"EUR": {"sent": "12.3400", "stored": "12.3400"}}
     assert set(document["transactions"]) <= {*DEFINITIONS, *asdict(GOOD.transactions)}
 
@@ -135,12 +138,12 @@ def test_what_was_never_seen_is_counted_in_its_second_and_above_all_bounds():
     seen = replace(GOOD.seen, missed_us=[STARTED_US + 1_700_000])
     document = as_document("smoke", load("smoke"), replace(GOOD, seen=seen))
     assert document["visibility"]["histogram"]["counts"][-1] == document["visibility"]["never_seen"] == 1
-    assert [one["canaries"] for one in document["visibility"]["timeline"]] == [2, 3]
+    assert [second["canaries"] for second in document["visibility"]["timeline"]] == [2, 3]
     assert document["visibility"]["max_s"] == math.inf
 
 
 def test_a_timeline_is_bounded_however_long_the_run():
-    day = [replace(one, intended_us=STARTED_US + 86_399_000_000) for one in sightings([0.1])]
+    day = [replace(sighting, intended_us=STARTED_US + 86_399_000_000) for sighting in sightings([0.1])]
     document = as_document("smoke", load("smoke"), replace(GOOD, seen=replace(GOOD.seen, sightings=day)))
     [point] = document["visibility"]["timeline"]
     assert point["at_s"] == 599 * 144
@@ -153,7 +156,7 @@ def test_a_run_that_ended_early_is_partial_and_keeps_what_was_measured():
     result = parse(orjson.loads(orjson.dumps(as_document("smoke", load("smoke"), early))))
     assert (result.verdict, result.partial, result.invalid) == ("partial", "Ctrl-C", [])
     assert (result.generator.sent, result.generator.planned, result.transactions.stored) == (700, 2_000, None)
-    held = {one.name: one.held for one in result.thresholds}
+    held = {threshold.name: threshold.held for threshold in result.thresholds}
     assert held.pop("p95_seconds") and not any(held.values())
     assert result.visibility.p95_s == 0.4
 
@@ -177,5 +180,5 @@ def test_an_engine_that_was_started_anew_makes_no_difference_of_counts():
 def test_parts_are_bounded_where_a_workload_says_so(limit, held):
     workload = load("smoke")
     workload = workload.model_copy(update={"thresholds": workload.thresholds.model_copy(update={"parts": limit})})
-    [one] = [one for one in judge(workload, GOOD).thresholds if one.name == "parts"]
-    assert (one.measured, one.held) == (11, held)
+    [threshold] = [threshold for threshold in judge(workload, GOOD).thresholds if threshold.name == "parts"]
+    assert (threshold.measured, threshold.held) == (11, held)

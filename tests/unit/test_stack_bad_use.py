@@ -137,7 +137,7 @@ def test_down_stops_a_process_with_the_recorded_time(own_settings: Settings, sle
     (own_settings.home / "run").mkdir(parents=True)
     (own_settings.home / "stack.lock").touch()
     (own_settings.home / "run" / "clickhouse.json").write_text(json.dumps(record | {"pid": sleeper.pid}))
-    assert [one.how for one in stack.stop(own_settings)] == ["stopped"]
+    assert [stop.how for stop in stack.stop(own_settings)] == ["stopped"]
     assert sleeper.wait(timeout=10) == -signal.SIGTERM
 
 
