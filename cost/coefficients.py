@@ -53,7 +53,7 @@ class Line:
 
 
 class Coefficients(Strict):
-    """What was measured, on what."""
+    """What was measured, and on which machine."""
 
     measured_on: str
     cores: int

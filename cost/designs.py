@@ -18,7 +18,7 @@ ENRICHED_FACTOR = 1.5
 
 @dataclass(frozen=True)
 class Design:
-    """A way to do it. ``hours``: the assumptions that its people's time is the sum of."""
+    """A way to do it. ``hours``: the assumptions that add up to its people's time."""
 
     id: str
     name: str
@@ -85,7 +85,7 @@ def _clickhouse(sizing: Sizing, share: float = 1.0) -> list[Item]:
 
 
 def _clickhouse_cloud(sizing: Sizing) -> list[Item]:
-    # Each replica gets at least two units (16 GiB, 4 vCPU), as a server of one's own. ClickPipes takes the Kafka
+    # Each replica gets at least two units (16 GiB, 4 vCPU), as a self-hosted server does. ClickPipes takes the Kafka
     # engine's place, and the same views do the work.
     units = REPLICAS * max(2, math.ceil(sizing.engine_cores() / 2))
     first, steady = sizing.kept(sizing.stored_gb_month)

@@ -29,7 +29,7 @@ def section(model: Model) -> str:
 
 
 def write(model: Model, path: Path) -> None:
-    """Put the generated part into the memo, which is made where there is none.
+    """Write the generated part into the memo; create the memo if there is none.
 
     Raises:
         UsageError: the memo has no place for it.

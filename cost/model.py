@@ -42,8 +42,8 @@ class Bill:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A bill with its range. ``low`` and ``high`` have every assumption at the value that is better and worse at once,
-    so they are the ends of what is thinkable, not of what is likely."""
+    """A bill with its range. ``low`` and ``high`` have all assumptions at their better and at their worse end at once,
+    so they bound what is conceivable, not what is likely."""
 
     low: Bill
     base: Bill

@@ -20,7 +20,7 @@ WEAK: frozenset[Grade] = frozenset({"aggregator", "recollection"})
 class Price(Strict):
     """A list price in US dollars. ``as_of`` is the date that the source states, None when it states none.
 
-    ``region`` defaults to the one that the whole book is of.
+    ``region`` defaults to that of the whole book.
     """
 
     id: str = Field(min_length=1)
@@ -34,7 +34,7 @@ class Price(Strict):
 
     @property
     def mark(self) -> str:
-        """Return what a reader has to know of this price: "no date", "weak", both, or nothing."""
+        """Return what a reader must know about this price: "no date", "weak", both, or nothing."""
         return ", ".join(
             word for word, applies in (("no date", self.as_of is None), ("weak", self.grade in WEAK)) if applies
         )

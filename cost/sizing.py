@@ -23,7 +23,7 @@ REPLICAS = 2
 KEEPERS = 3
 
 MOST_RATE = 10_000_000
-"""Messages a second; beyond it nothing here was thought of."""
+"""Messages a second; nothing here was meant for more."""
 
 Kind = Literal[
     "broker compute", "broker storage", "warehouse compute", "warehouse storage", "keepers", "backups",

@@ -27,7 +27,7 @@ FIELDS = (
 
 
 def dollars(value: float) -> str:
-    """Return US dollars to three digits: what is known of them at most."""
+    """Return US dollars to three significant digits: no more is known."""
     if value < 1000:
         return f"${value:,.0f}"
     digits = 10 ** (len(str(int(value))) - 3)

@@ -1,7 +1,7 @@
 """The program that the library chdb-core lacks: it runs ClickHouse on a FOLDER of configuration and one of DATA.
 
-``clickhouse_server`` writes the folder and starts this. It imports nothing but the standard library: what it took would
-stay in ClickHouse's process.
+``clickhouse_server`` writes the folder and starts this. It imports nothing but the standard library: what it imports
+stays in ClickHouse's process.
 """
 
 import importlib.machinery
@@ -26,7 +26,7 @@ INSERT INTO FUNCTION null('line String') FROM INFILE '/dev/stdin' FORMAT LineAsS
 def main() -> NoReturn:
     """Serve until a signal, or until the caller's end of standard input closes. Exit code 1: it ended by itself."""
     folder, data, *options = sys.argv[1:]
-    # Blocked before there are threads, which inherit that: only the one that waits for these gets them.
+    # Blocked before there are threads, which inherit that: only the thread that waits for these signals gets them.
     signals = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     callers = os.dup(0)

@@ -1,4 +1,4 @@
-"""ClickHouse for the local stack: the server's own code, out of the library chdb-core, on loopback."""
+"""ClickHouse for the local stack: the server's own code, from the library chdb-core, on loopback."""
 
 import http.client
 import importlib.util
@@ -80,8 +80,8 @@ def prepare(instance: Instance, files: Mapping[str, str] = NO_FILES) -> list[str
     What an earlier run left in its data folder, however it ended, is served again.
 
     Args:
-        instance: where it is to be.
-        files: what is added to the configuration that all have, by name, such as ``users.d/more.xml``.
+        instance: where it listens and keeps its files.
+        files: configuration files beside those that all instances have, by name, such as ``users.d/more.xml``.
 
     Raises:
         UsageError: the library is not installed.
@@ -117,7 +117,7 @@ def running(instance: Instance, files: Mapping[str, str] = NO_FILES) -> Iterator
 
     Raises:
         UsageError: the library is not installed.
-        ServiceUnavailable: it does not start; the message has its own words.
+        ServiceUnavailable: it does not start; the message quotes its log.
     """
     command = [*prepare(instance, files), clickhouse_program.UNTIL_STDIN_ENDS]
     output = instance.log.with_suffix(".out")

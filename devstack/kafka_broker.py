@@ -1,6 +1,6 @@
 """Apache Kafka for the local stack: one broker from Maven Central's jars, without a download page or a container.
 
-``python -m paystream.devstack.kafka_broker`` runs one for a moment and lists for Java the classes it loads: a
+``python -m paystream.devstack.kafka_broker`` runs one for a moment and archives the classes that Java loads: a
 later start takes half as long.
 """
 
@@ -99,7 +99,7 @@ def prepare(home: Path, host: str, port: int, controller_port: int) -> list[str]
     """
     run = [maven.find_java(), *JVM_OPTIONS, "-Dlog4j2.configurationFile=log4j2.properties"]
     jars = maven.ensure_jars(POM)
-    if (jars / _ARCHIVE).exists():  # another Java than the one that wrote it ignores it
+    if (jars / _ARCHIVE).exists():  # a Java other than the one that wrote it ignores it
         run += [f"-XX:SharedArchiveFile={jars / _ARCHIVE}", "-Xshare:auto", "-Xlog:disable"]
     run += ["-cp", f"{jars}/*"]
     folder = home / "kafka"

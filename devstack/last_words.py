@@ -1,4 +1,4 @@
-"""What a process that ended had to say."""
+"""Why a process ended, in its own words."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ def last_words(*files: Path) -> str:
         for file in files
         if file.exists()
         for line in file.read_text(errors="replace").splitlines()
-        # Not what stands below an error: where in the code it was.
+        # Not the stack trace below an error.
         if line.strip() and not re.match(r"\s*(at |\.\.\.|\d+\. )", line)
     ]
     telling = [line for line in lines if re.search(r"error|exception|fatal", line, re.IGNORECASE)]

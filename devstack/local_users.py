@@ -1,4 +1,4 @@
-"""The local ClickHouse's users beside ``default``: one for each role of ``access/roles.sql``, the one truth."""
+"""The local ClickHouse's users beside ``default``: one for each role that ``access/roles.sql`` defines."""
 
 import re
 from xml.sax.saxutils import escape

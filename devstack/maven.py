@@ -39,7 +39,7 @@ def find_java() -> str:
 
 
 def jars_folder(pom: Path) -> Path:
-    """Return where the jars belong: one folder for each content of the file, so that editing it fetches again."""
+    """Return where the jars belong: a folder named after the content of the file, so that an edit fetches again."""
     text = pom.read_bytes()
     name = re.search(rb"<artifactId>([^<]+)<", text)[1].decode()
     # The repository's own, where it runs from one; else what all projects of this user share.

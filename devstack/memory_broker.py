@@ -1,7 +1,7 @@
 """A stand-in for Apache Kafka that needs nothing but Python: the mock cluster inside confluent-kafka.
 
 It speaks the real protocol over TCP, keeps about 5 MB a partition and forgets everything when it ends, so it is good
-for a look and wrong for capacity, durability or crash tests..
+for a look and wrong for capacity, durability or crash tests.
 """
 
 import argparse

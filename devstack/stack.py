@@ -2,7 +2,7 @@
 
 Everything lives under ``settings.home``: ``kafka/`` and ``clickhouse/`` hold data, ``etc/clickhouse/`` ClickHouse's
 configuration, ``logs/`` what the parts print, and ``run/`` a record of each running part. ``stack.lock`` marks the
-folder as the stack's and admits one change at once.
+folder as the stack's and admits one change at a time.
 """
 
 import contextlib
@@ -87,7 +87,7 @@ class Stack:
 
 @dataclass(frozen=True)
 class Stopped:
-    """How one part ended: asked with SIGTERM, by SIGKILL after it had not heeded that, or earlier on its own."""
+    """How one part ended: by SIGTERM, by SIGKILL since it did not heed that, or earlier on its own."""
 
     part: Part
     how: Literal["stopped", "killed", "dead already"]
@@ -114,7 +114,7 @@ def start(settings: Settings, broker: BrokerChoice = "auto", clickhouse_disk_mib
     call are stopped again before it is raised. Each wait is bounded.
 
     ``clickhouse_disk_mib`` is for tests of what a full disk does (Linux): ClickHouse's data goes to a disk of that size
-    in memory, which only its process sees, which others find at ``clickhouse_disk``, and which ends with the process.
+    in memory. Only its process sees that disk, others find it at ``clickhouse_disk``, and it ends with the process.
 
     Raises:
         UsageError: the settings address no local stack, a port is taken, Apache Kafka was asked for and is not
@@ -349,7 +349,7 @@ def _clickhouse_instance(home: Path, addresses: list[Address]) -> clickhouse_ser
 def _start_clickhouse(home: Path, instance: clickhouse_server.Instance, database: str, disk_mib: int | None) -> None:
     command = clickhouse_server.prepare(instance, {"users.d/roles.xml": users_xml(database)})
     if disk_mib is not None:
-        # A mount namespace of its own; who is not root becomes so in a user namespace, where one may mount.
+        # A mount namespace of its own; other users become root in a user namespace, where they may mount.
         unshare = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"])]
         mount = 'mkdir -p "$2" && mount -t tmpfs -o size="$1"m tmpfs "$2" && shift 2 && exec "$@"'
         command = [*unshare, "sh", "-c", mount, "sh", str(disk_mib), str(instance.data), *command]
@@ -358,7 +358,7 @@ def _start_clickhouse(home: Path, instance: clickhouse_server.Instance, database
 
 
 def _take_over(data: Path) -> list[str]:
-    """Say once that data is now served which an earlier version of Paystream had written, by its lock file."""
+    """Return a note, once, if the data is of an earlier version of Paystream, which its lock file tells."""
     lock = data / "endpoint.lock"
     if not lock.exists():
         return []
@@ -377,7 +377,9 @@ def _broker_question(settings: Settings, kind: str) -> Callable[[], str | None]:
         if topic is None and kind == "kafka":
             admin.create_topics([NewTopic(settings.kafka_topic, PARTITIONS, 1)])[settings.kafka_topic].result(5)
             return "the topic is being created"
-        if topic is None:  # the mock cluster knows no request to create topics: asking for one makes it, with 4
+        if (
+            topic is None
+        ):  # the mock cluster takes no request to create a topic: asking about it does, with 4 partitions
             admin.list_topics(settings.kafka_topic, timeout=1)
             return "the topic is being created"
         leaderless = [number for number, partition in topic.partitions.items() if partition.leader < 0]
@@ -407,7 +409,7 @@ def _start(home: Path, name: PartName, kind: str, addresses: list[Address], comm
             draft = record.with_suffix(".new")
             draft.write_text(json.dumps(asdict(part), indent=2) + "\n")
             draft.replace(record)
-        except BaseException:  # nobody would know of it
+        except BaseException:  # without a record, nobody would know of it
             process.kill()
             process.wait()
             raise
@@ -430,9 +432,9 @@ def _wait(home: Path, name: PartName, ask: Callable[[], str | None]) -> None:
             )
         time.sleep(0.05)
     log, output = Path(part.log), Path(part.log).with_suffix(".out")
-    # ClickHouse says at the end what its log may tell among much else; of Kafka it is the other way round.
+    # ClickHouse prints at the end what its log tells among much else; with Kafka it is the other way round.
     cause = last_words(log, output) if part.kind == "clickhouse" else last_words(output, log)
-    if shutil.disk_usage(home).free < FULL_BYTES:  # then nothing could be written of it either
+    if shutil.disk_usage(home).free < FULL_BYTES:  # then its logs could not be written either
         cause = f"the disk of '{home}' is full"
     raise ServiceUnavailable(f"{part.label} did not start: {cause}. Read '{log}'.")
 
@@ -458,7 +460,7 @@ def _process(part: Part) -> psutil.Process | None:
     """Return the part's process if it is alive, never another one that got its pid.
 
     Raises:
-        UsageError: it is, or was, in another container of this machine, so that nobody can tell from here.
+        UsageError: it runs, or ran, in another container of this machine, so nobody can tell from here.
     """
     alive = is_alive(part.process)
     if alive is None and part.process["boot"] == boot():
@@ -489,7 +491,7 @@ def _end(home: Path, part: Part) -> Literal["stopped", "killed", "dead already"]
 
 @contextlib.contextmanager
 def _signals_held() -> Iterator[None]:
-    """Let SIGINT, SIGTERM and SIGHUP wait until the block is done: no process without a record, no half a stop."""
+    """Hold SIGINT, SIGTERM and SIGHUP back until the block is done: no process without a record, no half-done stop."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -508,7 +510,7 @@ def _signals_held() -> Iterator[None]:
 @contextlib.contextmanager
 def _locked(home: Path) -> Iterator[None]:
     lock = home / "stack.lock"
-    # The lock is made before any folder and looked for after them, so that a simultaneous first `up` is not mistaken.
+    # The lock is made before any folder and looked for after them, so that a first `up` at the same time is recognised.
     present = [home / name for name in FOLDERS if (home / name).exists()]
     if present and not lock.exists():
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Sending many messages as fast as the broker takes them, for what is measured once they are there."""
+"""Send messages as fast as the broker takes them: a backlog, for what is measured once it is there."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ def send(settings: Settings, plan: Plan, what: str, keep: Callable[[list[bytes]]
     Args:
         settings: where the topic is.
         plan: the messages.
-        what: what they are, for the error.
+        what: what the error calls them.
         keep: handed the values of each batch before it is sent.
 
     Raises:

@@ -15,7 +15,7 @@ CLOSE_ENOUGH = 1.1
 """The search ends when the lowest rate that was not held is at most so many times the highest that was."""
 
 LAG_ALLOWANCE_S = 0.5
-"""A block that is being read is lag, too: so much of the rate more than before is no growth."""
+"""A block that is being read counts as lag too: growth is what goes beyond this much of the rate."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Capacity:
 
     Attributes:
         steps: every run, in order.
-        stopped: why it ended before it had an answer.
-        held: the one at the highest rate that was held; None when none was.
-        limit: the one at the lowest rate above it that was not; None when the search ended before.
+        stopped: why the search ended before it had an answer.
+        held: the run at the highest rate that was held; None when none was.
+        limit: the run at the lowest rate above it that was not held; None when the search ended before.
     """
 
     steps: list[Step]
@@ -60,7 +60,7 @@ def find_capacity(
     run: Callable[[Workload], Result],
     report: Callable[[Step], None],
 ) -> Capacity:
-    """Double the rate until it is not held, or halve it until it is; then halve the ratio to the last one that was.
+    """Double the rate until it is not held, or halve it until it is; then close in on the limit between the two.
 
     A rate is held when the run passes, all thresholds and a generator that kept up included, and lag does not grow.
 
@@ -113,7 +113,7 @@ def find_capacity(
 
 
 def _disturbed(document: dict[str, Any], result: Result) -> PaystreamError | None:
-    """Return what says nothing of the rate: a clock that was set, other producers' messages."""
+    """Return why a run says nothing about the rate: the clock was set, or other producers sent messages."""
     transactions = result.transactions
     if result.watched.clock_step_s or (transactions and transactions.foreign_messages):
         return CheckFailed(f"{document['invalid'][-1]}. Run it again")

@@ -185,7 +185,7 @@ def check(
     rejected_keys: list[str],
     stages: Stages | None = None,
 ) -> Found:
-    """Compare what is stored with what was sent. Reads only.
+    """Compare what is stored with what was sent. Read-only.
 
     Args:
         client: a connection to the database.
@@ -193,7 +193,7 @@ def check(
         window: the offsets that its messages fell into.
         sent: how many messages were handed to the producer, from number 0.
         rejected_keys: the transaction id of each message among them that the broker did not confirm.
-        stages: takes in the latencies of the rows on the way.
+        stages: filled with the latencies of the rows.
 
     Memory: a few bytes a message (8 more with further states), some tens a malformed one, and blocks of the result as
     they arrive.
@@ -293,7 +293,7 @@ def _compare_rows(
 
 
 def stored_ms(client: Client, window: Window, merchant_id: int, wanted: Container[UUID]) -> dict[UUID, int]:
-    """Return when ClickHouse took in the wanted of a merchant's transactions, in ms since 1970 by its clock."""
+    """Return when ClickHouse read the wanted transactions of a merchant, in milliseconds since 1970 by its clock."""
     parameters = _parameters(client, window) | {"merchant_id": merchant_id}
     with client.query_rows_stream(_STORED_AT, parameters=parameters) as rows:
         return {transaction_id: at_ms for transaction_id, at_ms in rows if transaction_id in wanted}
@@ -406,8 +406,8 @@ def _newest_states(
 ) -> tuple[np.ndarray | None, dict[int, np.ndarray]]:
     """Return which message told of the newest state of the transaction that each one began; None where all have one.
 
-    And, by the number of its first message, all states of each transaction of which not every message was confirmed:
-    which of them arrived cannot be told.
+    Also return, by the number of its first message, all states of each transaction with an unconfirmed message: which
+    of them arrived, nobody can tell.
     """
     if not plan.state_share:
         return None, {}

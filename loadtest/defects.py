@@ -1,4 +1,4 @@
-"""What can be wrong with a message: each defect makes a valid one into bytes that ingest must refuse.
+"""What can be wrong with a message: each defect turns a valid one into bytes that ingest must refuse.
 
 Functions of the valid message alone, so that the checker can make the same bytes again.
 """

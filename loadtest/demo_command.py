@@ -20,7 +20,7 @@ def demo(
 ) -> None:
     """Show the pipeline at work: start it, load merchants and rates, send 500 payments a second for a minute, report.
 
-    Each command is shown before it runs, as one would type it. A stack that ran before is left running.
+    Each command is shown before it runs, as one would type it. A stack that was running before is left running.
 
     Example: paystream demo
     """
@@ -37,7 +37,7 @@ def demo(
         _run("dims", "sample", "fx", "--to", rates)
         _run("dims", "refresh", "fx", "--from", rates)
         passed = _run("loadtest", "run", "demo", may_fail=True)
-        # What finance would open. It has everything that was read before this moment, within a minute.
+        # What finance would open. It waits, at most a minute, until the report has all that was read by now.
         _run("report", "merchant_ranking", "--wait", "--limit", "5")
     finally:
         if not ran_before:

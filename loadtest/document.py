@@ -87,8 +87,8 @@ DEFINITIONS = {
     "wrong_sums": "currencies in which the sum of the stored amounts is not exactly the sum of those sent.",
     "memory": "resident memory of the local stack's processes (broker and ClickHouse), each and summed; highest of a "
     "sample every half second.",
-    "busy_share": "of all processor time of this machine during the run, what was used at all.",
-    "others_share": "of all processor time of this machine during the run, what programs without a part in it used.",
+    "busy_share": "share of this machine's processor time that was used during the run, by any program.",
+    "others_share": "share of this machine's processor time that programs without a part in the run used.",
 }
 
 

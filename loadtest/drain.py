@@ -61,7 +61,7 @@ VARIANTS = Path(__file__).with_name("variants")
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the pipeline whose cost is measured, and what stands in its views' place; None is nothing."""
+    """A part of the pipeline whose cost is measured, and what takes the place of its views; None: nothing does."""
 
     label: str
     without: dict[str, str | None]
@@ -88,7 +88,7 @@ FROM
     FROM transactions
 )
 """
-"""One number for what the messages say, whatever was added to it and however often they were read."""
+"""One number for the payments as they were sent, whatever was added to them and however often they were read."""
 
 GROUP_END_TIMEOUT_S = 60
 """A dropped Kafka table leaves its group only by the end of its session, which a broker may set to 45 s."""
@@ -128,12 +128,12 @@ class Drain:
 
 
 def drain(settings: Settings, messages: int, rounds: int = 0, timeout_s: float = 300) -> Drain:
-    """Let so many messages wait in the topic, open the way, and time them from the first visible row to the last.
+    """Let messages pile up in the topic, resume ingest, and time it from the first visible row to the last.
 
     Afterwards the same messages go as a file through the same views into a table like the real one, in a database of
     its own that is dropped again; the engine must be able to read this machine's files, as the local stack's can.
-    With ``rounds``, they are also read from the topic again, so often whole, without validation and without
-    enrichment, in turns, each time by a consumer group and into a database of its own.
+    With ``rounds``, they are also read from the topic again so many times: by the whole pipeline, without validation,
+    and without enrichment, in turns, each time by a consumer group and into a database of its own.
     Ingest of the real table stops while the backlog is produced and while it is read again, and is always resumed.
 
     Raises:
@@ -245,7 +245,7 @@ def _from_file(settings: Settings, live: dict[str, str], messages: int, lines: P
 def _compare(
     settings: Settings, live: dict[str, str], start: list[int], messages: int, rounds: int, timeout_s: float
 ) -> Comparison:
-    """Read the messages after ``start`` again, so often with and without each part; ingest must be stopped."""
+    """Read the messages from ``start`` on again, in rounds, with and without each part; ingest must be stopped."""
     variants: dict[str, dict[str, str | None]] = {FULL: {}} | {
         f"without_{name}": part.without for name, part in PARTS.items()
     }
@@ -253,7 +253,7 @@ def _compare(
     payments = set()
     with _groups(settings, start) as new_group:
         for _ in range(rounds):
-            # In turns, so that what else the machine does meets all of them alike.
+            # In turns, so that whatever else the machine does affects all of them alike.
             for name, replaced in variants.items():
                 queue = {"transactions_queue": _read_by(new_group(), live["transactions_queue"])}
                 began = datetime.now(UTC)
@@ -282,7 +282,7 @@ def _read_by(group: str, queue: str) -> str:
 
 @contextmanager
 def _groups(settings: Settings, start: list[int]) -> Iterator[Callable[[], str]]:
-    """Return what makes a consumer group that stands at these offsets, by partition; all are deleted afterwards.
+    """Yield a function that makes a consumer group at these offsets, by partition; delete its groups afterwards.
 
     Raises:
         ServiceUnavailable: the broker refuses; a group that could not be deleted expires by itself.
@@ -336,7 +336,7 @@ def _scratch(settings: Settings, statements: Mapping[str, str | None]) -> Iterat
 
     Args:
         settings: where the live ones are; the dictionaries stay theirs.
-        statements: what creates each, by name, be it spelled for the live database; None leaves it out.
+        statements: the CREATE statement of each, by name, as the live database has it; None leaves it out.
     """
     source, copy = settings.clickhouse_database, f"{settings.clickhouse_database}_drain"
     with connect(settings) as client:
@@ -354,7 +354,7 @@ def _scratch(settings: Settings, statements: Mapping[str, str | None]) -> Iterat
 
 
 def _live(client: Client) -> dict[str, str]:
-    """Return what creates each table and view of the live database."""
+    """Return the CREATE statement of each table and view of the live database."""
     return dict(
         client.query(
             "SELECT name, create_table_query FROM system.tables WHERE database = currentDatabase()"

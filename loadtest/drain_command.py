@@ -15,7 +15,7 @@ from paystream.settings import load_settings
 def drain_backlog(
     messages: Annotated[int, typer.Option(min=1000, max=100_000_000, help="How many wait in the topic.")] = 1_000_000,
     compare: Annotated[
-        int, typer.Option(min=0, max=100, metavar="ROUNDS", help="Measure so often what parts cost; 3 has a median.")
+        int, typer.Option(min=0, max=100, metavar="ROUNDS", help="Measure what each part costs, in so many rounds.")
     ] = 0,
     at_least: Annotated[float, typer.Option(help="Rows a second that must be reached.")] = 100_000,
     share_of_file: Annotated[float, typer.Option(help="Share of the rate from a file that must be reached.")] = 0.5,
@@ -25,8 +25,8 @@ def drain_backlog(
 ) -> None:
     """Stop ingest, let a backlog build up, and time how fast it drains, beside the same messages from a file.
 
-    With --compare, ingest stops again, and the same messages are read from the topic whole, without validation and
-    quarantine, and without enrichment, in turns, into a database that is dropped again.
+    With --compare, ingest stops again, and the same messages are read from the topic in turns: by the whole pipeline,
+    without validation and quarantine, and without enrichment, into a database that is dropped afterwards.
     Sends real messages, which stay stored. Needs the local stack, whose engine can read this machine's files.
 
     Example: paystream loadtest drain --compare 3

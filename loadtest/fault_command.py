@@ -108,9 +108,9 @@ def _run(
 
 @contextmanager
 def _stacks(folder: Path) -> Iterator[Callable[[Fault | None], Settings | None]]:
-    """Give a function that returns the stack for a fault, the last one where that serves; for None it ends it.
+    """Yield a function that returns the stack for a fault, the running one if it can be used again; None ends that one.
 
-    A fault that wants a disk of its own gets a stack of its own, and none is used again after a fault that failed.
+    A fault that needs a disk of its own gets a new stack, and so does the next one after a fault that failed.
     """
     with ExitStack() as running:
         current: Settings | None = None

@@ -35,13 +35,13 @@ from paystream.migrations import runner
 from paystream.settings import Settings
 
 LONGEST_S = 6 * 3600
-"""A fault ends when it was mended; this only bounds the memory that a run may take."""
+"""A fault ends once it is mended; this only bounds the memory of the run."""
 
 DUPLICATE_SHARE = 0.01
 DRAIN_S = 180
 
 MANY_KILLS = 20
-"""So many kills without a single message delivered again would say that they all missed."""
+"""So many kills without a single message delivered again must all have missed."""
 
 RESUME_LIMIT_S = 10.0
 MERCHANTS_COUNT = 80_000
@@ -62,7 +62,7 @@ class Outcome:
             for two sessions to end.
         redelivered: messages that ClickHouse was handed more than once, by the ledger.
         duplicate_rows: offsets found in the table twice, before FINAL; a lower bound, since merges remove them.
-        others_changed: whether a reader finds other transactions of before the run than before it.
+        others_changed: whether a reader now finds something else of the transactions from before the run.
         audit: the verdict of ``paystream audit`` over the run.
     """
 
@@ -84,7 +84,7 @@ class Outcome:
 
     @property
     def problems(self) -> list[str]:
-        """Return what must not be, empty when the promise held."""
+        """Return what breaks the promise that nothing is lost or doubled; empty when it held."""
         payments = self.found
         counts = {
             "lost": payments.lost,
@@ -108,7 +108,7 @@ class Outcome:
 
     @property
     def late(self) -> str:
-        """Return by how much ingest resumed too late after a restart, empty when it did not."""
+        """Say that ingest resumed too late after a restart, and how late; empty when it did not."""
         longest_s = max(self.resumed_s, default=0.0)
         return f"resumed {longest_s:.1f} s after a restart" if longest_s > RESUME_LIMIT_S else ""
 
@@ -128,7 +128,7 @@ _READ = "SELECT sum(messages) FROM ingest_ledger WHERE read_at >= {began:DateTim
 
 @contextlib.contextmanager
 def prepared_stack(folder: Path, disk_mib: int | None = None) -> Iterator[Settings]:
-    """Start a stack of its own in a folder, with schema, merchants and rates; stop it at the end.
+    """Start a separate stack in a folder, with schema, merchants and rates; stop it at the end.
 
     Raises:
         ServiceUnavailable: a part did not start.
@@ -267,9 +267,9 @@ def _wait_read(settings: Settings, topic: Topic, end: list[int]) -> None:
 
 
 def _resumed(restarts: list[Restart], sightings: list[Sighting]) -> tuple[list[float], list[float]]:
-    """Return the seconds from each restart's end to the sight of a payment made since its order, where one was seen.
+    """Return the seconds from each restart's end until a payment made since its order was seen, where one was.
 
-    Those first after which ingest had been running, then those after which it had not resumed from the one before.
+    First those of restarts while ingest was running, then those of restarts while it had not resumed from the last.
     """
     from_running: list[float] = []
     from_wait: list[float] = []

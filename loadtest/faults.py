@@ -1,7 +1,7 @@
-"""The faults: what is done to a pipeline while payments are sent through it, and how one sees that it was hit.
+"""The faults: what is done to a pipeline while payments are sent through it, and what shows that it was hit.
 
-Each fault is a function that inflicts it on a running `Scene`, mends it, and returns in a sentence what shows that it
-bit. One that did not bite has tested nothing, and raises `DidNotBite`.
+Each fault is a function that inflicts it on a running `Scene`, mends it, and says in a sentence what shows that it bit.
+A fault that did not bite has tested nothing, and raises `DidNotBite`.
 """
 
 import contextlib
@@ -36,13 +36,13 @@ AIM_S = 1.0
 """How long an aimed kill waits for the moment between storing a block and committing its offsets."""
 
 RESUME_EVERY = 5
-"""Before each fifth kill ingest is given the time to resume, so that it is known how long that takes."""
+"""Before every fifth kill, ingest gets the time to resume, to measure how long that takes."""
 
 NOTICE_S = 60
 """How long a fault may take to show."""
 
 RESUME_S = 120
-"""How long ingest may take to go on after a fault was mended; beyond it the fault's test fails."""
+"""How long ingest may take to resume once a fault is mended; beyond it, the fault's test fails."""
 
 LOOK_EVERY_S = 0.05
 FILL_BLOCK = 1 << 20
@@ -109,7 +109,7 @@ class Scene:
         """Wait until a condition holds.
 
         Raises:
-            DidNotBite: it does not within the time.
+            DidNotBite: it does not hold within the time.
         """
         deadline = time.monotonic() + seconds
         while not condition():
@@ -134,7 +134,7 @@ class Scene:
             time.sleep(LOOK_EVERY_S)
 
     def count_duplicate_rows(self) -> None:
-        """Add the offsets that came into the table since the last look and are in it twice now, before FINAL.
+        """Count the offsets that came into the table since the last count and are in it twice now, before FINAL.
 
         A lower bound: merges remove some before anyone can look.
         """
@@ -156,12 +156,12 @@ class Scene:
         self._looked_at = now
 
     def is_reading(self) -> bool:
-        """Return whether a block was stored within three seconds: half of what a group waits for a killed member."""
+        """Return whether a block was stored in the last 3 s: half the time that a group waits for a killed member."""
         [[reading]] = self.rows("SELECT max(read_at) > now64(3) - INTERVAL 3 SECOND FROM ingest_ledger")
         return bool(reading)
 
     def wait_stored(self, longest_s: float) -> None:
-        """Return as soon as another block has been stored, or after so long without one."""
+        """Return once another block has been stored, or after so many seconds without one."""
         query = "SELECT max(read_at) FROM ingest_ledger"
         deadline = time.monotonic() + longest_s
         with self.client() as client:
@@ -188,7 +188,7 @@ class Scene:
         return self._admin.describe_consumer_groups([group], request_timeout=5)[group].result(6).state
 
     def wait_group_empty(self) -> None:
-        """Wait until the broker has given up every member of the consumer group, which takes its session timeout."""
+        """Wait until the broker has dropped every member of the consumer group, which takes a session timeout."""
         self.wait(
             lambda: self.group_state() in (ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD),
             "the broker did not give up the group's members",
@@ -220,7 +220,7 @@ def clickhouse_killed(scene: Scene) -> str:
         scene.end("clickhouse", signal.SIGKILL)
         scene.start()
         if number % 2:
-            # Until the process ends: what is stored twice now can be counted before a merge removes it.
+            # Until the process ends, so that what is stored twice now can be counted before a merge removes it.
             scene.command("SYSTEM STOP MERGES transactions")
     scene.wait_resumed()
     scene.count_duplicate_rows()
@@ -246,7 +246,7 @@ def broker_restarted(scene: Scene) -> str:
 
 def both_killed(scene: Scene) -> str:
     scene.end("broker", signal.SIGKILL)
-    # What had been fetched is stored, and cannot be committed any more: it must come again.
+    # What was fetched is stored and can no longer be committed, so it must be delivered again.
     scene.wait_stored(AIM_S)
     scene.end("clickhouse", signal.SIGKILL)
     scene.start()
@@ -290,7 +290,7 @@ def broker_paused(scene: Scene) -> str:
 
 
 PAUSE_S = 10
-"""How long the broker is paused, by its very nature a fixed time: longer than a consumer's session."""
+"""How long the broker is paused: longer than a consumer's session."""
 
 
 # The consumer group
@@ -361,7 +361,7 @@ def view_throws(scene: Scene) -> str:
     [[select]] = scene.rows(
         "SELECT as_select FROM system.tables WHERE database = currentDatabase() AND name = 'ledger_mv'"
     )
-    # The last of the three views: what the others have stored of a block is stored when it throws.
+    # The last of the three views: when it throws, the others have stored what they make of the block.
     broken = select.replace("count()", "count() + throwIf(count() > 0, 'broken by loadtest faults')", 1)
     scene.command(f"ALTER TABLE ledger_mv MODIFY QUERY {broken}")
     try:
@@ -376,7 +376,7 @@ def view_throws(scene: Scene) -> str:
 
 
 def dictionary_fails(scene: Scene) -> str:
-    # As after a changed password: a dictionary that was loaded before goes on with what it has, a new process has none.
+    # As after a changed password: a loaded dictionary keeps what it has, so it takes a new process to fail.
     login = named_collection.own(named_collection.DICTIONARIES, scene.settings.clickhouse_database)
     scene.command(f"ALTER NAMED COLLECTION {login} SET user = 'nobody'")
     try:
@@ -402,13 +402,13 @@ def poison(scene: Scene) -> str:
 
 
 POISONED_S = 10
-"""How much sending time poison goes on for."""
+"""For so many seconds of sending, there is poison among the messages."""
 
 
 # The disk
 
 
-# Each reads whole what a merge wrote, the ledger's skip index by its condition.
+# Each reads all that a merge wrote; the ledger's condition makes it read the skip index.
 _READ_ALL = {
     "transactions": "SELECT count() FROM transactions WHERE NOT ignore(*)",
     "ingest_ledger": "SELECT count() FROM ingest_ledger WHERE read_at > toDateTime64(0, 3) AND NOT ignore(*)",
@@ -416,10 +416,9 @@ _READ_ALL = {
 
 
 def reload_if_unreadable(client: Client) -> bool:
-    """Load a table anew where a merge cut short by a full disk left a part, or its index, that nobody can read.
+    """Reload each table in which a merge cut short by a full disk left an unreadable part; say whether any was.
 
-    The engine then sets that part aside and takes the ones that it was made of, which it keeps for eight minutes.
-    Return whether that was so.
+    The engine then sets that part aside and takes those that it was merged from, which it keeps for eight minutes.
     """
     reloaded = False
     for table, everything in _READ_ALL.items():
@@ -442,7 +441,7 @@ def disk_full(scene: Scene) -> str:
             while True:
                 file.write(bytes(FILL_BLOCK))
 
-        # What merges free must be taken again, or the disk would be full for a moment only.
+        # What merges free is filled again, or the disk would be full for a moment only.
         def fails() -> bool:
             with contextlib.suppress(OSError), filler.open("ab", buffering=0) as file:
                 while file.write(bytes(4096)) == 4096:
@@ -465,9 +464,9 @@ class Fault:
     """A fault by name.
 
     Attributes:
-        inflict: does it and mends it; returns what shows that it bit.
+        inflict: inflicts and mends it; returns what shows that it bit.
         rate_per_second: of the payments sent meanwhile.
-        malformed_share: how many of the messages are poison.
+        malformed_share: the share of the messages that is poison.
         disk_mib: the size of a disk of its own for ClickHouse; None where it needs none.
     """
 

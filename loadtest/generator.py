@@ -2,8 +2,8 @@
 
 Parent and child speak JSON lines over the child's stdin and stdout:
 request (plan, Kafka settings, topic) → ``{"ready": true}`` → ``{"started_us": …}`` → ``{"sent": …}`` every half second
-→ ``{"sent": …, "result": …}``. A line more on stdin ends the sending early; the child ends when its stdin closes, so it
-cannot outlive the parent.
+→ ``{"sent": …, "result": …}``. One more line on stdin ends the sending early; the child ends when its stdin closes, so
+it cannot outlive the parent.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from paystream.loadtest.plan import Plan, due, intended_us
 READY_TIMEOUT_S = 30
 RENDER_AHEAD_S = 0.25
 GIVE_UP_AFTER_S = 30
-"""How long after the intended end the generator still tries to send what it is behind with."""
+"""How long after the intended end a generator that is behind keeps sending."""
 
 DELIVERY_TIMEOUT_S = 30
 REPORT_EVERY_S = 0.5
@@ -118,7 +118,7 @@ class _Producer:
         self.rejected.append(message.key().decode())
 
     def _take_statistics(self, text: str) -> None:
-        """Note the bytes on the wire, which librdkafka alone can tell: it makes and compresses the batches."""
+        """Note the bytes on the wire, which only librdkafka knows: it makes and compresses the batches."""
         told = orjson.loads(text)
         partitions = told["topics"].get(self.topic, {}).get("partitions", {}).values()
         if messages := sum(partition["txmsgs"] for partition in partitions):
@@ -258,11 +258,11 @@ class Generator:
         self._tell({"started_us": started_us})
 
     def stop(self) -> None:
-        """Let it send no more; it reports its result once the broker has confirmed what was sent, or refused."""
+        """Stop the sending; the result follows once the broker has confirmed or refused what was sent."""
         self._tell({"stop": True})
 
     def wait(self, timeout_s: float) -> None:
-        """Take in ``sent`` and ``result`` what it reports within this time; return at once after the result.
+        """Update ``sent`` and ``result`` from its reports for so long; return at once when there is a result.
 
         Raises:
             ServiceUnavailable: Kafka failed in a way that no retry mends.

@@ -18,12 +18,12 @@ RESEND_WITHIN_S = 10
 """A duplicate follows its original, and a further state its transaction, by at most this long at the mean rate."""
 
 LONGEST_OVERTAKING_S = 60
-"""Where states overtake each other, a payment was made up to so long before its first message says so."""
+"""Where states overtake each other, a payment is at most so much older than its first message."""
 
 _SHORTEST_OVERTAKING_S = 1
 _MOST_BETWEEN_STATES = 500_000
-"""Messages. An overtaken state is as many microseconds younger than its payment as it is messages behind the first one:
-distinct, and within the shortest time that there is."""
+"""Messages. An overtaken state is a microsecond younger than its payment for each message that it is behind the first:
+distinct, and within the shortest overtaking."""
 
 PADDING_FIELD = b',"padding":"%b"}'
 """A field that ingest does not know and must ignore."""
@@ -97,12 +97,12 @@ def is_overtaken(plan: Plan, numbers: Numbers) -> NDArray[np.bool_]:
 
 
 def is_unknown_merchant(plan: Plan, numbers: Numbers) -> NDArray[np.bool_]:
-    """Return whose merchant is not loaded, by the message that first tells of a transaction."""
+    """Return which transactions, named by their first message, have a merchant that is not loaded."""
     return _chosen(plan, Purpose.UNKNOWN, numbers, plan.unknown_merchant_share)
 
 
 def is_pending_currency(plan: Plan, numbers: Numbers) -> NDArray[np.bool_]:
-    """Return whose currency has no rate, by the message that first tells of a transaction."""
+    """Return which transactions, named by their first message, have a currency without a rate."""
     return _chosen(plan, Purpose.PENDING, numbers, plan.pending_currency_share)
 
 
@@ -115,7 +115,7 @@ def is_malformed(plan: Plan, numbers: Numbers) -> NDArray[np.bool_]:
         return np.zeros(len(numbers), dtype=bool)
     refused = _chosen(plan, Purpose.MALFORMED, numbers, plan.malformed_share)
     if plan.state_share:
-        # Message 0 is what the first of the states can be of.
+        # Message 0 stays valid: a further state always has a transaction before it.
         refused &= (numbers > 0) & ~is_state(plan, numbers)
     return refused
 
@@ -194,7 +194,7 @@ def _padded(value: bytes, size: int, begin: int) -> bytes:
 
 
 def _earlier(plan: Plan, purpose: Purpose, numbers: Numbers, unfit: Callable[[Numbers], NDArray[np.bool_]]) -> Numbers:
-    """Return for each number a fit one before it, chosen at random and then the next below; 0 is always fit."""
+    """Return for each number a fit one before it: one at random, or the next fit one below that; 0 is always fit."""
     reach = np.minimum(numbers, min(RESEND_WITHIN_S * plan.rate_per_second, _MOST_BETWEEN_STATES))
     there = numbers - 1 - below(reach, plan, purpose, numbers)
     moving = np.arange(len(there))
@@ -234,7 +234,7 @@ def _times_us(plan: Plan, numbers: Numbers, first: Numbers) -> tuple[NDArray[np.
 
 
 def _made_before_us(plan: Plan, first: Numbers) -> NDArray[np.int64]:
-    """Return by how long payments were made before the state of their first message was reached."""
+    """Return how long before the state of their first message payments were made."""
     if not plan.out_of_order_share:
         return np.zeros(len(first), dtype=np.int64)
     shortest_us, longest_us = _SHORTEST_OVERTAKING_S * 1_000_000, LONGEST_OVERTAKING_S * 1_000_000
@@ -243,7 +243,7 @@ def _made_before_us(plan: Plan, first: Numbers) -> NDArray[np.int64]:
 
 
 def _merchant_places(plan: Plan, first: Numbers) -> NDArray[np.int64]:
-    """Return places in the plan's merchants, followed by the unknown ones and the canaries'."""
+    """Return places in ``Plan.all_merchant_ids``."""
     count = len(plan.merchants)
     if plan.zipf_exponent:
         places = np.searchsorted(plan.zipf_bounds, fraction(plan, Purpose.MERCHANT, first), side="right")

@@ -1,4 +1,4 @@
-"""Take a load test's own payments out again, whatever else was sent meanwhile: those whose ids are its ids."""
+"""Remove a load test's own payments, recognised by their ids, whatever else was sent meanwhile."""
 
 import secrets
 from collections.abc import Callable
@@ -14,18 +14,18 @@ from paystream.reports.rollup import rebuild
 from paystream.settings import Settings
 
 BATCH = 2_000_000
-"""So many ids are looked for at a time, some 100 MB in the engine."""
+"""Ids looked for at a time: some 100 MB in the engine."""
 
 _OF_RUN = {
     "transactions": f"({', '.join(halves_sql('transaction_id'))}) IN {{staging}}",
-    # A malformed message's key is its id; of a key that is none, nothing is left to compare.
+    # A malformed message's key is its id; any other key becomes the nil UUID, which no run has.
     "quarantine": f"({', '.join(halves_sql('toUUIDOrZero(kafka_key)'))}) IN {{staging}}",
 }
 
 
 @dataclass(frozen=True)
 class Removed:
-    """What was, or would be, taken out: payments, refused messages, and days whose reports were computed anew."""
+    """What was, or would be, removed: payments, refused messages, and days whose reports were recomputed."""
 
     payments: int
     refused: int
@@ -39,10 +39,10 @@ def remove(
     dry_run: bool = False,
     report: Callable[[str], None] = lambda text: None,
 ) -> Removed:
-    """Delete the payments and the refused messages of a run, and compute the reports of their days anew.
+    """Delete the payments and the refused messages of a run, and recompute the reports of their days.
 
-    The ledger still says that the messages were read, since they were. Killed at any moment, it can be run again. What
-    is gone by then does not say of which days it was: `paystream rollup rebuild` computes all reports anew.
+    The ledger still says that the messages were read, since they were. Killed at any moment, it can be run again; but
+    what is gone by then no longer says which days to recompute: `paystream rollup rebuild` recomputes all of them.
 
     Args:
         settings: where ClickHouse is.

@@ -18,10 +18,10 @@ def remove(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would go.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Take a load test's own payments out of the tables and the reports again; all others stay.
+    """Remove a load test's own payments from the tables and the reports; all others stay.
 
-    They are told by their ids, which follow from the result's seed. The topic keeps the messages until they expire:
-    `paystream audit --deep` counts them as absent until then, and what reads them again brings them back.
+    They are recognised by their ids, which follow from the result's seed. The topic keeps the messages until they
+    expire: until then `paystream audit --deep` counts them as absent, and reading them again brings them back.
 
     Example: paystream loadtest remove result.json
     """

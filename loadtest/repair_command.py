@@ -21,7 +21,7 @@ def repair(
     p95: Annotated[float, typer.Option(help="Seconds that payments may take meanwhile, 95th percentile.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Store payments before their merchants and rates, load these, and time the repair while others arrive.
+    """Store payments ahead of their merchants and rates, load those, and time the repair while others arrive.
 
     Starts a local stack of its own in a temporary folder, so nothing of yours is touched. Exit code 1 when it takes too
     long, when a payment is left unrepaired, or when one of those arriving is lost, counted twice or altered.

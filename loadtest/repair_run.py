@@ -1,4 +1,4 @@
-"""Late merchants and late rates, repaired while payments go on arriving: how long it takes, and what readers notice."""
+"""Late merchants and late rates, repaired while payments keep arriving: how long it takes, and what readers notice."""
 
 import time
 from collections.abc import Callable
@@ -47,8 +47,8 @@ class RepairRun:
     """What a repair under load took.
 
     Attributes:
-        late: payments that came before their merchant and their rate.
-        repaired: rows that were written again; those that arrived meanwhile are among them.
+        late: payments that arrived before their merchant and their rate.
+        repaired: rows that were written again, those that arrived meanwhile included.
         seconds: from the start of the repair to its end.
         p95_before_s: of payments made before the repair, intended send time to a reader's answer; ``p95_during_s`` of
             those made while it ran.
@@ -69,12 +69,12 @@ class RepairRun:
 def repair_under_load(
     settings: Settings, late: int, rate_per_second: int, report: Callable[[str], None], steady_s: float = 10
 ) -> RepairRun:
-    """Store late payments, go on sending others, load what was missing, and repair.
+    """Store late payments, keep sending others, load what was missing, and repair.
 
     Args:
-        settings: a stack as ``fault_run.prepared_stack`` gives it, that nobody else uses.
+        settings: a stack from ``fault_run.prepared_stack`` that nobody else uses.
         late: how many payments of unknown merchants, on days without a quote.
-        rate_per_second: of the payments that go on arriving.
+        rate_per_second: of the payments that keep arriving.
         report: told, in a few words, what is going on.
         steady_s: for how long to watch before the repair.
 
@@ -107,7 +107,7 @@ def repair_under_load(
                 _wait(lambda: topic.has_read_to(end), "not all was read")
                 probe.await_all(10, last_intended_us(plan, sent.sent))
         report("checking")
-        # What came in between the exchange of the dictionaries and the repair is settled by one more.
+        # Payments that arrived between the loading and the repair take one more.
         repair(settings)
         left = _waiting(client, days)
         payments = check(client, plan, Window(first, end, began_at), sent.sent, sent.rejected_keys)
@@ -136,7 +136,7 @@ def _workload(rate_per_second: int) -> Workload:
 
 
 def _store_late(settings: Settings, client: Client, topic: Topic, plan: Plan, late: int) -> list[date]:
-    """Send late payments, see to it that all wait for their merchants, and return the days they are of."""
+    """Send late payments, make sure that all of them wait for their merchants, and return their days."""
     days = _send_late(settings, plan, late)
     _wait(lambda: topic.lag() == 0, "late payments were not read")
     if (waiting := _waiting(client, days)) != late:
@@ -154,12 +154,12 @@ def _latencies_s(probe: Probe, first_us: int, last_us: int) -> list[float]:
 
 
 def _send_late(settings: Settings, plan: Plan, late: int) -> list[date]:
-    """Send payments of merchants nobody knows, and return the days they are of, newest first."""
+    """Send payments of unknown merchants, and return their days, newest first."""
     merchants = list(range(MERCHANTS_COUNT + 1, MERCHANTS_COUNT + 1 + LATE_MERCHANTS))
     days = [datetime.now(UTC).date() - timedelta(days) for days in range(DAYS)]
     for number, day in enumerate(days):
         share = late // DAYS + (number < late % DAYS)
-        # From its midnight on, and today's into the past: nothing may lie in the future.
+        # All in the first seconds of the day: no payment may lie in the future.
         started = datetime(day.year, day.month, day.day, tzinfo=UTC)
         of_day = replace(
             plan,

@@ -59,7 +59,7 @@ def changes(a: ResultFile, b: ResultFile) -> list[Change]:
 
 
 def differing(a: ResultFile, b: ResultFile) -> list[str]:
-    """Say in what the workloads and machines differ, apart from names and thresholds; empty when in nothing."""
+    """Say how the workloads and machines differ, apart from names and thresholds; empty when they do not."""
     lines = []
     for what, first, second in (
         ("workload", flat(a.workload), flat(b.workload)),

@@ -140,7 +140,7 @@ def _figures(document: Mapping[str, Any], key: str, label: str, unit: Unit, bad:
 
 
 def shown(value: float | None, unit: str) -> str:
-    """Return a figure for a person's eye, with its unit."""
+    """Return a figure as text for a person, with its unit."""
     if value is None:
         return NOT_MEASURED
     if not math.isfinite(value):
@@ -186,7 +186,7 @@ def sums(result: ResultFile) -> str:
 
 
 def headline(result: ResultFile) -> str:
-    """Return what was run, in some words."""
+    """Return what was run, in a few words."""
     sent, rate = result.generator.sent, result.workload.get("rate_per_second")
     words = [f"{sent:,} messages" if sent is not None else f"messages {NOT_MEASURED}"]
     if isinstance(rate, int | float):

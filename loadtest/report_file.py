@@ -17,7 +17,7 @@ from paystream.errors import UsageError
 
 FORMAT = 2
 MOST_PROBLEMS = 3
-"""Problems of a file that an error names; the rest are seldom other ones."""
+"""Problems of a file that an error names; the others are mostly the same again."""
 
 _ADVICE = "Name a file that `paystream loadtest run WORKLOAD --json FILE` wrote."
 _AGAIN = "Make it anew with `paystream loadtest run WORKLOAD --json FILE`."
@@ -259,7 +259,7 @@ class ResultFile(_Part):
 
 
 def read_document(path: Path) -> dict[str, Any]:
-    """Read a result file as it is, once it is known to be one of this format.
+    """Read a result file as it is, after checking that it is one of this format.
 
     Raises:
         UsageError: it cannot be read, is no JSON, is cut short, or is no result of this format.

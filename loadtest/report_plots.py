@@ -53,7 +53,7 @@ def line_plot(
         lines: at most five can be told apart.
         shown: makes a value readable, for the description.
         axis: makes the labels of the vertical axis.
-        level: drawn where it does not press the lines flat.
+        level: drawn unless it would press the lines flat.
         binary: whether round numbers are powers of two, as for bytes.
     """
     values = [value for line in lines for _, value in line.points if value is not None]
@@ -139,7 +139,7 @@ def bucket(lower: float, upper: float, shown: Format) -> str:
 
 
 def time_label(at_s: float, step_s: float = 1) -> str:
-    """Return a moment of the run in the unit that suits the steps between such labels."""
+    """Return a moment of the run, in the unit that suits the step between labels."""
     if step_s >= 3_600 and at_s:
         return f"{at_s / 3_600:g} h"
     if step_s >= 60 and at_s:

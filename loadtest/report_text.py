@@ -78,7 +78,7 @@ def latency_table(all_groups: list[Group]) -> Table:
 
 
 def in_line(group: Group) -> str:
-    """Return a group's figures behind each other."""
+    """Return a group's figures on one line."""
     if all(figure.value is None for figure in group.figures):
         return NOT_MEASURED
     return "  ".join(f"{figure.label} {shown(figure.value, figure.unit)}" for figure in group.figures)

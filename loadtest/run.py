@@ -1,4 +1,4 @@
-"""One run: look whether the pipeline is ready, send, watch, wait until all is read, check."""
+"""One run: make sure that the pipeline is ready, send, watch, wait until all is read, check."""
 
 import math
 import secrets
@@ -99,9 +99,9 @@ class Interrupted(PaystreamError):
 def run(settings: Settings, workload: Workload, report: Callable[[Progress], None]) -> Result:
     """Run a workload against the configured pipeline. Sends real messages, which stay stored.
 
-    Once messages are being sent, nothing that ends the run takes with it what was measured: the result says why it
-    ended early. After Ctrl-C, what was sent is still read to the end and checked; a second one leaves that out.
-    Whatever ends it, the generator's process has ended on return.
+    Once messages are being sent, what was measured is kept, whatever ends the run: the result says why it ended early.
+    After Ctrl-C, what was sent is still read to the end and checked; a second one skips that. The generator's process
+    has always ended on return.
 
     Args:
         settings: the pipeline.
@@ -169,7 +169,7 @@ def _measure(
             watched = watch.result()
             report(_progress("checking", generator, probe, 0))
     if ended_early and drain_s is None:
-        # What was under way when the run ended may be as sound as the rest.
+        # A canary that was under way when the run ended is no miss: it may have been as quick as the rest.
         longest_s = max((sighting.latency_s for sighting in seen.sightings), default=duration_s)
         judged_until_us = plan.started_us + int((duration_s - longest_s) * 1e6)
         seen = replace(seen, missed_us=[at for at in seen.missed_us if at <= judged_until_us])
@@ -222,7 +222,7 @@ def _answering(settings: Settings) -> Iterator[Client]:
 
 
 def make_plan(client: Client, workload: Workload) -> Plan:
-    """Return what a run of the workload sends, drawn anew, with the merchants that are loaded.
+    """Return the plan of a run of the workload: with a new seed, and with the merchants that are loaded.
 
     Raises:
         UsageError: the schema or the dimensions are not there yet.
@@ -271,7 +271,7 @@ def make_plan(client: Client, workload: Workload) -> Plan:
             "Take pending_currency_share out of the workload."
         )
     ids = [int(merchant_id) for merchant_id in merchants[0]]
-    # The canaries' merchant is none of those that a workload makes hot, which are the lowest: its rows are few to read.
+    # Workloads make the lowest ids hot: a canary merchant among the others has few rows to read.
     return plan_of(workload, secrets.randbits(63), ids, secrets.choice(ids[len(ids) // 2 :]), pending)
 
 
@@ -281,7 +281,7 @@ def wait_until_quiet(
     """Wait until the table reads all partitions and has read all there is, so that only this run is measured.
 
     Raises:
-        CheckFailed: it does not come to rest, nor closer to it within a minute.
+        CheckFailed: for a minute, it came no closer to that.
     """
     began = time.monotonic()
     least = math.inf

@@ -104,7 +104,7 @@ def _find_capacity(
 @contextmanager
 def _reporter(quiet: bool) -> Iterator[Callable[[Progress], None]]:
     if is_terminal():
-        # Refreshed by us alone: a thread that redraws would take the interpreter from the probe.
+        # Redrawn here alone: a thread that redraws would take the interpreter from the probe.
         with Live(console=errors, auto_refresh=False, transient=True) as live:
             yield lambda progress: live.update(_line(progress), refresh=True)
     elif quiet:
@@ -148,7 +148,7 @@ def _line(progress: Progress) -> Text:
 
 
 def _check_writable(path: Path) -> None:
-    """Find out before a minute of sending that the result could not be kept."""
+    """Find out before a minute of sending whether the result can be written."""
     existed = path.exists()
     try:
         with path.open("ab"):
@@ -162,9 +162,9 @@ def _check_writable(path: Path) -> None:
 
 
 def _deliver(json: str | None, document: dict[str, Any]) -> PaystreamError | None:
-    """Write a result; where that fails, elsewhere, since nobody wants to run an hour again for a full disk.
+    """Write a result; if that fails, write it elsewhere, since nobody wants to repeat an hour for a full disk.
 
-    Return, for after the verdict was shown, the error that says where it is.
+    Return the error that says where it is, to be raised once the verdict has been shown.
     """
     if json is None:
         return None

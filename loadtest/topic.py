@@ -23,7 +23,7 @@ class Topic:
         return [high for _, high in self._watermarks()]
 
     def lag(self) -> int:
-        """Return how many offsets the group has not committed yet; all that are kept, when it never committed.
+        """Return how many offsets the group has yet to commit; all that the topic still has, if it never committed.
 
         Raises:
             ServiceUnavailable: the broker does not answer.
@@ -33,7 +33,7 @@ class Topic:
         return sum(max(0, end - position) for (_, end), position in zip(watermarks, positions, strict=True))
 
     def unread(self) -> int:
-        """Return how many messages wait to be read, or for an open transaction; without what never becomes a row.
+        """Return how many messages wait to be read, or for an open transaction, without what never becomes a row.
 
         Slower than ``lag``, which counts those too.
 
@@ -52,7 +52,7 @@ class Topic:
         return all(position >= end for position, end in zip(positions, ends, strict=True))
 
     def _positions(self, watermarks: list[tuple[int, int]]) -> list[int]:
-        # What retention has removed is nobody's to read.
+        # What retention has removed can no longer be read.
         committed = self._broker.committed(self._broker.partitions)
         return [max(low, offset or 0) for (low, _), offset in zip(watermarks, committed, strict=True)]
 

@@ -1,4 +1,4 @@
-"""Memory and processor time: of the local stack, where the run goes against it, and of everything else here."""
+"""Memory and processor time: of the local stack, if the run goes against it, and of all else on this machine."""
 
 import json
 import time
@@ -62,8 +62,8 @@ class Meter:
         self._peak_sum = 0
 
     def sample(self) -> Used:
-        """Take this moment in. A process that has ended keeps what it had at the sample before; where the stack's was
-        started anew, the new one's time is added."""
+        """Take a sample. A process that has ended keeps what it had used by the sample before; if a part of the
+        stack was restarted, the new process's time is added."""
         for name, look_up in self._look_up.items():
             if not _runs(self._processes[name]) and (anew := look_up()):
                 self._processes[name], self._before[name], self._ended_s[name] = anew, 0.0, self._cpu_s[name]

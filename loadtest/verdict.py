@@ -91,7 +91,7 @@ def judge(workload: Workload, result: Result) -> Verdict:
 
 
 def generator_problems(limits: Thresholds, sent: Sent) -> list[str]:
-    """Return why a run says nothing of the pipeline, since the generator did not send as it should have."""
+    """Return why a run says nothing about the pipeline: in what the generator did not send as planned."""
     problems = []
     lateness_limit = limits.generator_lateness_p99_seconds
     if sent.lateness_p99_s > lateness_limit:

@@ -113,7 +113,7 @@ class Watch:
         self._last: tuple[float, Used] = (time.monotonic(), meter.sample())
 
     def look(self) -> int:
-        """Take this moment in, and return the lag.
+        """Note this moment, and return the lag.
 
         Raises:
             ServiceUnavailable: the broker does not answer.
@@ -136,7 +136,7 @@ class Watch:
         self._last, self._lag = (now, used), 0
 
     def result(self) -> Watched:
-        """Take the last moment in, return what was seen, and let go of the connection."""
+        """Note the last moment, close the connection, and return what was seen."""
         self._note(self._meter.sample())
         watched = Watched(
             points=self._points,

@@ -15,7 +15,7 @@ from paystream.loadtest.plan import Plan
 from paystream.settings import project_folder
 
 MOST_MESSAGES = 1_000_000_000
-"""More than that is a misspelt number: the checker keeps one byte a message."""
+"""More than that is a typo: the checker keeps one byte a message."""
 
 MOST_PER_SECOND = 1_000_000
 """Intended send times are whole microseconds, and no two are the same."""
@@ -42,8 +42,8 @@ class _Strict(BaseModel):
 class Thresholds(_Strict):
     """What a run must reach.
 
-    The counts are of transactions, except for `rejected` and `quarantined` and what malformed messages add to the
-    others, which are of messages.
+    The counts are of transactions; `rejected`, `quarantined`, and what malformed messages add to the others are of
+    messages.
     """
 
     p95_seconds: float = Field(gt=0, description="95th percentile from intended send time to visible for a reader")
@@ -185,7 +185,7 @@ class Workload(_Strict):
 
     @property
     def oldest_s(self) -> int:
-        """Return how long before it is sent a payment may have been made."""
+        """Return how old a payment may be when it is sent."""
         return self.late_by_seconds + (LONGEST_OVERTAKING_S if self.out_of_order_share else 0)
 
 
