@@ -104,9 +104,7 @@ def fit(
 
 
 @app.command()
-def memo(
-    check: Annotated[bool, typer.Option("--check", help="Only say whether it is current.")] = False,
-) -> None:
+def memo(check: Annotated[bool, typer.Option("--check", help="Only say whether it is current.")] = False) -> None:
     """Generate the tables and plots of docs/costs.md, or check them: exit code 1 when they are not current.
 
     Example: paystream cost memo --check

@@ -126,14 +126,9 @@ def _measured(measured: Coefficients) -> str:
         for point in measured.points
     ]  # fmt: skip
     header = [
-        "rate",
-        "ClickHouse, cores",
-        "by the line",
-        "broker, cores",
-        "bytes a message on the wire",
-        "bytes a row",
+        "rate", "ClickHouse, cores", "by the line", "broker, cores", "bytes a message on the wire", "bytes a row",
         "p95",
-    ]
+    ]  # fmt: skip
     return (
         f"\n\n### What was measured\n\nOn {measured.measured_on}, {measured.cores} cores and "
         f"{measured.memory_bytes / 2**30:.0f} GiB, ClickHouse {measured.clickhouse}; a run for each rate: "
@@ -170,13 +165,11 @@ def _weak(estimates: dict[str, list[Estimate]], model: Model) -> str:
         for item in estimate.base.items
         for price in item.prices
     )
-    rows = []
-    for price_id in used:
-        price = model.prices[price_id]
-        rows.append(
-            [price_id, f"${price.price:g}", price.unit.replace("_", " "), str(price.as_of or "no date"), price.grade,
+    rows = [
+        [price.id, f"${price.price:g}", price.unit.replace("_", " "), str(price.as_of or "no date"), price.grade,
              price.mark]
-        )  # fmt: skip
+        for price in (model.prices[price_id] for price_id in used)
+    ]  # fmt: skip
     header = ["price", "US dollars", "for", "as of", "grade", "marked"]
     return (
         "\n### The prices used\n\nList prices, AWS us-east-1. `weak`: nobody at the vendor said so; `no date`: the "

@@ -13,17 +13,8 @@ from paystream.cost.model import Bill, Estimate, Swing
 from paystream.cost.prices import PriceBook
 
 FIELDS = (
-    "design",
-    "rate_per_second",
-    "level",
-    "kind",
-    "what",
-    "first_month_usd",
-    "steady_usd",
-    "how",
-    "prices",
-    "marks",
-)
+    "design", "rate_per_second", "level", "kind", "what", "first_month_usd", "steady_usd", "how", "prices", "marks",
+)  # fmt: skip
 
 
 def dollars(value: float) -> str:

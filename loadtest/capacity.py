@@ -54,11 +54,7 @@ class Capacity:
 
 
 def find_capacity(
-    name: str,
-    workload: Workload,
-    step_s: int,
-    run: Callable[[Workload], Result],
-    report: Callable[[Step], None],
+    name: str, workload: Workload, step_s: int, run: Callable[[Workload], Result], report: Callable[[Step], None]
 ) -> Capacity:
     """Double the rate until it is not held, or halve it until it is; then close in on the limit between the two.
 

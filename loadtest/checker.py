@@ -178,12 +178,7 @@ class Found:
 
 
 def check(
-    client: Client,
-    plan: Plan,
-    window: Window,
-    sent: int,
-    rejected_keys: list[str],
-    stages: Stages | None = None,
+    client: Client, plan: Plan, window: Window, sent: int, rejected_keys: list[str], stages: Stages | None = None
 ) -> Found:
     """Compare what is stored with what was sent. Read-only.
 

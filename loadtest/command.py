@@ -1,19 +1,22 @@
 """``paystream loadtest``."""
 
+from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from paystream.loadtest.drain_command import drain_backlog
+from paystream.errors import UsageError
+from paystream.loadtest.benchmark_command import AsJson, drain_backlog, generate, repair
 from paystream.loadtest.fault_command import faults
-from paystream.loadtest.generate_command import generate
-from paystream.loadtest.removal_command import remove
-from paystream.loadtest.repair_command import repair
+from paystream.loadtest.removal import remove as remove_run
 from paystream.loadtest.report_command import report
+from paystream.loadtest.report_file import parse, read_document
 from paystream.loadtest.run_command import run
 from paystream.loadtest.workload import load, shipped
-from paystream.output import console, is_terminal, print_fields, print_json
+from paystream.output import console, errors, is_terminal, note, print_fields, print_json
+from paystream.settings import load_settings
 
 app = typer.Typer(help="Send payments at a fixed rate and check what becomes of them.", no_args_is_help=True)
 
@@ -23,11 +26,44 @@ app.command()(generate)
 app.command("drain")(drain_backlog)
 app.command()(faults)
 app.command()(repair)
-app.command()(remove)
+
+
+@app.command()
+def remove(
+    file: Annotated[Path, typer.Argument(help="The run's result, as `paystream loadtest run --json FILE` writes it.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would go.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove a load test's own payments from the tables and the reports; all others stay.
+
+    They are recognised by their ids, which follow from the result's seed. The topic keeps the messages until they
+    expire: until then `paystream audit --deep` counts them as absent, and reading them again brings them back.
+
+    Example: paystream loadtest remove result.json
+    """
+    result = parse(read_document(file))
+    if result.seed is None or result.generator.planned is None:
+        raise UsageError(f"Result '{file}': it has no seed or no number of messages. Name the result of a whole run.")
+    settings = load_settings()
+    doing = "Counting the load test's payments" if dry_run else "Taking the load test's payments out"
+    with errors.status(doing) as status:
+        done = remove_run(
+            settings, result.seed, result.generator.planned, dry_run, lambda text: status.update(f"{doing}: {text}")
+        )
+    if not done.payments + done.refused:
+        note(
+            f"database '{settings.clickhouse_database}' has nothing of this run: it was taken out before, or is in "
+            "another database."
+        )
+    fields = {"status": "would remove" if dry_run else "removed", **asdict(done)}
+    if as_json:
+        print_json(fields)
+    else:
+        print_fields("loadtest_remove", fields)
 
 
 @app.command("list")
-def list_workloads(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False) -> None:
+def list_workloads(as_json: AsJson = False) -> None:
     """List the workloads that come with Paystream.
 
     Example: paystream loadtest list

@@ -44,16 +44,9 @@ ENGINE = Null
 """A table in the Kafka table's place: what is inserted into it runs through the same views."""
 
 INGEST = (
-    "transactions_queue",
-    "transactions",
-    "quarantine",
-    "ingest_ledger",
-    "transactions_parsed",
-    "transactions_mv",
-    "quarantine_mv",
-    "ledger_mv",
-    "transactions_parsed_mv",
-)
+    "transactions_queue", "transactions", "quarantine", "ingest_ledger", "transactions_parsed",
+    "transactions_mv", "quarantine_mv", "ledger_mv", "transactions_parsed_mv",
+)  # fmt: skip
 """Targets before views; the last one makes messages flow."""
 
 VARIANTS = Path(__file__).with_name("variants")

@@ -189,19 +189,9 @@ def _seconds(value: float) -> str:
 
 
 COLUMNS = (
-    "fault",
-    "kills",
-    "sent",
-    "lost",
-    "twice",
-    "unexpected",
-    "recovered",
-    "outage",
-    "resumed",
-    "from wait",
-    "again",
+    "fault", "kills", "sent", "lost", "twice", "unexpected", "recovered", "outage", "resumed", "from wait", "again",
     "before FINAL",
-)
+)  # fmt: skip
 
 
 def _cells(outcome: Outcome) -> list[str]:

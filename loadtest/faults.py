@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from clickhouse_connect.driver.client import Client
@@ -230,15 +231,8 @@ def clickhouse_killed(scene: Scene) -> str:
     return f"{struck} of {scene.kills_wanted} kills struck while messages were being stored"
 
 
-def broker_killed(scene: Scene) -> str:
-    scene.end("broker", signal.SIGKILL)
-    scene.start()
-    scene.wait_resumed()
-    return "the broker's process was another one afterwards"
-
-
-def broker_restarted(scene: Scene) -> str:
-    scene.end("broker", signal.SIGTERM)
+def broker_restarted(scene: Scene, number: signal.Signals) -> str:
+    scene.end("broker", number)
     scene.start()
     scene.wait_resumed()
     return "the broker's process was another one afterwards"
@@ -482,8 +476,8 @@ FAULTS = (
     Fault("clickhouse-killed", "kill -9 of ClickHouse, again and again at random moments", clickhouse_killed),
     Fault("clickhouse-stopped", "ClickHouse stopped for longer than the consumers' session", clickhouse_stopped),
     Fault("clickhouse-paused", "SIGSTOP of ClickHouse for longer than the consumers' session", clickhouse_paused),
-    Fault("broker-killed", "kill -9 of the broker", broker_killed),
-    Fault("broker-restarted", "clean restart of the broker", broker_restarted),
+    Fault("broker-killed", "kill -9 of the broker", partial(broker_restarted, number=signal.SIGKILL)),
+    Fault("broker-restarted", "clean restart of the broker", partial(broker_restarted, number=signal.SIGTERM)),
     Fault("broker-paused", f"SIGSTOP of the broker for {PAUSE_S} s", broker_paused),
     Fault("both-killed", "kill -9 of the broker and of ClickHouse", both_killed),
     Fault("rebalance", "another consumer joins the group and leaves it", rebalance),

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from paystream.loadtest.report_figures import NOT_MEASURED, Figure, Worse, flat, groups, headline, shown
-from paystream.loadtest.report_file import ResultFile
+from paystream.loadtest.report_figures import NOT_MEASURED, Worse, flat, groups, headline, shown
+from paystream.loadtest.report_file import ResultFile, Threshold
 from paystream.loadtest.report_text import STYLES, limit
 
 TOLERANCE = 0.1
@@ -104,7 +104,7 @@ def show(console: Console, a: ResultFile, b: ResultFile) -> None:
             group = change.group
             table.add_row()
             table.add_row(Text(group, style="bold"))
-        cells = [f"{shown(value, change.unit)}{beside}" for value, beside in _sides(change)]
+        cells = [shown(change.a, change.unit) + change.limit_a, shown(change.b, change.unit) + change.limit_b]
         mark = Text("worse", style="bold red") if change.worse else Text()
         table.add_row(Text(f"  {change.label}"), *cells, signed(change), times(change), mark)
     console.print(table)
@@ -175,29 +175,19 @@ def is_worse(a: float | None, b: float | None, bad: Worse, tolerance: float, tol
 
 
 def _thresholds(a: ResultFile, b: ResultFile) -> list[Change]:
-    of_a = {threshold.name: threshold for threshold in a.thresholds}
-    of_b = {threshold.name: threshold for threshold in b.thresholds}
+    of_a, of_b = ({threshold.name: threshold for threshold in run.thresholds} for run in (a, b))
     compared = []
     for name in of_a | of_b:
-        one_a, one_b = of_a.get(name), of_b.get(name)
-        any_one = one_b or one_a
-        value_a = a.measured(one_a) if one_a else None
-        value_b = b.measured(one_b) if one_b else None
+        in_a, in_b = of_a.get(name), of_b.get(name)
+        either = in_b or in_a
+        value_a, value_b = a.measured(in_a) if in_a else None, b.measured(in_b) if in_b else None
         # Nothing more may be lost than before, but two latencies are never the same.
-        tolerated = (TOLERANCE, TOLERANCE_S) if any_one.unit == "s" else (0, 0)
-        broke = bool(one_a and one_b and one_a.held and not one_b.held)
+        tolerated = (TOLERANCE, TOLERANCE_S) if either.unit == "s" else (0, 0)
+        broke = bool(in_a and in_b and in_a.held and not in_b.held)
+        worse = broke or is_worse(value_a, value_b, "more", *tolerated)
+        label, limits = either.meaning or name, (_held(in_a), _held(in_b))
         compared.append(
-            Change(
-                "thresholds",
-                f"thresholds.{name}",
-                any_one.meaning or name,
-                any_one.unit,
-                value_a,
-                value_b,
-                broke or is_worse(value_a, value_b, "more", *tolerated),
-                _held(one_a) if one_a else "",
-                _held(one_b) if one_b else "",
-            )
+            Change("thresholds", f"thresholds.{name}", label, either.unit, value_a, value_b, worse, *limits)
         )
     return compared
 
@@ -210,23 +200,15 @@ def _figures(a: ResultFile, b: ResultFile) -> list[Change]:
     compared = []
     for key in both:
         title, figure = of_b.get(key) or of_a[key]
-        values = [of[key][1].value if key in of else None for of in (of_a, of_b)]
-        if any(value is not None for value in values):
-            compared.append(_change(title, figure, *values))
+        value_a, value_b = (of[key][1].value if key in of else None for of in (of_a, of_b))
+        if value_a is not None or value_b is not None:
+            worse = is_worse(value_a, value_b, figure.bad, TOLERANCE, TOLERANCE_S if figure.unit == "s" else 0)
+            compared.append(Change(title, key, figure.label, figure.unit, value_a, value_b, worse))
     return compared
 
 
-def _change(group: str, figure: Figure, a: float | None, b: float | None) -> Change:
-    worse = is_worse(a, b, figure.bad, TOLERANCE, TOLERANCE_S if figure.unit == "s" else 0)
-    return Change(group, figure.key, figure.label, figure.unit, a, b, worse)
-
-
-def _held(threshold: Any) -> str:
-    return f" {'✓' if threshold.held else '✗'} at most {limit(threshold)}"
-
-
-def _sides(change: Change) -> list[tuple[float | None, str]]:
-    return [(change.a, change.limit_a), (change.b, change.limit_b)]
+def _held(threshold: Threshold | None) -> str:
+    return f" {'✓' if threshold.held else '✗'} at most {limit(threshold)}" if threshold else ""
 
 
 def _run(result: ResultFile) -> dict[str, Any]:

@@ -27,8 +27,7 @@ WITHOUT_RATE = ("KES", "NGN", "PEN", "UAH", "XOF")
 """Currencies that the European Central Bank does not quote."""
 
 Weights = Annotated[
-    dict[Annotated[str, Field(min_length=1)], Annotated[float, Field(gt=0, le=1e9)]],
-    Field(min_length=1),
+    dict[Annotated[str, Field(min_length=1)], Annotated[float, Field(gt=0, le=1e9)]], Field(min_length=1)
 ]
 Allowed = Annotated[int, Field(ge=0)]
 Rate = Annotated[int, Field(ge=1, le=MOST_PER_SECOND)]
@@ -190,11 +189,7 @@ class Workload(_Strict):
 
 
 def plan_of(
-    workload: Workload,
-    seed: int,
-    merchants: list[int],
-    canary_merchant: int,
-    pending_currencies: list[str],
+    workload: Workload, seed: int, merchants: list[int], canary_merchant: int, pending_currencies: list[str]
 ) -> Plan:
     """Return what a run of the workload sends.
 
