@@ -56,10 +56,7 @@ def cost(
     asked = _rates(rates)
     estimates = [model.estimate(entry, rate) for entry in designs for rate in asked]
     if csv:
-        try:
-            csv.write_text(view.as_csv(estimates, model.prices), encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"File '{csv}' cannot be written: {error.strerror}. Name another one.") from error
+        _write(csv, view.as_csv(estimates, model.prices))
     if as_json:
         print_json(view.as_json(estimates, model.prices))
     elif is_terminal():
@@ -96,11 +93,8 @@ def fit(
     text = as_yaml(from_results(results))
     if to is None:
         print(text, end="")
-        return
-    try:
-        to.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"File '{to}' cannot be written: {error.strerror}. Name another one.") from error
+    else:
+        _write(to, text)
 
 
 @app.command()
@@ -118,6 +112,13 @@ def memo(check: Annotated[bool, typer.Option("--check", help="Only say whether i
         memo_section.write(model, page)
         write_plots(model, page.parent / "images")
     print_fields("cost_memo", {"status": "current" if check else "written"})
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"File '{file}' cannot be written: {error.strerror}. Name another one.") from error
 
 
 def _model(prices: Path | None, own: list[str] | None) -> Model:

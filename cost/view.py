@@ -115,19 +115,19 @@ def as_csv(estimates: Sequence[Estimate], book: PriceBook) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(FIELDS)
     for estimate in estimates:
-        for level, of_level in estimate.bills():
-            writer.writerows(_lines(of_level, level, book))
+        for level, its_bill in estimate.bills():
+            writer.writerows(_lines(its_bill, level, book))
     return text.getvalue()
 
 
-def _lines(of: Bill, level: str, book: PriceBook) -> list[list[Any]]:
-    head = [of.design.id, f"{of.rate:g}", level]
+def _lines(bill: Bill, level: str, book: PriceBook) -> list[list[Any]]:
+    head, people = [bill.design.id, f"{bill.rate:g}", level], _cents(bill.people)
     lines = [
         [*head, item.kind, item.what, _cents(item.first_month), _cents(item.steady), item.how, " ".join(item.prices),
          "; ".join(_marks(item.prices, book))]
-        for item in of.items
+        for item in bill.items
     ]  # fmt: skip
-    return [*lines, [*head, "people", "people", _cents(of.people), _cents(of.people), "hours x wage", "", "assumption"]]
+    return [*lines, [*head, "people", "people", people, people, "hours x wage", "", "assumption"]]
 
 
 def _marks(price_ids: Sequence[str], book: PriceBook) -> list[str]:

@@ -45,14 +45,14 @@ def remove(
     if result.seed is None or result.generator.planned is None:
         raise UsageError(f"Result '{file}': it has no seed or no number of messages. Name the result of a whole run.")
     settings = load_settings()
-    doing = "Counting the load test's payments" if dry_run else "Taking the load test's payments out"
+    doing = "Counting the load test's payments" if dry_run else "Removing the load test's payments"
     with errors.status(doing) as status:
         done = remove_run(
             settings, result.seed, result.generator.planned, dry_run, lambda text: status.update(f"{doing}: {text}")
         )
     if not done.payments + done.refused:
         note(
-            f"database '{settings.clickhouse_database}' has nothing of this run: it was taken out before, or is in "
+            f"database '{settings.clickhouse_database}' has nothing of this run: it was removed before, or is in "
             "another database."
         )
     fields = {"status": "would remove" if dry_run else "removed", **asdict(done)}

@@ -97,7 +97,7 @@ class Outcome:
         }
         problems = [f"{count:,} {name}" for name, count in counts.items() if count]
         if self.others_changed:
-            problems.append("a reader finds other transactions of before the fault than before it")
+            problems.append("a reader no longer finds the same of the transactions before the fault")
         if self.audit != "complete":
             problems.append(f"audit says {self.audit}")
         if not math.isfinite(self.outage_s):
@@ -174,7 +174,7 @@ def run_fault(settings: Settings, fault: Fault, kills: int, report: Callable[[st
             plan = make_plan(client, _workload(fault))
         with Generator(plan, client_config(settings), settings.kafka_topic) as generator:
             generator.wait_ready()
-            report("waiting until all of before is read")
+            report("waiting until all earlier messages are read")
             with connect(settings) as client:
                 wait_until_quiet(settings, topic, client, plan, lambda _: None)
                 [[began_at]] = client.query("SELECT now64(3, 'UTC')").result_rows

@@ -192,7 +192,7 @@ class Scene:
         """Wait until the broker has dropped every member of the consumer group, which takes a session timeout."""
         self.wait(
             lambda: self.group_state() in (ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD),
-            "the broker did not give up the group's members",
+            "the broker did not drop the group's members",
         )
 
     def partitions_assigned(self) -> int:
@@ -235,7 +235,7 @@ def broker_restarted(scene: Scene, number: signal.Signals) -> str:
     scene.end("broker", number)
     scene.start()
     scene.wait_resumed()
-    return "the broker's process was another one afterwards"
+    return "the broker came back as a new process"
 
 
 def both_killed(scene: Scene) -> str:
@@ -245,7 +245,7 @@ def both_killed(scene: Scene) -> str:
     scene.end("clickhouse", signal.SIGKILL)
     scene.start()
     scene.wait_resumed()
-    return "both processes were other ones afterwards"
+    return "both came back as new processes"
 
 
 def clickhouse_stopped(scene: Scene) -> str:
@@ -253,7 +253,7 @@ def clickhouse_stopped(scene: Scene) -> str:
     scene.wait_group_empty()
     scene.start()
     scene.wait_resumed()
-    return "the broker had given up the group's members"
+    return "the broker had dropped the group's members"
 
 
 # Pauses
@@ -266,7 +266,7 @@ def clickhouse_paused(scene: Scene) -> str:
     finally:
         stack.kill(scene.settings, "clickhouse", signal.SIGCONT)
     scene.wait_resumed()
-    return "the broker had given up the group's members"
+    return "the broker had dropped the group's members"
 
 
 def broker_paused(scene: Scene) -> str:
@@ -343,7 +343,7 @@ def offsets_rewound(scene: Scene) -> str:
         consumer.close()
     distance = sum(place.offset for place in committed) - sum(place.offset for place in rewound)
     if distance <= 0:
-        raise DidNotBite("The group's offsets were at the place of an hour ago: no message came again.")
+        raise DidNotBite("The group's offsets were where they were an hour ago: no message was delivered again.")
     scene.wait_resumed()
     return f"the group's offsets were {distance:,} messages further back"
 

@@ -38,6 +38,7 @@ class Plan:
         rate_per_second: of all messages: duplicates, malformed ones and canaries included; the mean where it varies.
         second_rates: how many messages each second sends; empty where the rate is constant.
         merchants: ids that are loaded; with ``hot_merchants``, so many of the first get ``hot_share`` of the payments.
+        canary_merchant: the merchant of all canaries; see loadtest/canary.py.
         zipf_exponent: the merchant at place k of ``merchants``, counted from 1, gets a share as 1 / k to this power.
         late_by_us: late payments were made up to so long before they are sent.
         state_share: messages that tell of a further state of an earlier transaction.

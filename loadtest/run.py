@@ -311,7 +311,7 @@ def wait_until_quiet(
         )
     if lag:
         raise CheckFailed(
-            f"Topic '{name}': {lag:,} messages of before are still unread after {QUIET_TIMEOUT_S} s. "
+            f"Topic '{name}': {lag:,} earlier messages are still unread after {QUIET_TIMEOUT_S} s. "
             "Wait until they are read, or look at system.kafka_consumers for what stops them."
         )
     raise CheckFailed(

@@ -437,7 +437,7 @@ def test_a_run_does_not_begin_before_what_was_sent_earlier_is_read(
         try:
             wait_until(stalled)
             before = topic.ends()
-            with pytest.raises(CheckFailed, match=f"{topic.lag()} messages of before are still unread"):
+            with pytest.raises(CheckFailed, match=f"{topic.lag()} earlier messages are still unread"):
                 loadtest_run.run(settings, load("smoke"), lambda progress: None)
             assert topic.ends() == before
         finally:
