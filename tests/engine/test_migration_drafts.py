@@ -25,21 +25,8 @@ from paystream.migrations.lineage import Lineage
 from paystream.migrations.lint import lint_files
 from paystream.migrations.plan import Step
 from paystream.migrations.schema_graph import read_graph
-from paystream.migrations.scratch import scratch_engine
 from paystream.project import CHECKOUT
 from paystream.settings import Settings
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Settings]:
-    """An engine to try versions out in. Not the run's own: its Kafka tables would join another test's group."""
-    with scratch_engine() as settings:
-        yield settings
-
-
-@pytest.fixture
-def checkout(tmp_path: Path) -> Checkout:
-    return Checkout.copied(tmp_path / "checkout")
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import json
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 from checkouts import Checkout
@@ -12,22 +11,10 @@ from ingest import Ingest, ingest_schema
 
 from paystream.migrations.history import Version, read_history
 from paystream.migrations.lint import lint_files
-from paystream.migrations.scratch import scratch_engine
 from paystream.project import CHECKOUT
 from paystream.settings import Settings
 
 NOW = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Settings]:
-    with scratch_engine() as settings:
-        yield settings
-
-
-@pytest.fixture
-def checkout(tmp_path: Path) -> Checkout:
-    return Checkout.copied(tmp_path / "checkout")
 
 
 @pytest.fixture
