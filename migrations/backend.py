@@ -25,7 +25,7 @@ from yoyo.migrations import Migration, default_migration_table, get_migration_ha
 
 from paystream import lock
 from paystream.clickhouse import UNKNOWN_TABLE, cause_of, connect, is_code
-from paystream.migrations.statement import begins, names, words_of
+from paystream.migrations.statement import words_of
 from paystream.settings import Settings
 
 STATEMENT_TIMEOUT_S = 7 * 24 * 3600
@@ -298,8 +298,8 @@ class ClickHouseBackend(DatabaseBackend):
 
         To drop the view on one takes seconds, some twelve without a broker, as it waits for the consumers to look up.
         """
-        drops = [text for text in rollbacks if text and begins(words_of(text), "DROP", "TABLE", "IF", "EXISTS")]
-        dropped = {names(words_of(text)[1:])[0]: text for text in drops}
+        drops = [text for text in rollbacks if text and words_of(text).begins("DROP", "TABLE", "IF", "EXISTS")]
+        dropped = {words_of(text)[1:].names()[0]: text for text in drops}
         if dropped:
             rows = self.connection.query(
                 "SELECT name FROM system.tables WHERE database = currentDatabase() AND engine = 'Kafka'"

@@ -113,7 +113,8 @@ def check_database(settings: Settings, folder: Path | None = None) -> list[Diffe
         if name in away:
             differences.append(Difference("database", name, "detached", fix=Command(f"ATTACH TABLE {name}")))
         elif name not in live:
-            differences.append(Difference("database", name, "missing", fix=_text_of(name)))
+            fix = f"Create it again from its file, or restore {name} from a backup."
+            differences.append(Difference("database", name, "missing", fix=fix))
         elif name not in wanted:
             differences.append(Difference("database", name, "unknown", fix="Drop it, or write it as a version."))
         elif live[name] != wanted[name]:
@@ -122,10 +123,6 @@ def check_database(settings: Settings, folder: Path | None = None) -> list[Diffe
                 Difference("database", name, "differs", lines, "Take the change back, or write it as a version.")
             )
     return differences
-
-
-def _text_of(name: str) -> str:
-    return f"Create it again from its file, or restore {name} from a backup."
 
 
 def _how(is_expected: bool, is_there: bool) -> str:

@@ -1,16 +1,16 @@
 """The schema's statements for a replicated, sharded cluster.
 
-The same files, written otherwise: every statement runs ON CLUSTER, stored tables are replicated, and those that
-messages end up in are split over the shards. Such a table keeps its name for the Distributed table that everybody reads
-and writes, views included; its rows are in ``NAME_local``. A row's shard follows from a hash of ``transaction_id``, so
-that all copies and states of one transaction meet, whichever node took them from Kafka, and FINAL needs to look at one
-shard alone. All other tables are whole on each node, so that dictionaries load from their own node.
+The same files, rewritten: every statement runs ON CLUSTER, stored tables are replicated, and the tables that ingest
+fills are sharded. A sharded table gives its name to the Distributed table that everybody reads and writes, views
+included; its rows are in ``NAME_local``. The shard is a hash of ``transaction_id``: all copies and states of one
+transaction are on one shard, whichever node took them from Kafka, and FINAL reads each shard by itself. All other
+tables are whole on each node, so that dictionaries load from their own node.
 
 The text stays as it was written, comments included; only what has to differ is replaced.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -19,16 +19,7 @@ from sqlglot import exp
 from paystream.errors import UsageError
 from paystream.migrations.history import Version, object_name
 from paystream.migrations.schema_graph import Graph, SchemaObject, read_graph
-from paystream.migrations.statement import (
-    Word,
-    after,
-    begins,
-    from_name,
-    names,
-    split,
-    text_of,
-    words_of,
-)
+from paystream.migrations.statement import Word, Words, words_of
 
 BUSINESS_KEY = "transaction_id"
 
@@ -64,9 +55,9 @@ def cluster_of(name: str, database: str, graph: Graph | None = None) -> Cluster:
 
 
 def sharding_expression(table: SchemaObject) -> str:
-    """Return what decides about a row's shard: the transaction, or else the whole sorting key.
+    """Return the sharding expression of a table: its transaction, or else its whole sorting key.
 
-    Either way rows that deduplicate each other meet, since both are among what they have in common.
+    Either way, rows that replace each other share a shard, since they agree in both.
     """
     if BUSINESS_KEY in table.types:
         return f"cityHash64({BUSINESS_KEY})"
@@ -76,7 +67,7 @@ def sharding_expression(table: SchemaObject) -> str:
 
 
 def render(statement: str, cluster: Cluster) -> list[str]:
-    """Return the statements that do on a cluster what one statement does on one server, in the order to run them.
+    """Return what to run on a cluster in place of a statement for one server, in order.
 
     Raises:
         UsageError: it is of a kind that has no counterpart here; the error says what to do.
@@ -86,13 +77,13 @@ def render(statement: str, cluster: Cluster) -> list[str]:
     if any(word.upper in ("'", '"', "`") for word in words):
         raise _refused(text, "it cannot be read")
     for start, rendering in _RENDERINGS.items():
-        if begins(words, *start):
+        if words.begins(*start.split()):
             return rendering(_Statement(text, words, cluster))
     raise _refused(text, f"{' '.join(word.upper for word in words[:2])} has no counterpart on a cluster here")
 
 
 def rendered(version: Version, cluster: Cluster) -> Version:
-    """Return a version as it runs on a cluster. What takes a statement back pairs with it here too.
+    """Return a version as it runs on a cluster, each statement still paired with its rollback.
 
     Raises:
         UsageError: a statement or a rollback is of a kind that has no counterpart here.
@@ -118,7 +109,7 @@ def _refused(text: str, cause: str) -> UsageError:
 @dataclass(frozen=True)
 class _Statement:
     text: str
-    words: list[Word]
+    words: Words
     cluster: Cluster
 
     @cached_property
@@ -126,12 +117,12 @@ class _Statement:
         """The object's name, after the kind and IF [NOT] EXISTS."""
         kinds = ("TABLE", "VIEW", "DICTIONARY", "COLLECTION")
         at = next((at for at, word in enumerate(self.words) if word.upper in kinds), len(self.words))
-        words = from_name(self.words[at:])
+        words = self.words[at:].from_name()
         if not words:
             raise _refused(self.text, "it names no object")
-        if begins(words[1:], "."):
+        if words[1:].begins("."):
             raise _refused(self.text, "its object is in a database that it names")
-        if begins(words[1:], ","):
+        if words[1:].begins(","):
             raise _refused(self.text, "it is about several objects at once")
         return words[0]
 
@@ -140,7 +131,7 @@ class _Statement:
         return self.head.text
 
     @property
-    def rest(self) -> Sequence[Word]:
+    def rest(self) -> Words:
         """The words after the object's name."""
         return self.words[self.words.index(self.head) + 1 :]
 
@@ -151,6 +142,9 @@ class _Statement:
             text = text[:start] + new + text[end:]
         return text
 
+    def as_it_is(self) -> list[str]:
+        return [self.everywhere()]
+
     def everywhere(self, *edits: tuple[int, int, str], name: str | None = None) -> str:
         """Return the text with ON CLUSTER after the object's name, which may become another one."""
         head = self.head
@@ -160,8 +154,7 @@ class _Statement:
 
 def _create_table(create: _Statement) -> list[str]:
     name, cluster = create.name, create.cluster
-    engine = after(create.rest, "ENGINE")
-    engine = engine[1:] if begins(engine, "=") else engine
+    engine = create.rest.engine()
     if not engine:
         raise _refused(create.text, "it has no ENGINE")
     if not engine[0].text.endswith("MergeTree") or engine[0].text.startswith(("Replicated", "Shared")):
@@ -171,14 +164,14 @@ def _create_table(create: _Statement) -> list[str]:
     # The table's UUID, not its name: two tables may exchange names.
     given = [f"'/clickhouse/tables/{{uuid}}/{shard}'", f"'{replica}'"]
     end = engine[0].end
-    if begins(engine[1:], "("):
+    if engine[1:].begins("("):
         closing = next(word for word in engine[2:] if word.upper == ")" and word.depth == engine[0].depth)
         given += filter(None, [create.text[engine[1].end : closing.start].strip()])
         end = closing.end
     replicated = (engine[0].start, end, f"Replicated{engine[0].text}({', '.join(given)})")
     if name not in cluster.sharding:
         return [create.everywhere(replicated)]
-    guard = "IF NOT EXISTS " if begins(create.words[2:], "IF") else ""
+    guard = "IF NOT EXISTS " if create.words[2:].begins("IF") else ""
     return [
         create.everywhere(replicated, name=f"{name}_local"),
         f"CREATE TABLE {guard}{name} ON CLUSTER {cluster.name} AS {name}_local\n"
@@ -186,14 +179,10 @@ def _create_table(create: _Statement) -> list[str]:
     ]
 
 
-def _create_view(create: _Statement) -> list[str]:
-    return [create.everywhere()]
-
-
 def _create_materialized_view(create: _Statement) -> list[str]:
-    is_refreshed = begins(create.rest, "REFRESH")
+    is_refreshed = create.rest.begins("REFRESH")
     at = next((at for at, word in enumerate(create.rest) if word.upper in ("TO", "AS")), len(create.rest))
-    if not begins(create.rest[at:], "TO") or (at and not is_refreshed):
+    if not create.rest[at:].begins("TO") or (at and not is_refreshed):
         raise _refused(create.text, "it keeps its rows in a table of its own; give it one with TO")
     if is_refreshed:
         _refuse_refreshes_that_differ(create, at)
@@ -201,17 +190,17 @@ def _create_materialized_view(create: _Statement) -> list[str]:
 
 
 def _refuse_refreshes_that_differ(create: _Statement, to: int) -> None:
-    """Make sure that what all nodes write, each refreshing the view, is the same as what one of them writes."""
-    if not begins(create.rest[to - 1 :], "APPEND"):
+    """Refuse a view whose rows would differ or double, since every node refreshes it."""
+    if not create.rest[to - 1 :].begins("APPEND"):
         raise _refused(create.text, "each node would refresh it and exchange its own table for the one that is there")
     # A table that later versions drop is in no file any more. Nothing is left of what was written to it, either.
-    target = next(iter(names(create.rest[to + 1 :])), "")
+    target = next(iter(create.rest[to + 1 :].names()), "")
     if create.cluster.engines.get(target, "ReplacingMergeTree") != "ReplacingMergeTree":
         raise _refused(create.text, f"each node would refresh it, and its rows would be in {target} once for each")
 
 
 def _drop(drop: _Statement) -> list[str]:
-    if begins(drop.words[1:], "TABLE") and drop.name in drop.cluster.sharding:
+    if drop.words[1:].begins("TABLE") and drop.name in drop.cluster.sharding:
         return [drop.everywhere(), drop.everywhere(name=f"{drop.name}_local")]
     return [drop.everywhere()]
 
@@ -224,17 +213,17 @@ def _alter(alter: _Statement) -> list[str]:
     if name not in alter.cluster.sharding:
         return [alter.everywhere()]
     local = alter.everywhere(name=f"{name}_local")
-    actions = split(alter.rest)
-    if begins(actions[0][1:], "QUERY"):
+    actions = alter.rest.split()
+    if actions[0][1:].begins("QUERY"):
         return [local]
     # What a column holds and how is the business of the table with the rows.
-    of_columns = [action for action in actions if any(begins(action, verb, "COLUMN") for verb in _OF_A_COLUMN)]
+    of_columns = [action for action in actions if any(action.begins(verb, "COLUMN") for verb in _OF_A_COLUMN)]
     if not of_columns:
         return [local]
-    texts = [text_of(alter.text, action) for action in of_columns]
+    texts = [action.text for action in of_columns]
     distributed = f"ALTER TABLE {name} ON CLUSTER {alter.cluster.name}\n    " + ",\n    ".join(texts)
     # A column is there before anybody can name it, and nobody can name it any more once it goes.
-    dropping = all(begins(action, "DROP") for action in of_columns)
+    dropping = all(action.begins("DROP") for action in of_columns)
     return [distributed, local] if dropping else [local, distributed]
 
 
@@ -245,7 +234,7 @@ def _of_rows(statement: _Statement) -> list[str]:
 
 
 def _system_reload(reload: _Statement) -> list[str]:
-    if len(reload.words) < 4 or not begins(reload.words[2:], "DICTIONARY"):
+    if len(reload.words) < 4 or not reload.words[2:].begins("DICTIONARY"):
         raise _refused(reload.text, "it names no dictionary")
     start = reload.words[3].start
     return [reload.edited((start, start, f"ON CLUSTER {reload.cluster.name} "))]
@@ -263,25 +252,19 @@ def _once(statement: _Statement) -> list[str]:
     return [statement.text]
 
 
-_RENDERINGS: dict[tuple[str, ...], Callable[[_Statement], list[str]]] = {
-    ("CREATE", "TABLE"): _create_table,
-    ("CREATE", "MATERIALIZED", "VIEW"): _create_materialized_view,
-    ("CREATE", "VIEW"): _create_view,
-    ("CREATE", "OR", "REPLACE", "VIEW"): _create_view,
-    ("CREATE", "DICTIONARY"): _create_view,
-    ("CREATE", "OR", "REPLACE", "DICTIONARY"): _create_view,
-    ("CREATE", "NAMED", "COLLECTION"): _create_view,
-    ("DROP", "TABLE"): _drop,
-    ("DROP", "VIEW"): _drop,
-    ("DROP", "DICTIONARY"): _drop,
-    ("DROP", "NAMED", "COLLECTION"): _drop,
-    ("ALTER", "TABLE"): _alter,
-    ("ALTER", "NAMED", "COLLECTION"): _create_view,
-    ("TRUNCATE", "TABLE"): _of_rows,
-    ("OPTIMIZE", "TABLE"): _of_rows,
-    ("SYSTEM", "RELOAD"): _system_reload,
-    ("EXCHANGE", "TABLES"): _exchange_or_rename,
-    ("RENAME", "TABLE"): _exchange_or_rename,
-    ("INSERT", "INTO"): _once,
-    ("SELECT",): _once,
+_RENDERINGS: dict[str, Callable[[_Statement], list[str]]] = {
+    "CREATE TABLE": _create_table,
+    "CREATE MATERIALIZED VIEW": _create_materialized_view,
+    **{f"CREATE {kind}": _Statement.as_it_is for kind in ("VIEW", "DICTIONARY", "NAMED COLLECTION")},
+    **{f"CREATE OR REPLACE {kind}": _Statement.as_it_is for kind in ("VIEW", "DICTIONARY")},
+    **{f"DROP {kind}": _drop for kind in ("TABLE", "VIEW", "DICTIONARY", "NAMED COLLECTION")},
+    "ALTER TABLE": _alter,
+    "ALTER NAMED COLLECTION": _Statement.as_it_is,
+    "TRUNCATE TABLE": _of_rows,
+    "OPTIMIZE TABLE": _of_rows,
+    "SYSTEM RELOAD": _system_reload,
+    "EXCHANGE TABLES": _exchange_or_rename,
+    "RENAME TABLE": _exchange_or_rename,
+    "INSERT INTO": _once,
+    "SELECT": _once,
 }

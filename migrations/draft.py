@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
-from itertools import pairwise, takewhile
+from itertools import pairwise
 from pathlib import Path
 
 from paystream.errors import UsageError
@@ -14,16 +14,7 @@ from paystream.migrations.lock_file import snapshot_path
 from paystream.migrations.schema import Difference, diff
 from paystream.migrations.schema_graph import Graph, read_graph
 from paystream.migrations.sources import Source, read_sources
-from paystream.migrations.statement import (
-    after,
-    begins,
-    behind_name,
-    names,
-    select_of,
-    split,
-    text_of,
-    words_of,
-)
+from paystream.migrations.statement import select_of, words_of
 from paystream.migrations.text import write_text
 from paystream.migrations.types import holds
 from paystream.settings import Settings, project_folder
@@ -229,7 +220,7 @@ def _reads_kafka(create: str, objects: dict[str, str]) -> bool:
     if _kind(create) != "MATERIALIZED VIEW":
         return False
     words = words_of(select_of(create))
-    read = [name for at, word in enumerate(words) if word.upper in ("FROM", "JOIN") for name in names(words[at + 1 :])]
+    read = [name for at, word in enumerate(words) if word.upper in ("FROM", "JOIN") for name in words[at + 1 :].names()]
     return any(_is_kafka(objects.get(name, "")) for name in read)
 
 
@@ -313,24 +304,24 @@ class Table:
         opening, closing = (next(word for word in words if word.upper == sign and word.depth == 0) for sign in "()")
         columns: dict[str, str] = {}
         others: dict[tuple[str, str], str] = {}
-        for element in split(words[words.index(opening) + 1 : words.index(closing)]):
+        for element in words[words.index(opening) + 1 : words.index(closing)].split():
             if element[0].quote:
-                columns[element[0].text] = text_of(create, element[1:])
+                columns[element[0].text] = element[1:].text
             else:
-                others[element[0].upper, element[1].text] = text_of(create, element[2:])
+                others[element[0].upper, element[1].text] = element[2:].text
         rest = words[words.index(closing) + 1 :]
         starts = [(at, clause) for at, word in enumerate(rest) for clause in _CLAUSES if word.depth == 0]
-        starts = [(at, clause) for at, clause in starts if begins(rest[at:], *clause.split())]
+        starts = [(at, clause) for at, clause in starts if rest[at:].begins(*clause.split())]
         clauses = {
-            clause: text_of(create, rest[at + len(clause.split()) : end])
+            clause: rest[at + len(clause.split()) : end].text
             for (at, clause), (end, _) in pairwise([*starts, (len(rest), "")])
         }
         return cls(columns, others, clauses)
 
     def settings(self) -> dict[str, str]:
         """Return the values of the table's settings, as SQL."""
-        text = self.clauses.get("SETTINGS", "")
-        return {pair[0].text: text_of(text, pair[2:]) for pair in split(words_of(text)) if pair}
+        settings = words_of(self.clauses.get("SETTINGS", "")).split()
+        return {setting[0].text: setting[2:].text for setting in settings if setting}
 
 
 _CLAUSES = ("ENGINE =", "PARTITION BY", "PRIMARY KEY", "ORDER BY", "SAMPLE BY", "TTL", "SETTINGS", "COMMENT")
@@ -345,7 +336,8 @@ def _change_table(steps: _Steps, name: str, old_create: str, new_create: str) ->
     alter = f"ALTER TABLE {name}"
     added, taken = _added(now, old), _added(old, now)
     if additions := _additions(now, added, taken, old):
-        removals = [_removal(kind, item) for kind, item in (*_columns(added), *_new_others(now, old))]
+        new = [*(("COLUMN", column) for column in added), *_new_others(now, old)]
+        removals = [f"DROP {kind} IF EXISTS {item}" for kind, item in new]
         steps.add(
             _TABLES,
             f"{alter}\n    " + ",\n    ".join(additions),
@@ -354,7 +346,7 @@ def _change_table(steps: _Steps, name: str, old_create: str, new_create: str) ->
     for kind, item in _new_others(now, old):
         _materialize(steps, _TABLES, alter, kind, item)
     for column in added:
-        if after(words_of(now.columns[column]), "MATERIALIZED"):
+        if "MATERIALIZED" in _properties(now.columns[column]):
             why = "-- For what is stored already, where it is computed at each read until then.\n"
             nothing = "SELECT 'the column goes next'"
             steps.add(_TABLES, f"{why}{alter} MATERIALIZE COLUMN {column}", nothing)
@@ -442,10 +434,6 @@ def _added(now: Table, old: Table) -> list[str]:
     return [column for column in now.columns if column not in old.columns]
 
 
-def _columns(names: list[str]) -> list[tuple[str, str]]:
-    return [("COLUMN", name) for name in names]
-
-
 def _new_others(now: Table, old: Table) -> list[tuple[str, str]]:
     return [key for key in now.others if key not in old.others]
 
@@ -463,10 +451,6 @@ def _additions(now: Table, added: list[str], taken: list[str], old: Table) -> li
         f"ADD {kind} {item} {now.others[kind, item]}{_place_of_other(now, kind, item, now)}"
         for kind, item in _new_others(now, old)
     ]
-
-
-def _removal(kind: str, item: str) -> str:
-    return f"DROP {kind} IF EXISTS {item}"
 
 
 def _place(names: list[str], column: str) -> str:
@@ -489,7 +473,7 @@ def _properties(definition: str) -> list[str]:
 
 
 def _type(definition: str) -> str:
-    return text_of(definition, list(takewhile(lambda word: word.upper not in _PROPERTIES, words_of(definition))))
+    return words_of(definition).until(*_PROPERTIES).text
 
 
 def _if_not_exists(create: str) -> str:
@@ -504,22 +488,21 @@ def _kind(create: str) -> str:
 
 
 def _is_kafka(create: str) -> bool:
-    return begins(after(words_of(create), "ENGINE", "="), "KAFKA")
+    return words_of(create).engine().begins("KAFKA")
 
 
 def _is_null(create: str) -> bool:
-    return [word.text for word in after(words_of(create), "ENGINE", "=")[:1]] == ["Null"]
+    return [word.text for word in words_of(create).engine()[:1]] == ["Null"]
 
 
 def _target(create: str) -> str:
-    return next(iter(names(after(words_of(create), "TO"))), "") if _kind(create) == "MATERIALIZED VIEW" else ""
+    return next(iter(words_of(create).after("TO").names()), "") if _kind(create) == "MATERIALIZED VIEW" else ""
 
 
 def _refresh(create: str) -> str:
     """Return when and how a view is refreshed, as the engine spells it; ``""`` where each block runs it."""
-    words = words_of(create)
-    refresh = list(takewhile(lambda word: word.upper not in ("TO", "("), behind_name(words[1:])))
-    return text_of(create, refresh) if begins(refresh, "REFRESH") else ""
+    refresh = words_of(create)[1:].behind_name().until("TO", "(")
+    return refresh.text if refresh.begins("REFRESH") else ""
 
 
 def _or_replace(create: str) -> str:
@@ -531,6 +514,6 @@ def _authored(name: str, create: str, history: list[Version]) -> str:
     """Return the CREATE of an object as a version has it, or as the engine spells it where it was altered since."""
     texts = [text for version in history for text in version.statements if object_name(text) == name]
     words = words_of(texts[-1]) if texts else []
-    if begins(words, "CREATE") and not begins(words, "CREATE", "OR"):
+    if words and words.begins("CREATE") and not words.begins("CREATE", "OR"):
         return texts[-1].strip().rstrip(";")
     return create

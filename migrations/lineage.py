@@ -12,7 +12,7 @@ from paystream.migrations.schema_graph import TOPIC, Graph, Leaf, SchemaObject
 
 @dataclass(frozen=True)
 class Step:
-    """One column and how it comes about, out of the steps before it.
+    """One column and how it is computed from those before it.
 
     ``by`` is the view, dictionary or table that makes it; for what comes from outside, who writes it. A value is made
     ``of`` columns and ``found_by`` others, the key that a dictionary is asked with. ``clocks`` are functions such as
@@ -29,7 +29,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a column is made of in the end. ``tables`` are columns that are written from outside."""
+    """What a column is made of in the end. ``tables`` are columns that no object of the schema writes."""
 
     column: str
     fields: tuple[str, ...]

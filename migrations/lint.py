@@ -16,20 +16,20 @@ from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 
 from paystream.clickhouse import cause_of
 from paystream.migrations.lint_engine import types_in_engine
-from paystream.migrations.lint_rules import RULES, Broken
+from paystream.migrations.lint_rules import RULES
 from paystream.migrations.schema_graph import Graph, Unreadable, read_graph
 
 FILE = "file"
-"""The rule, without a waiver, that a file is one CREATE that can be read, named as its object."""
+"""The rule that a file is one readable CREATE, named as its object. It cannot be waived."""
 
 UNREAD = "unread"
-"""The rule that the linter's parser understands a file. What is newer than it, ClickHouse may know."""
+"""The rule that the linter's parser understands a file. ClickHouse may know SQL that is newer."""
 
 WAIVER = "waiver"
-"""The rule, without a waiver, that a waiver names a rule, gives a reason and waives something."""
+"""The rule that a waiver names a rule, gives a reason and waives something. It cannot be waived."""
 
 VIEW_TYPES = "view-types"
-"""The rule that the engine, where one answers, knows more about than the files."""
+"""The rule that the engine, when one answers, checks better than the files can."""
 
 REASONS = {rule.id: rule.reason for rule in RULES} | {
     FILE: "A file that can't be read is not checked, and the next version would be written without it.",
@@ -95,8 +95,9 @@ def lint_files(root: Path | None = None, client: Client | None = None) -> list[F
         for each in waiving:
             each.used = True
         if not waiving:
-            findings.append(_finding(rule, place))
-    # What a waiver of types is for, the engine may see and the files alone not. A file that isn't read, no rule sees.
+            where = place.object
+            findings.append(Finding(rule, where.path, place.line, where.name, place.cause, place.what_next))
+    # Without an engine, a waiver of types may look unused; so does any waiver in a file that no rule could read.
     unread = {unreadable.path for unreadable in graph.unreadable}
     unused = [
         each
@@ -123,10 +124,6 @@ def _finding_of_file(file: Unreadable, client: Client | None) -> Finding:
 
 
 _CHECK_AND_WAIVE = f"check it yourself and write `-- lint: waive {UNREAD} because …`"
-
-
-def _finding(rule: str, place: Broken) -> Finding:
-    return Finding(rule, place.object.path, place.line, place.object.name, place.cause, place.what_next)
 
 
 def _finding_of_waiver(waiver: _Waiver) -> Finding:

@@ -1,4 +1,4 @@
-"""What the files alone tell of an expression's type."""
+"""What the files alone say about an expression's type."""
 
 import re
 
@@ -35,7 +35,7 @@ _CHOOSES = re.compile(
 
 
 def declared_type(scope: Scope, node: exp.Expression, active: frozenset[str] = frozenset()) -> str:
-    """Return an expression's type where the files say it outright: a column as it is, or a CAST. Else ``""``."""
+    """Return an expression's type where the files state it: a plain column, or a CAST. Else ``""``."""
     if isinstance(node, exp.Paren):
         return declared_type(scope, node.this, active)
     if (cast := _cast_to(node)) is not None:
@@ -59,7 +59,7 @@ def declared_type(scope: Scope, node: exp.Expression, active: frozenset[str] = f
 
 
 def holds_text(scope: Scope, node: exp.Expression, active: frozenset[str] = frozenset()) -> bool:
-    """Return whether an expression may be a text that is not known beforehand. Where the files don't tell, it may."""
+    """Return whether an expression may be a text of unknown form. True where the files don't say."""
     if isinstance(node, (exp.Literal, exp.Null, exp.Boolean)):
         return False
     if isinstance(node, exp.Column):

@@ -1,26 +1,14 @@
-"""What each statement of a version means for a database as it is now, before it runs."""
+"""What each statement of a version will do to the database as it is now."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from itertools import takewhile
 from typing import Literal
 
 from clickhouse_connect.driver.client import Client
 
 from paystream.migrations.history import Version, irreversible
-from paystream.migrations.statement import (
-    Word,
-    after,
-    begins,
-    behind_name,
-    from_name,
-    names,
-    split,
-    text_of,
-    without_cluster,
-    words_of,
-)
+from paystream.migrations.statement import Words, words_of
 from paystream.migrations.types import holds
 from paystream.settings import Settings
 
@@ -52,7 +40,7 @@ def tables_of(settings: Settings) -> str:
 
 @dataclass
 class Live:
-    """What a database holds, as far as statements depend on it. Changes along as statements are explained."""
+    """What a database holds that decides what a statement does. Updated as statements are explained."""
 
     rows: dict[str, int] = field(default_factory=dict)
     """Stored rows of each table that stores any; on a cluster, those of the node that has most."""
@@ -123,23 +111,15 @@ def _explained(version: str, number: int, direction: Literal["apply", "undo"], s
 
 def meaning(statement: str, live: Live) -> tuple[str, bool]:
     """Return what a statement does, in a few words, and whether data is gone for good afterwards."""
-    words = without_cluster(words_of(statement))  # it does the same, on every node
+    words = words_of(statement)
+    if cluster := words.after("ON", "CLUSTER"):  # it does the same, on every node
+        words = Words((*words[: words.index(cluster[0]) - 2], *cluster[1:]))
     for beginning, explained in _MEANINGS.items():
-        if begins(words, *beginning):
-            effect = explained(_Statement(statement, words[len(beginning) :]), live)
+        if words.begins(*beginning):
+            rest = words[len(beginning) :]
+            effect = explained(next(iter(rest.names()), statement[:60]), rest, live)
             return effect.means, effect.destructive
     return _UNKNOWN.means, _UNKNOWN.destructive
-
-
-@dataclass(frozen=True)
-class _Statement:
-    text: str
-    rest: Sequence[Word]
-    """Its words behind those that say what it does, and without ON CLUSTER."""
-
-    @property
-    def name(self) -> str:
-        return next(iter(names(self.rest)), self.text[:60])
 
 
 @dataclass(frozen=True)
@@ -149,7 +129,7 @@ class _Effect:
     means: str
     destructive: bool = False
     rewrites: bool = False
-    """Whether it goes through all rows, be it in the background."""
+    """Whether it goes through all rows, now or in the background."""
 
 
 _UNKNOWN = _Effect("is not known to this tool, which takes it for one that loses rows: read it", destructive=True)
@@ -162,41 +142,40 @@ def _losing(rows: int, what: str, of_them: str = "") -> _Effect:
     return _Effect(f"{what}: {f'{of_them} of ' if of_them else ''}{counted} gone for good", destructive=True)
 
 
-def _created_table(create: _Statement, live: Live) -> _Effect:
-    engine = after(create.rest, "ENGINE")
-    engine = engine[1:] if begins(engine, "=") else engine
-    if begins(engine, "KAFKA"):
-        live.kafka.add(create.name)
-        return _Effect(f"creates the Kafka table {create.name}; ingest goes on from the group's committed offsets")
-    if begins(engine, "DISTRIBUTED"):
-        over = split([word for word in engine if word.depth > engine[0].depth])[2][0].text
-        return _Effect(f"creates {create.name}, through which {over} of all shards is read and written")
-    return _Effect(f"creates the table {create.name}")
+def _created_table(name: str, rest: Words, live: Live) -> _Effect:
+    engine = rest.engine()
+    if engine.begins("KAFKA"):
+        live.kafka.add(name)
+        return _Effect(f"creates the Kafka table {name}; ingest goes on from the group's committed offsets")
+    if engine.begins("DISTRIBUTED"):
+        over = engine[2:].split()[2][0].text
+        return _Effect(f"creates {name}, through which {over} of all shards is read and written")
+    return _Effect(f"creates the table {name}")
 
 
-def _created_view(create: _Statement, live: Live) -> _Effect:
-    live.views.add(create.name)
-    return _Effect(f"creates the view {create.name}")
+def _created_view(name: str, rest: Words, live: Live) -> _Effect:
+    live.views.add(name)
+    return _Effect(f"creates the view {name}")
 
 
-def _created_materialized_view(create: _Statement, live: Live) -> _Effect:
-    live.views.add(create.name)
-    if refresh := after(create.rest, "REFRESH"):
-        live.refreshed.add(create.name)
+def _created_materialized_view(name: str, rest: Words, live: Live) -> _Effect:
+    live.views.add(name)
+    if refresh := rest.after("REFRESH"):
+        live.refreshed.add(name)
         length = next((at for at in range(1, len(refresh), 2) if not refresh[at].text.isdigit()), len(refresh))
         schedule = " ".join(word.text.lower() for word in refresh[:length])
-        what = "adds to" if after(refresh, "APPEND", "TO") else "replaces"
-        target = next(iter(names(after(refresh, "TO"))), "a table of its own")
-        return _Effect(f"creates {create.name}: {schedule} it {what} what is in {target}")
-    read = [name for at, word in enumerate(create.rest) if word.upper == "FROM" for name in names(create.rest[at:])]
+        what = "adds to" if refresh.after("APPEND", "TO") else "replaces"
+        target = next(iter(refresh.after("TO").names()), "a table of its own")
+        return _Effect(f"creates {name}: {schedule} it {what} what is in {target}")
+    read = [source for at, word in enumerate(rest) if word.upper == "FROM" for source in rest[at:].names()]
     if read and read[0] in live.kafka:
-        live.readers.add(create.name)
-        return _Effect(f"creates {create.name}: ingest from {read[0]} starts")
-    return _Effect(f"creates {create.name}: it sees rows from now on")
+        live.readers.add(name)
+        return _Effect(f"creates {name}: ingest from {read[0]} starts")
+    return _Effect(f"creates {name}: it sees rows from now on")
 
 
-def _dropped(drop: _Statement, live: Live) -> _Effect:
-    effects = [_drop(name, live) for name in names(drop.rest) or [drop.name]]
+def _dropped(name: str, rest: Words, live: Live) -> _Effect:
+    effects = [_drop(dropped, live) for dropped in rest.names() or [name]]
     return _Effect(", ".join(effect.means for effect in effects), any(effect.destructive for effect in effects))
 
 
@@ -217,32 +196,32 @@ def _drop(name: str, live: Live) -> _Effect:
     return _losing(live.rows.pop(name, 0), f"drops {name}")
 
 
-def _emptied_database(_: _Statement, live: Live) -> _Effect:
+def _emptied_database(_: str, __: Words, live: Live) -> _Effect:
     return _losing(sum(live.rows.values()), "empties a database")
 
 
-def _optimized(optimize: _Statement, live: Live) -> _Effect:
-    if any(word.upper == "DEDUPLICATE" for word in optimize.rest):
-        what = f"leaves one of equal rows in {optimize.name}"
-        return _losing(live.rows.get(optimize.name, 0), what, "all but one of equal rows")
-    return _Effect(f"merges parts of {optimize.name} in the background")
+def _optimized(name: str, rest: Words, live: Live) -> _Effect:
+    if any(word.upper == "DEDUPLICATE" for word in rest):
+        what = f"leaves one of equal rows in {name}"
+        return _losing(live.rows.get(name, 0), what, "all but one of equal rows")
+    return _Effect(f"merges parts of {name} in the background")
 
 
-def _altered(alter: _Statement, live: Live) -> _Effect:
-    name, effects = alter.name, []
-    for action in split(behind_name(alter.rest)):
-        if begins(action, "MODIFY", "QUERY") and name in live.refreshed:
+def _altered(name: str, rest: Words, live: Live) -> _Effect:
+    effects: list[_Effect] = []
+    for action in rest.behind_name().split():
+        if action.begins("MODIFY", "QUERY") and name in live.refreshed:
             return _Effect(f"replaces the query of {name}, from its next refresh on")
-        if begins(action, "MODIFY", "REFRESH"):
+        if action.begins("MODIFY", "REFRESH"):
             return _Effect(f"changes when {name} is refreshed")
-        if begins(action, "MODIFY", "QUERY"):
+        if action.begins("MODIFY", "QUERY"):
             return _Effect(f"replaces the view {name}; ingest goes on, a block under way is written as before")
         what = _what(action)
         if not what or not (what == "ROWS" or action[0].upper in (*_VERBS, *_OTHER_VERBS)):
             if what or not effects:  # anything else goes on with what is before the comma, such as a second setting
                 return replace(_UNKNOWN, means=f"{name}: {_UNKNOWN.means}")
-        elif begins(action, "MODIFY", "COLUMN"):
-            effects.append(_modified_column(alter, action[2:], live))
+        elif action.begins("MODIFY", "COLUMN"):
+            effects.append(_modified_column(name, action[2:].from_name(), live))
         else:
             effects.append(_action(name, action, what, live.rows.get(name, 0)))
     lost = any(effect.destructive for effect in effects)
@@ -255,17 +234,17 @@ _OTHER_VERBS = ("DROP", "CLEAR", "MATERIALIZE", "REPLACE", "ALTER", "DETACH", "A
 _PARTS = ("COLUMN", "INDEX", "PROJECTION", "SETTING", "TTL", "COMMENT", "CONSTRAINT", "STATISTICS", "PARTITION", "PART")
 
 
-def _what(action: Sequence[Word]) -> str:
+def _what(action: Words) -> str:
     """Return what of a table an action of an ALTER is about, ``""`` for what is no action."""
-    if begins(action, "UPDATE") or begins(action, "DELETE"):
+    if action.begins("UPDATE") or action.begins("DELETE"):
         return "ROWS"
-    if begins(action[1:], "ORDER", "BY"):
+    if action[1:].begins("ORDER", "BY"):
         return "ORDER BY"
     return next((word.upper for word in action[1:2] if word.upper in _PARTS), "")
 
 
-def _action(name: str, action: Sequence[Word], what: str, rows: int) -> _Effect:
-    verb, rest = action[0].upper, from_name(action[1 + len(what.split()) :])
+def _action(name: str, action: Words, what: str, rows: int) -> _Effect:
+    verb, rest = action[0].upper, action[1 + len(what.split()) :].from_name()
     subject = rest[0].text if rest and rest[0].quote != "'" and rest[0].upper != "(" else ""
     match verb, what:
         case "DELETE", _:
@@ -295,41 +274,38 @@ _PROPERTIES |= {"REMOVE", "MODIFY", "RESET", "FIRST", "AFTER"}
 """What comes after a column's type, or in its place."""
 
 
-def _modified_column(alter: _Statement, column: Sequence[Word], live: Live) -> _Effect:
-    rows, [name, *definition] = live.rows.get(alter.name, 0), from_name(column)
-    if after(definition, "TTL") and not after(definition, "REMOVE"):
-        return _losing(rows, f"changes how long values of {name.text} are kept", "values that are too old then")
-    kind = list(takewhile(lambda word: word.upper not in _PROPERTIES or word.depth > name.depth, definition))
-    becomes = re.sub(r"\s*,\s*", ", ", text_of(alter.text, kind))
-    was = live.types.get((alter.name, name.text))
+def _modified_column(table: str, column: Words, live: Live) -> _Effect:
+    rows, name, definition = live.rows.get(table, 0), column[0].text, column[1:]
+    if definition.after("TTL") and not definition.after("REMOVE"):
+        return _losing(rows, f"changes how long values of {name} are kept", "values that are too old then")
+    becomes = re.sub(r"\s*,\s*", ", ", definition.until(*_PROPERTIES).text)
+    was = live.types.get((table, name))
     if not becomes or becomes == was:
-        return _Effect(f"changes column {name.text}")
+        return _Effect(f"changes column {name}")
     loses = bool(rows) and was is not None and not holds(becomes, was)
     lost = f", and what {becomes} cannot hold is gone for good" if loses else ""
-    return _Effect(f"changes the type of {name.text}: rewrites {rows:,} rows{lost}", loses, rewrites=True)
+    return _Effect(f"changes the type of {name}: rewrites {rows:,} rows{lost}", loses, rewrites=True)
 
 
-_MEANINGS: dict[tuple[str, ...], Callable[[_Statement, Live], _Effect]] = {
-    ("CREATE", "OR", "REPLACE", "TABLE"): lambda create, live: _losing(
-        live.rows.pop(create.name, 0), f"replaces {create.name} by an empty table"
+_MEANINGS: dict[tuple[str, ...], Callable[[str, Words, Live], _Effect]] = {
+    ("CREATE", "OR", "REPLACE", "TABLE"): lambda name, _, live: _losing(
+        live.rows.pop(name, 0), f"replaces {name} by an empty table"
     ),
-    ("CREATE", "OR", "REPLACE"): lambda create, _: _Effect(f"replaces {create.name} at once; ingest goes on"),
+    ("CREATE", "OR", "REPLACE"): lambda name, *_: _Effect(f"replaces {name} at once; ingest goes on"),
     ("CREATE", "TABLE"): _created_table,
-    ("CREATE", "DICTIONARY"): lambda create, _: _Effect(f"creates the dictionary {create.name}"),
+    ("CREATE", "DICTIONARY"): lambda name, *_: _Effect(f"creates the dictionary {name}"),
     ("CREATE", "VIEW"): _created_view,
     ("CREATE", "MATERIALIZED", "VIEW"): _created_materialized_view,
     ("DROP", "DATABASE"): _emptied_database,
-    ("TRUNCATE", "DATABASE"): _emptied_database,
-    ("TRUNCATE", "ALL"): _emptied_database,
-    ("TRUNCATE", "TABLES"): _emptied_database,
+    **{("TRUNCATE", what): _emptied_database for what in ("DATABASE", "ALL", "TABLES")},
     ("DROP",): _dropped,
     ("ALTER", "TABLE"): _altered,
-    ("TRUNCATE",): lambda truncate, live: _losing(live.rows.get(truncate.name, 0), f"empties {truncate.name}"),
-    ("SYSTEM", "RELOAD"): lambda reload, _: _Effect(f"loads {reload.name}"),
+    ("TRUNCATE",): lambda name, _, live: _losing(live.rows.get(name, 0), f"empties {name}"),
+    ("SYSTEM", "RELOAD"): lambda name, *_: _Effect(f"loads {name}"),
     ("SELECT",): lambda *_: _Effect("changes nothing"),
     ("INSERT",): lambda *_: _Effect("writes rows"),
-    ("DELETE",): lambda delete, live: _losing(live.rows.get(delete.name, 0), "deletes rows"),
-    ("UPDATE",): lambda update, live: _losing(live.rows.get(update.name, 0), "overwrites", "values"),
+    ("DELETE",): lambda name, _, live: _losing(live.rows.get(name, 0), "deletes rows"),
+    ("UPDATE",): lambda name, _, live: _losing(live.rows.get(name, 0), "overwrites", "values"),
     ("OPTIMIZE",): _optimized,
     ("EXCHANGE",): lambda *_: _Effect("swaps two objects at once; their rows go with them"),
     ("RENAME",): lambda *_: _Effect("renames; rows stay"),

@@ -1,4 +1,4 @@
-"""How the engine itself spells the schema: as the versions give it, written down, and as a database has it.
+"""How the engine spells the schema: what the versions give, written down, and what a database has.
 
 ``schema.sql`` beside the versions holds the first, made by replaying them in an empty engine. The second is what
 ``system.tables`` says. Both go through the engine's own formatting, so that only what differs in meaning differs.

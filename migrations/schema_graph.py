@@ -1,14 +1,14 @@
 """The schema's files as a graph: what each object reads and writes, and what each column is made of.
 
-Reads ``sql/`` and ``dictionaries/`` alone, no server. ClickHouse's own names are resolved as the engine does: an alias
+Reads only ``sql/`` and ``dictionaries/``, no server. ClickHouse's own names are resolved as the engine does: an alias
 of the SELECT or of its WITH before a column of the source, except within the alias's own definition, and last an alias
 of a SELECT around. A tuple's elements are followed each by itself: that of table ``t`` and column ``c`` is ``t.c.x``.
 
-sqlglot parses. What its optimizer has does not come to the same here:
+sqlglot parses. Its optimizer does not give the same answers on ClickHouse's SQL:
 
 - ``scope.build_scope`` enters no SELECT within a WITH's expression, such as ``ifNull((SELECT …), 0) AS since``;
 - ``lineage`` and ``qualify`` take a WITH's expression for a column of the source, and ARRAY JOIN's alias for a table;
-- ``lineage`` ends at the whole of a tuple, and knows no dictGet, no field of a JSON, no clock.
+- ``lineage`` stops at a whole tuple, and does not know dictGet, JSON fields or clocks.
 """
 
 import logging
@@ -27,7 +27,7 @@ from sqlglot.errors import SqlglotError
 from paystream.migrations.types import element_of, taken_apart
 from paystream.settings import project_folder
 
-# It would tell stderr what it does not understand, which is ours to tell.
+# It would say on stderr what it does not understand; we say that ourselves.
 logging.getLogger("sqlglot").setLevel(logging.ERROR)
 
 Kind = Literal["table", "view", "materialized view", "dictionary"]

@@ -1,7 +1,7 @@
-"""An engine of one's own, empty and thrown away: what do the versions give, and what do the files say?
+"""A throw-away engine, empty at first: what do the versions give, and what do the files say?
 
-It is the local stack's ClickHouse in a process of its own, with a connection to no broker, so that replaying the
-versions touches no topic and no consumer group.
+It is the local stack's ClickHouse in its own process, connected to no broker, so that replaying the versions touches no
+topic and no consumer group.
 """
 
 import tempfile
@@ -21,7 +21,7 @@ from paystream.migrations import named_collection
 from paystream.migrations.history import Version, object_name
 from paystream.migrations.schema import spelled
 from paystream.migrations.sources import Source
-from paystream.migrations.statement import begins, names, words_of
+from paystream.migrations.statement import words_of
 from paystream.settings import Settings
 
 # Nobody listens on port 1: a Kafka table over this waits and reads nothing.
@@ -103,14 +103,14 @@ def _run(client: Client, name: str, statements: tuple[str, ...]) -> None:
 
 @contextmanager
 def _without_consumers(client: Client, statement: str) -> Iterator[None]:
-    """Detach the Kafka table whose view a statement drops: that would wait ten seconds for its consumers, on a core."""
+    """Detach the Kafka table whose view a statement drops, or the drop keeps a core busy for ten seconds."""
     tables = []
     words = words_of(statement)
-    if begins(words, "DROP", "VIEW"):
+    if words.begins("DROP", "VIEW"):
         tables = client.query(
             "SELECT name FROM system.tables WHERE database = currentDatabase() AND engine = 'Kafka'"
             " AND has(dependencies_table, {view:String})",
-            parameters={"view": names(words[1:])[0]},
+            parameters={"view": words[1:].names()[0]},
         ).result_rows
     for (table,) in tables:
         client.command(f"DETACH TABLE {table} SYNC")

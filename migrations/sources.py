@@ -10,7 +10,7 @@ from sqlglot.errors import SqlglotError
 
 from paystream.errors import UsageError
 from paystream.migrations.history import object_name
-from paystream.migrations.statement import Word, begins, select_of, words_of
+from paystream.migrations.statement import Words, select_of, words_of
 from paystream.migrations.text import read_text
 from paystream.settings import project_folder
 
@@ -75,8 +75,8 @@ def read_source(path: Path, root: Path) -> Source:
         cause = re.sub(r"\x1b\[\d+m", "", " ".join(str(error).split()))[:200].rstrip(". ")
         raise UsageError(f"SQL file '{shown}' cannot be parsed: {cause}. Correct it.") from error
     tokens = words_of(text)
-    statements = _statements(tokens)
-    if len(statements) != 1 or not begins(statements[0], "CREATE"):
+    statements = [statement for statement in tokens.split(";") if statement]
+    if len(statements) != 1 or not statements[0].begins("CREATE"):
         raise UsageError(
             f"SQL file '{shown}' cannot be used: it holds {_what(statements)} where one CREATE belongs. "
             "Give each object a file of its own."
@@ -103,17 +103,7 @@ def read_source(path: Path, root: Path) -> Source:
     return Source(name, shown, kind, text, found)
 
 
-def _statements(tokens: list[Word]) -> list[list[Word]]:
-    found: list[list[Word]] = [[]]
-    for token in tokens:
-        if token.upper == ";":
-            found.append([])
-        else:
-            found[-1].append(token)
-    return [statement for statement in found if statement]
-
-
-def _what(statements: list[list[Word]]) -> str:
+def _what(statements: list[Words]) -> str:
     return "another statement" if len(statements) == 1 else f"{len(statements)} statements"
 
 

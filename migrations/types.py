@@ -1,11 +1,11 @@
-"""ClickHouse's types by their names: what one is put together of, and which holds every value of which."""
+"""ClickHouse's types by name: what a type consists of, and which type holds every value of another."""
 
 import re
 
 _DIGITS_OF_BITS = {"32": 9, "64": 18, "128": 38, "256": 76}
 _DIGITS_OF_INTEGER = {"8": 3, "16": 5, "32": 10, "64": 20}
 _SPELLED_WHOLE = re.compile(r"U?Int\d+|Float(32|64)|Bool|Decimal|Date(32)?|UUID|IPv[46]|Enum(8|16)|FixedString")
-"""Types whose text says all of a value. A time's does so in UTC alone: elsewhere an hour comes twice a year."""
+"""Types whose text is all of the value. A time's is so in UTC only: elsewhere one hour a year comes twice."""
 
 
 def split_arguments(text: str) -> list[str]:
@@ -23,7 +23,7 @@ def split_arguments(text: str) -> list[str]:
 
 
 def taken_apart(type_name: str) -> tuple[str, list[str]]:
-    """Return a type's name and arguments, past what changes no value: LowCardinality, SimpleAggregateFunction."""
+    """Return a type's name and arguments, past LowCardinality and SimpleAggregateFunction, which change no value."""
     name, _, rest = " ".join(type_name.split()).partition("(")
     arguments = split_arguments(rest.removesuffix(")")) if rest else []
     if name in ("LowCardinality", "SimpleAggregateFunction"):
@@ -34,13 +34,13 @@ def taken_apart(type_name: str) -> tuple[str, list[str]]:
 
 
 def element_of(argument: str) -> tuple[str, str]:
-    """Return the name, ``""`` for none, and the type of one of a tuple's arguments."""
+    """Return the name (``""`` for none) and the type of one element of a tuple."""
     named = re.fullmatch(r"(`[^`]+`|\w+)\s+([A-Za-z].*)", argument, re.DOTALL)
     return (named[1].strip("`"), named[2]) if named else ("", argument)
 
 
 def is_text(type_name: str) -> bool:
-    """Return whether values of a type are spelled out, so that converting one can fail by its spelling."""
+    """Return whether values of a type are text, so that a conversion can fail on their spelling."""
     name, arguments = taken_apart(type_name)
     if name in ("Nullable", "Array"):
         return is_text(arguments[0])
@@ -48,9 +48,9 @@ def is_text(type_name: str) -> bool:
 
 
 def holds(wide: str, narrow: str) -> bool:
-    """Return whether a type surely holds every value of another, with none changed and none refused.
+    """Return whether a type holds every value of another, none changed and none refused.
 
-    Both are spelled as the engine or a file spells them. Where the answer is not known, it is no.
+    Takes the spelling of the engine and that of the files. False where the answer is not known.
     """
     (outer, room), (inner, given) = taken_apart(wide), taken_apart(narrow)
     if (outer, room) == (inner, given):
@@ -81,15 +81,12 @@ def holds(wide: str, narrow: str) -> bool:
 
 
 def _holds_tuple(room: list[str], given: list[str]) -> bool:
-    outer, inner = [element_of(part) for part in room], [element_of(part) for part in given]
+    outer, inner = ([element_of(part) for part in parts] for parts in (room, given))
+    names, others = ([name for name, _ in parts] for parts in (outer, inner))
     # The engine goes by place, or by name once a name is in both.
-    if len(outer) != len(inner) or ({name for name, _ in outer} & {name for name, _ in inner} - {""}):
-        return [name for name, _ in outer] == [name for name, _ in inner] and _hold_each(outer, inner)
-    return _hold_each(outer, inner)
-
-
-def _hold_each(outer: list[tuple[str, str]], inner: list[tuple[str, str]]) -> bool:
-    return all(holds(wide, narrow) for (_, wide), (_, narrow) in zip(outer, inner, strict=True))
+    by_place = names == others or not set(names) & set(others) - {""}
+    pairs = zip(outer, inner, strict=False)
+    return len(outer) == len(inner) and by_place and all(holds(wide, narrow) for (_, wide), (_, narrow) in pairs)
 
 
 def _holds_decimal(wide_digits: int, wide_scale: int, digits: int, scale: int) -> bool:
