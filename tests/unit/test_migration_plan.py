@@ -10,7 +10,8 @@ LIVE = {
     "readers": {"queue_mv"},
     "views": {"queue_mv", "report", "hourly"},
     "refreshed": {"hourly"},
-    "types": {("payments", "amount"): "Decimal(18, 4)", ("payments", "at"): "DateTime64(3, 'UTC')"},
+    "types": {("payments", "amount"): "Decimal(18, 4)", ("payments", "at"): "DateTime64(3, 'UTC')"}
+    | {("payments", "n"): "UInt8", ("payments", "kind"): "Enum8('a' = 1)", ("payments", "maybe"): "Nullable(UInt8)"},
 }
 
 # ruff: noqa: E501  a statement and what it means read best side by side
@@ -61,6 +62,14 @@ LIVE = {
         ("ALTER TABLE payments MODIFY COLUMN amount Decimal(18,2) CODEC(ZSTD(1))", "payments: changes the type of amount: rewrites 1,234,567 rows, and what Decimal(18, 2) cannot hold is gone for good", True),
         ("ALTER TABLE payments MODIFY COLUMN amount Decimal(18, 4) TTL at + toIntervalDay(1)", "payments: changes how long values of amount are kept: values that are too old then of 1,234,567 rows gone for good", True),
         ("ALTER TABLE payments MODIFY COLUMN amount REMOVE TTL", "payments: changes column amount; rewrites no rows", False),
+        ("ALTER TABLE payments MODIFY COLUMN n Int16", "payments: changes the type of n: rewrites 1,234,567 rows", False),
+        ("ALTER TABLE payments MODIFY COLUMN kind Enum8('b' = 1)", "payments: changes the type of kind: rewrites 1,234,567 rows, and what Enum8('b' = 1) cannot hold is gone for good", True),
+        ("ALTER TABLE payments MODIFY COLUMN kind Enum8('a' = 1) COMMENT 'now, DROP COLUMN x'", "payments: changes column kind; rewrites no rows", False),
+        ("ALTER TABLE payments MODIFY COLUMN maybe String", "payments: changes the type of maybe: rewrites 1,234,567 rows, and what String cannot hold is gone for good", True),
+        ("ALTER TABLE payments MODIFY TTL d + INTERVAL 1 DAY DELETE", "payments: changes how long rows are kept: rows that are too old then of 1,234,567 rows gone for good", True),
+        ("ALTER TABLE payments MODIFY SETTING a = 1, b = 2, RESET SETTING c, d", "payments: changes setting a, resets setting c; rewrites no rows", False),
+        ("ALTER TABLE payments ADD INDEX i (a, b) TYPE minmax, FORGET PARTITION 1", "payments: is not known to this tool, which takes it for one that loses rows: read it", True),
+        ("ALTER TABLE payments RENAME COLUMN `a b` TO c", "payments: renames column a b; rewrites no rows", False),
         ("OPTIMIZE TABLE payments FINAL", "merges parts of payments in the background", False),
         ("OPTIMIZE TABLE payments FINAL DEDUPLICATE BY a", "leaves one of equal rows in payments: all but one of equal rows of 1,234,567 rows gone for good", True),
         ("EXCHANGE TABLES payments AND one", "swaps two objects at once; their rows go with them", False),
