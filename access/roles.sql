@@ -1,8 +1,8 @@
--- Three roles, each with what its part of the work takes and no more. On a server, run it as a user who may grant, after
--- `paystream migrate up`, with the database as it is configured (here paystream); again after each new version that adds
--- objects, which changes nothing else. Then make users and give each one role:
+-- Three roles, each with the grants that its work needs and no more. Run this file as a user who may grant, after
+-- `paystream migrate up`, with the name of your database (here paystream), and again after each version that adds objects:
+-- it changes nothing else. Then create users and give each one role:
 --     CREATE USER paystream_cron IDENTIFIED BY '…' DEFAULT ROLE paystream_loader; GRANT paystream_loader TO paystream_cron;
--- The local stack has these roles for its users writer, loader and reader: PAYSTREAM_CLICKHOUSE_USER=reader paystream report.
+-- The local stack has a user for each role, writer, loader and reader: PAYSTREAM_CLICKHOUSE_USER=reader paystream report.
 
 -- Writer: `paystream migrate`, `paystream loadtest`, `paystream quarantine replay`. Owns the schema.
 CREATE ROLE IF NOT EXISTS paystream_writer;
@@ -15,8 +15,8 @@ GRANT SYSTEM RELOAD DICTIONARY ON *.* TO paystream_writer;
 GRANT SELECT ON system.* TO paystream_writer;
 
 -- Loader: `paystream dims` from cron, and what an operator runs: `status`, `metrics`, `dashboard`, `audit`, `quarantine list` and
--- `rollup rebuild`. Reads everything that is stored, writes the dimensions, what a repair writes again and the sums; its staging
--- and lock tables come and go beside them. It can't read the queue, which would take messages from ingest.
+-- `rollup rebuild`. It reads everything that is stored, and writes dimensions, repaired transactions and roll-ups. Its staging
+-- and lock tables come and go beside them. It can't read the queue: that would take messages from ingest.
 CREATE ROLE IF NOT EXISTS paystream_loader;
 GRANT SELECT, dictGet ON paystream.* TO paystream_loader;
 REVOKE SELECT ON paystream.transactions_queue FROM paystream_loader;
@@ -40,8 +40,8 @@ GRANT TABLE ENGINE ON MergeTree, TABLE ENGINE ON ReplacingMergeTree TO paystream
 GRANT SYSTEM RELOAD DICTIONARY ON *.* TO paystream_loader;
 GRANT SELECT ON system.* TO paystream_loader;
 
--- Reader: finance and analytics, `paystream report`. The reports and the payments in their newest state, and, since a view is
--- read with its reader's rights, the tables beneath them; not the queue, not what was refused, nothing to write.
+-- Reader: finance and analytics, `paystream report`. It reads the reports, the payments in their newest state and, since a view
+-- runs with its reader's rights, the tables beneath them. It sees no queue and no refused message, and writes nothing.
 CREATE ROLE IF NOT EXISTS paystream_reader;
 GRANT SELECT ON paystream.report_* TO paystream_reader;
 GRANT SELECT ON paystream.transactions_current TO paystream_reader;
