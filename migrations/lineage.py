@@ -148,7 +148,7 @@ class Lineage:
             if name not in read
             and schema_object.target in (None, name)
             and schema_object.kind != "dictionary"
-            and _is_made(self.graph, schema_object)
+            and (schema_object.query is not None or self.graph.writers_of(name))
             for leaf in self.graph.leaves_of(name)
         ]
 
@@ -182,10 +182,6 @@ class Lineage:
 
 def _parts(step: Step) -> list[str]:
     return [*step.of, *step.found_by]
-
-
-def _is_made(graph: Graph, schema_object: SchemaObject) -> bool:
-    return schema_object.query is not None or bool(graph.writers_of(schema_object.name))
 
 
 def picture(graph: Graph) -> str:

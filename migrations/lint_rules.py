@@ -61,6 +61,12 @@ def _selects(graph: Graph, name: str) -> Iterator[Scope]:
             yield scope.nested(select)
 
 
+def _nodes(graph: Graph, name: str) -> Iterator[tuple[Scope, exp.Expression]]:
+    """Yield every expression of a view with the SELECT that it stands in."""
+    for scope in _selects(graph, name):
+        yield from ((scope, node) for node in scope.select.walk() if node.parent_select is scope.select)
+
+
 def _views(graph: Graph) -> Iterator[SchemaObject]:
     for _, schema_object in sorted(graph.objects.items()):
         if schema_object.query is not None:
@@ -120,23 +126,16 @@ _HARMLESS = re.compile(r"\w+Or(Null|Zero|Default)", re.IGNORECASE)
 def throwing_conversion(graph: Graph) -> Iterator[Broken]:
     for name in graph.ingest_views:
         view = graph.objects[name]
-        for scope in _selects(graph, name):
-            for node in scope.select.walk():
-                if node.parent_select is not scope.select:
-                    continue
-                called = function_name(node)
-                if called.lower() == "throwif":
-                    yield Broken(
-                        view,
-                        _line(view, node),
-                        f"{_said(node)} stops all ingest when it is true",
-                        "Refuse the row instead",
-                    )
-                    continue
-                given, safe = _throwing(node, called)
-                if given is not None and holds_text(scope, given):
-                    cause = f"{_said(node)} throws on a text of another form, and that stops all ingest"
-                    yield Broken(view, _line(view, node, given), cause, f"Take {safe}")
+        for scope, node in _nodes(graph, name):
+            called = function_name(node)
+            given, safe = _throwing(node, called)
+            if called.lower() == "throwif":
+                yield Broken(
+                    view, _line(view, node), f"{_said(node)} stops all ingest when it is true", "Refuse the row instead"
+                )
+            elif given is not None and holds_text(scope, given):
+                cause = f"{_said(node)} throws on a text of another form, and that stops all ingest"
+                yield Broken(view, _line(view, node, given), cause, f"Take {safe}")
 
 
 def _throwing(node: exp.Expression, called: str) -> tuple[exp.Expression | None, str]:
@@ -153,8 +152,7 @@ def _throwing(node: exp.Expression, called: str) -> tuple[exp.Expression | None,
 
 
 def dictionary_unknown(graph: Graph) -> Iterator[Broken]:
-    for view, _, node in _dictionary_calls(graph):
-        name, attributes, _ = dictionary_call(node)
+    for view, node, name, attributes in _dictionary_calls(graph):
         dictionary = graph.objects.get(name)
         if name in graph.unread:
             continue
@@ -173,19 +171,19 @@ _SAYS_MISSING = re.compile(r"dictGet\w*Or(Null|Default)|dictGet(Hierarchy|Childr
 
 
 def dictionary_silent_zero(graph: Graph) -> Iterator[Broken]:
-    for view, _, node in _dictionary_calls(graph):
+    for view, node, *_ in _dictionary_calls(graph):
         called = function_name(node)
         if called.lower().startswith("dictget") and not _SAYS_MISSING.fullmatch(called):
             cause = f"{_said(node)} gives 0 or '' for a key that is not there, as if that were its value"
             yield Broken(view, _line(view, node), cause, "Take dictGetOrNull, or dictGetOrDefault where one is right")
 
 
-def _dictionary_calls(graph: Graph) -> Iterator[tuple[SchemaObject, Scope, exp.Expression]]:
+def _dictionary_calls(graph: Graph) -> Iterator[tuple[SchemaObject, exp.Expression, str, list[str]]]:
+    """Yield every call of a view on a dictionary, with the dictionary's name and the attributes."""
     for view in _views(graph):
-        for scope in _selects(graph, view.name):
-            for node in scope.select.walk():
-                if node.parent_select is scope.select and dictionary_call(node):
-                    yield view, scope, node
+        for _, node in _nodes(graph, view.name):
+            if called := dictionary_call(node):
+                yield view, node, called[0], called[1]
 
 
 def ingest_join(graph: Graph) -> Iterator[Broken]:

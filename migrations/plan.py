@@ -95,18 +95,14 @@ def explain(versions: Iterable[Version], unfinished: dict[str, int], live: Live)
     steps = []
     for version in versions:
         for number in range(unfinished.get(version.id, 0), 0, -1):
-            steps.append(_explained(version.id, number, "undo", version.rollbacks[number - 1], live))
+            rollback = version.rollbacks[number - 1]
+            steps.append(Step(version.id, number, "undo", rollback, *meaning(rollback, live)))
         for number, statement in enumerate(version.statements, start=1):
-            step = _explained(version.id, number, "apply", statement, live)
+            means, destructive = meaning(statement, live)
             if irreversible(version.rollbacks[number - 1]):
-                step = replace(step, means=f"{step.means}; irreversible")
-            steps.append(step)
+                means = f"{means}; irreversible"
+            steps.append(Step(version.id, number, "apply", statement, means, destructive))
     return steps
-
-
-def _explained(version: str, number: int, direction: Literal["apply", "undo"], statement: str, live: Live) -> Step:
-    means, destructive = meaning(statement, live)
-    return Step(version, number, direction, statement, means, destructive)
 
 
 def meaning(statement: str, live: Live) -> tuple[str, bool]:
@@ -220,7 +216,7 @@ def _altered(name: str, rest: Words, live: Live) -> _Effect:
         if not what or not (what == "ROWS" or action[0].upper in (*_VERBS, *_OTHER_VERBS)):
             if what or not effects:  # anything else goes on with what is before the comma, such as a second setting
                 return replace(_UNKNOWN, means=f"{name}: {_UNKNOWN.means}")
-        elif action.begins("MODIFY", "COLUMN"):
+        elif action.begins("MODIFY", "COLUMN") and action[2:].from_name():
             effects.append(_modified_column(name, action[2:].from_name(), live))
         else:
             effects.append(_action(name, action, what, live.rows.get(name, 0)))
