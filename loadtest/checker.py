@@ -276,7 +276,7 @@ def _compare_rows(
             newest_numbers = numbers if newest is None else newest[numbers]
             for place in np.flatnonzero(_differs(contents(plan, newest_numbers), fields)).tolist():
                 states = unsure.get(int(numbers[place]))
-                row = [field[place] for field in fields]
+                row = [column[place] for column in fields]
                 rows.altered += states is None or bool(_differs(contents(plan, states), row).all())
             planned = np.where(
                 is_unknown_merchant(plan, numbers), 1, np.where(is_pending_currency(plan, numbers), 2, 0)

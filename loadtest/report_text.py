@@ -94,7 +94,7 @@ def limit(threshold: Threshold) -> str:
 def as_fields(result: ResultFile) -> dict[str, Any]:
     """Return the most telling values, for one line of a log. What was not measured is left out."""
     fields: dict[str, Any] = {"workload": result.name, "verdict": result.verdict}
-    broken = [each.name for each in result.thresholds if not each.held and result.measured(each) is not None]
+    measured = [threshold for threshold in result.thresholds if result.measured(threshold) is not None]
     if result.no_result:
         fields["not_a_result"] = "; ".join(result.no_result)
     for name in PERCENTILES:
@@ -117,7 +117,7 @@ def as_fields(result: ResultFile) -> dict[str, Any]:
         "peak_parts": result.parts.peak,
         "peak_memory_mib": int(result.usage.peak_memory_bytes or 0) >> 20 or None,
         "others_cpu_share": result.usage.others_share,
-        "broken": ",".join(broken) or None,
+        "broken": ",".join(threshold.name for threshold in measured if not threshold.held) or None,
     }
     return {name: value for name, value in fields.items() if value is not None}
 
