@@ -65,7 +65,7 @@ def find_capacity(
         workload: what to send, beginning at its rate.
         step_s: how long each run sends.
         run: runs a workload.
-        report: told of each run once it has ended.
+        report: called with each run once it has ended.
 
     Raises:
         UsageError: the workload's rate is not constant.

@@ -136,8 +136,8 @@ class Found:
         money: by currency, units sent and stored, in 1/10,000.
         enrichment: rows by enrichment_status.
         duplicate_messages: how many messages repeated an earlier one.
-        state_messages: how many messages told of a further state of an earlier transaction.
-        overtaken_messages: how many of them told of a state that a message before them had left behind.
+        state_messages: how many messages carried a further state of an earlier transaction.
+        overtaken_messages: how many of them carried a state older than that of a message before them.
         pending_as_planned: rows that lack their merchant or their rate as was planned: it is not loaded.
         foreign_messages: messages in the run's offsets beyond those that the generator handed to its producer.
         rows_before_final: rows of this run in the table, duplicates that no merge has removed yet included.
@@ -322,9 +322,9 @@ class _Malformed:
     @classmethod
     def of(cls, plan: Plan, sent: int, rejections: dict[int, int]) -> "_Malformed":
         """Return those of a run, none of them found yet."""
-        told = [originals(plan, numbers) for numbers in _chunks(sent)] if plan.malformed_share else []
-        told = [numbers[is_malformed(plan, numbers)] for numbers in told]
-        numbers, sendings = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *told]), return_counts=True)
+        chunks = [originals(plan, numbers) for numbers in _chunks(sent)] if plan.malformed_share else []
+        chunks = [numbers[is_malformed(plan, numbers)] for numbers in chunks]
+        numbers, sendings = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *chunks]), return_counts=True)
         rejected = np.array([rejections.get(number, 0) for number in numbers.tolist()], dtype=np.int64)
         none = np.zeros_like(numbers)
         return cls(numbers, sendings, sendings - rejected, none, none.copy(), none.astype(bool))
@@ -399,7 +399,7 @@ def _is_newly_overtaken(plan: Plan, numbers: np.ndarray) -> np.ndarray:
 def _newest_states(
     plan: Plan, sent: int, rejections: dict[int, int]
 ) -> tuple[np.ndarray | None, dict[int, np.ndarray]]:
-    """Return which message told of the newest state of the transaction that each one began; None where all have one.
+    """Return which message carried the newest state of the transaction that each one began; None where all have one.
 
     Also return, by the number of its first message, all states of each transaction with an unconfirmed message: which
     of them arrived, nobody can tell.

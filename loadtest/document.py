@@ -40,8 +40,8 @@ DEFINITIONS = {
     "lateness": "from the intended send time of a message to its handover to the Kafka producer; whole milliseconds, "
     "rounded up.",
     "created_to_kafka": "from the intended send time that a stored row carries to its message's Kafka timestamp: with "
-    "Kafka's default, the moment at which the producer took it over, on the load test's clock. Every row of which one "
-    "message told, made when it was sent; whole milliseconds, rounded up.",
+    "Kafka's default, the moment at which the producer took it over, on the load test's clock. Only rows that "
+    "came from one message, of payments made when they were sent; whole milliseconds, rounded up.",
     "kafka_to_stored": "from the message's Kafka timestamp to ingested_at, ClickHouse's clock when it read the block. "
     "Every row. Both times are whole milliseconds, rounded down, so a stage is exact to one. Batching, the broker, and "
     "waiting for the block to close are in it; writing the block is in the next stage.",
@@ -81,7 +81,7 @@ DEFINITIONS = {
     "pending": "rows without their merchant or their exchange rate although it is loaded.",
     "pending_as_planned": "rows of payments that were sent, on purpose, with a merchant or a currency that is not "
     "loaded, and that are marked so.",
-    "state_messages": "messages that told of a further state of an earlier transaction.",
+    "state_messages": "messages that carried a further state of an earlier transaction.",
     "overtaken_messages": "those of them whose state was older than one sent before.",
     "rejected": "messages that the broker did not confirm.",
     "wrong_sums": "currencies in which the sum of the stored amounts is not exactly the sum of those sent.",
@@ -196,15 +196,15 @@ def _histogram(latencies_s: Sequence[float]) -> list[int]:
 def _latency_timeline(result: Result) -> list[dict[str, Any]]:
     """Return the latencies by the second, or the longer time, in which their payments were due."""
     started_us = result.plan.started_us
-    told = [(sighting.intended_us, sighting.latency_s) for sighting in result.seen.sightings]
-    told += [(at, math.inf) for at in result.seen.missed_us]
-    if not told:
+    timed = [(sighting.intended_us, sighting.latency_s) for sighting in result.seen.sightings]
+    timed += [(at, math.inf) for at in result.seen.missed_us]
+    if not timed:
         return []
-    longest_s = (max(told)[0] - started_us) // 1_000_000 + 1
+    longest_s = (max(timed)[0] - started_us) // 1_000_000 + 1
     width_s = -(-longest_s // MOST_POINTS)
     buckets: dict[int, list[float]] = {}
-    for at_us, latency_s in told:
-        buckets.setdefault((at_us - started_us) // 1_000_000 // width_s * width_s, []).append(latency_s)
+    for due_us, latency_s in timed:
+        buckets.setdefault((due_us - started_us) // 1_000_000 // width_s * width_s, []).append(latency_s)
     return [
         {
             "at_s": at_s,

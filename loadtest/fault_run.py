@@ -163,7 +163,7 @@ def run_fault(settings: Settings, fault: Fault, kills: int, report: Callable[[st
         settings: a local stack that is running, with schema and dimensions, and with no other producer.
         fault: what to do to it.
         kills: how many kills ``clickhouse-killed`` makes.
-        report: told, in a few words, what is going on.
+        report: called with a few words on what is going on.
 
     Raises:
         DidNotBite: the fault left no trace.

@@ -119,10 +119,10 @@ class _Producer:
 
     def _take_statistics(self, text: str) -> None:
         """Note the bytes on the wire, which only librdkafka knows: it makes and compresses the batches."""
-        told = orjson.loads(text)
-        partitions = told["topics"].get(self.topic, {}).get("partitions", {}).values()
+        statistics = orjson.loads(text)
+        partitions = statistics["topics"].get(self.topic, {}).get("partitions", {}).values()
         if messages := sum(partition["txmsgs"] for partition in partitions):
-            self.wire_bytes_each = sum(broker["txbytes"] for broker in told["brokers"].values()) / messages
+            self.wire_bytes_each = sum(broker["txbytes"] for broker in statistics["brokers"].values()) / messages
 
     def finish(self) -> None:
         """Wait until every message is confirmed or given up, both bounded by the delivery timeout."""

@@ -70,7 +70,7 @@ def originals(plan: Plan, numbers: Numbers) -> Numbers:
 
 
 def is_state(plan: Plan, numbers: Numbers) -> NDArray[np.bool_]:
-    """Return which messages tell of a further state of an earlier transaction, of those that are not duplicates."""
+    """Return which messages carry a further state of an earlier transaction, of those that are not duplicates."""
     if not plan.state_share:
         return np.zeros(len(numbers), dtype=bool)
     chosen = fraction(plan, Purpose.STATE, numbers) < plan.state_share
@@ -78,7 +78,7 @@ def is_state(plan: Plan, numbers: Numbers) -> NDArray[np.bool_]:
 
 
 def roots(plan: Plan, numbers: Numbers) -> Numbers:
-    """Return the number of the message that first tells of each one's transaction: from it are the id, the merchant,
+    """Return the number of the message that began each one's transaction: from it are the id, the merchant,
     the amount, the currency and created_at."""
     result = originals(plan, numbers)
     states = np.flatnonzero(is_state(plan, result))
@@ -88,7 +88,7 @@ def roots(plan: Plan, numbers: Numbers) -> Numbers:
 
 
 def is_overtaken(plan: Plan, numbers: Numbers) -> NDArray[np.bool_]:
-    """Return which further states are older than the one that the transaction's first message told of."""
+    """Return which further states are older than the one that the transaction's first message carried."""
     if not plan.out_of_order_share:
         return np.zeros(len(numbers), dtype=bool)
     chosen = is_state(plan, numbers) & (fraction(plan, Purpose.OVERTAKEN, numbers) < plan.out_of_order_share)
@@ -143,7 +143,7 @@ def contents(plan: Plan, numbers: Numbers) -> Contents:
 
 
 def numbers_of(plan: Plan, upper: NDArray[np.uint64], lower: NDArray[np.uint64]) -> Numbers:
-    """Return the numbers of the messages that first told of these transactions, -1 for an id that none of them has."""
+    """Return the numbers of the messages that began these transactions, -1 for an id that none of them has."""
     numbers = numbers_within(plan, upper, lower)
     ours = np.flatnonzero(numbers >= 0)
     # The number of a duplicate or of a further state makes an id too, which is never sent.
@@ -157,10 +157,10 @@ def render(plan: Plan, numbers: Numbers) -> tuple[list[bytes], list[bytes]]:
 
     A malformed message has its own transaction id as key too: by it the checker finds it in quarantine.
     """
-    told = originals(plan, numbers)
-    first = roots(plan, told) if plan.state_share else told
+    source = originals(plan, numbers)
+    first = roots(plan, source) if plan.state_share else source
     keys = texts.uuids(*ids(plan, first))
-    created_us, updated_us = _times_us(plan, told, first)
+    created_us, updated_us = _times_us(plan, source, first)
     created = texts.times(created_us)
     currencies = _currency_places(plan, first)
     decimals = plan.minor_units[currencies]
@@ -171,17 +171,17 @@ def render(plan: Plan, numbers: Numbers) -> tuple[list[bytes], list[bytes]]:
             plan.merchant_texts[_merchant_places(plan, first)].tolist(),
             _amount_texts(_amount_places(plan, first), decimals),
             _names(plan.all_currencies)[currencies].tolist(),
-            _names(plan.statuses)[_weighted(plan, Purpose.STATUS, told, plan.statuses)].tolist(),
+            _names(plan.statuses)[_weighted(plan, Purpose.STATUS, source, plan.statuses)].tolist(),
             created,
             created if updated_us is created_us else texts.times(updated_us),
             strict=True,
         )
     ]
     if plan.payload_bytes:
-        begins = below(texts.PADDING_BYTES - plan.payload_bytes, plan, Purpose.PADDING, told).tolist()
+        begins = below(texts.PADDING_BYTES - plan.payload_bytes, plan, Purpose.PADDING, source).tolist()
         values = [_padded(value, plan.payload_bytes, begin) for value, begin in zip(values, begins, strict=True)]
-    malformed = np.flatnonzero(is_malformed(plan, told))
-    for place, defect in zip(malformed.tolist(), defects(plan, told[malformed]), strict=True):
+    malformed = np.flatnonzero(is_malformed(plan, source))
+    for place, defect in zip(malformed.tolist(), defects(plan, source[malformed]), strict=True):
         values[place] = DEFECTS[defect](values[place])
     return keys, values
 

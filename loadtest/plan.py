@@ -41,7 +41,7 @@ class Plan:
         canary_merchant: the merchant of all canaries; see loadtest/canary.py.
         zipf_exponent: the merchant at place k of ``merchants``, counted from 1, gets a share as 1 / k to this power.
         late_by_us: late payments were made up to so long before they are sent.
-        state_share: messages that tell of a further state of an earlier transaction.
+        state_share: messages that carry a further state of an earlier transaction.
         out_of_order_share: of those, the ones whose state is older than that of the transaction's first message.
         unknown_merchants: ids that are not loaded, which ``unknown_merchant_share`` of the payments name.
         pending_currencies: codes that have no rate, which ``pending_currency_share`` of the payments are in.

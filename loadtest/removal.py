@@ -49,7 +49,7 @@ def remove(
         seed: the run's, from its result.
         messages: how many it planned.
         dry_run: whether to count only.
-        report: told, in a few words, what is going on.
+        report: called with a few words on what is going on.
 
     Raises:
         UsageError: the schema does not exist.

@@ -75,7 +75,7 @@ def repair_under_load(
         settings: a stack from ``fault_run.prepared_stack`` that nobody else uses.
         late: how many payments of unknown merchants, on days without a quote.
         rate_per_second: of the payments that keep arriving.
-        report: told, in a few words, what is going on.
+        report: called with a few words on what is going on.
         steady_s: for how long to watch before the repair.
 
     Raises:
