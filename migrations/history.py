@@ -15,21 +15,9 @@ from yoyo.migrations import Migration, MigrationStep, topological_sort
 
 from paystream.errors import UsageError
 from paystream.migrations.lock_file import refuse_deleted, refuse_violations
+from paystream.migrations.statement import words_of
 from paystream.migrations.text import read_text
 from paystream.settings import project_folder
-
-_OBJECT = re.compile(
-    r"(?:\s|--[^\n]*\n|/\*.*?\*/)*"
-    r"(?P<verb>CREATE(?:\s+OR\s+REPLACE)?|DROP|ALTER|SYSTEM\s+RELOAD)\s+"
-    r"(?:MATERIALIZED\s+)?(?P<kind>TABLE|VIEW|DICTIONARY)\s+(?:IF\s+(?:NOT\s+)?EXISTS\s+)?"
-    r"(?:[`\"]?\w+[`\"]?\s*\.\s*)?[`\"]?(?P<name>\w+)",
-    re.IGNORECASE | re.DOTALL,
-)
-
-_HIDDEN = re.compile(
-    r"(?P<comment>--[^\n]*|/\*.*?\*/)|'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`|\"(?:[^\"\\]|\\.)*\"", re.DOTALL
-)
-
 
 UNWRITTEN = "WRITE THIS STEP"
 """Marks the place of a statement that `migrate new` could not write."""
@@ -65,8 +53,7 @@ class Version:
 
     def tables_dropped_by_rollback(self) -> list[str]:
         """Return the names of the tables that taking this version back drops."""
-        found = [_OBJECT.match(statement) for statement in self.rollbacks]
-        return [one["name"] for one in found if one and (one["verb"] + one["kind"]).upper() == "DROPTABLE"]
+        return [object_name(text) for text in self.rollbacks if words_of(text).begins("DROP", "TABLE")]
 
     def columns_dropped_by_rollback(self) -> list[tuple[str, str]]:
         """Return the table and the name of each column that taking this version back drops."""
@@ -82,7 +69,7 @@ class Version:
         pairs = list(steps)
         migration = copy.copy(self.migration)
         migration.steps = [MigrationStep(number, *pair) for number, pair in enumerate(pairs)]
-        return Version(migration, tuple(one for one, _ in pairs), tuple(back for _, back in pairs))
+        return Version(migration, tuple(apply for apply, _ in pairs), tuple(back for _, back in pairs))
 
     def tables_reading(self, collection: str) -> list[str]:
         """Return the names of the Kafka tables that this version creates over a named collection."""
@@ -158,13 +145,14 @@ def _parsed(folder: Path, states: tuple[tuple[str, int, int], ...]) -> list[Vers
         pairs = [(wrapped.step._apply, wrapped.step._rollback) for wrapped in migration.steps]
         statements = [apply for apply, _ in pairs if apply is not None]
         rollbacks = [rollback for _, rollback in pairs if rollback is not None]
-        for file, found in ((path, statements), (path.with_suffix(".rollback.sql"), rollbacks)):
-            if any(not bare(statement).strip("; \n") for statement in found):
+        for file, texts in ((path, statements), (path.with_suffix(".rollback.sql"), rollbacks)):
+            if any(not any(words_of(text).split(";")) for text in texts):
                 raise UsageError(
                     f"Version '{migration.id}' cannot be used: {file.name} ends with a comment. Move it before a "
                     "statement."
                 )
-            if file.exists() and len(found) != _count_statements(read_text(file)):
+            if file.exists() and len(texts) != sum(map(bool, words_of(read_text(file)).split(";"))):
+                # yoyo splits with sqlparse, which takes the quote after an escaped backslash for an escaped quote.
                 raise UsageError(
                     f"Version '{migration.id}' cannot be used: the statements of {file.name} cannot be told apart. "
                     "Avoid a quoted text that ends with a backslash."
@@ -187,12 +175,12 @@ def _refuse_disorder(ids: list[str]) -> None:
                 f"Version '{name}' cannot be used: its name is not four digits, _ and words. Name it as the others are."
             )
     for before, after in pairwise(ids):
-        one, other = (name.partition("_")[0] for name in (before, after))
-        if one == other:
+        first, second = (name.partition("_")[0] for name in (before, after))
+        if first == second:
             raise UsageError(
                 f"Versions '{before}' and '{after}' have the same number. Give the one that came later the next number."
             )
-        if one > other:
+        if first > second:
             raise UsageError(
                 f"Version '{after}' is out of order: it depends on {before}. Number versions in the order of their "
                 "`-- depends:`."
@@ -201,27 +189,16 @@ def _refuse_disorder(ids: list[str]) -> None:
 
 def irreversible(rollback: str) -> list[str]:
     """Return what a rollback statement says it does not bring back."""
-    return [found[1].strip().rstrip(".") for found in _IRREVERSIBLE.finditer(rollback)]
-
-
-def _count_statements(text: str) -> int:
-    # yoyo splits a file with sqlparse, which takes the closing quote after an escaped backslash for an escaped quote.
-    return sum(1 for part in bare(text).split(";") if part.strip())
-
-
-def bare(text: str) -> str:
-    """Return SQL without its comments, and with nothing in its quotes."""
-    return _HIDDEN.sub(lambda found: "" if found["comment"] else found[0][0] * 2, text)
-
-
-def words(statement: str, count: int) -> list[str]:
-    """Return the first words of a statement, comments left out."""
-    return re.sub(r"--[^\n]*(?:\n|$)|/\*.*?\*/", " ", statement, flags=re.DOTALL).split()[:count]
+    return [match[1].strip().rstrip(".") for match in _IRREVERSIBLE.finditer(rollback)]
 
 
 def object_name(statement: str) -> str:
     """Return the name of the table, view or dictionary that a statement is about, else how the statement begins."""
-    found = _OBJECT.match(statement)
-    if found:
-        return found["name"]
-    return " ".join(words(statement, 20))[:60]
+    words = words_of(statement)
+    for verb in (("CREATE", "OR", "REPLACE"), ("CREATE",), ("DROP",), ("ALTER",), ("SYSTEM", "RELOAD")):
+        if words.begins(*verb):
+            rest = words[len(verb) :]
+            if rest[0].upper in ("TABLE", "VIEW", "MATERIALIZED", "DICTIONARY") and (names := rest.names()):
+                return names[0]
+            break
+    return " ".join(words[:20].text.split())[:60]
