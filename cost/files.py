@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from paystream.errors import UsageError
 from paystream.settings import project_folder
+from paystream.validation import Place, problems
 
 
 class Strict(BaseModel):
@@ -52,21 +53,16 @@ def parse(fields: object, path: Path, kind: type[T]) -> T:
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
-        problems = [_problem(fields, problem) for problem in error.errors(include_url=False, include_context=False)]
-        raise UsageError(f"File '{path}': {'; '.join(problems)}. Correct it.") from None
+        told = "; ".join(problems(error, lambda place: _by_ids(fields, place)))
+        raise UsageError(f"File '{path}': {told}. Correct it.") from None
 
 
-def _problem(fields: object, error: dict) -> str:
-    place, names = fields, []
-    for part in error["loc"]:
+def _by_ids(fields: object, place: Place) -> str:
+    names = []
+    for part in place:
         try:
-            place = place[part]
+            fields = fields[part]
         except (KeyError, IndexError, TypeError):
-            place = None
-        names.append(str(place.get("id", part)) if isinstance(place, dict) else str(part))
-    if error["type"] == "missing":
-        return f"{'.'.join(names)}: missing"
-    if error["type"] == "extra_forbidden":
-        return f"{'.'.join(names)}: no such field"
-    message = error["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
-    return f"{'.'.join(names)}: {message}" if names else message
+            fields = None
+        names.append(str(fields.get("id", part)) if isinstance(fields, dict) else str(part))
+    return ".".join(names)

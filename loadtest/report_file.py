@@ -14,6 +14,7 @@ import orjson
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from paystream.errors import UsageError
+from paystream.validation import problems
 
 FORMAT = 2
 MOST_PROBLEMS = 3
@@ -302,14 +303,6 @@ def parse(document: Mapping[str, Any], what: str = "Result") -> ResultFile:
     try:
         return ResultFile.model_validate(document)
     except ValidationError as error:
-        problems = [_problem(problem) for problem in error.errors(include_url=False, include_context=False)]
-        more = f"; {len(problems) - MOST_PROBLEMS} more" if len(problems) > MOST_PROBLEMS else ""
-        raise UsageError(f"{what}: {'; '.join(problems[:MOST_PROBLEMS])}{more}. {_AGAIN}") from None
-
-
-def _problem(error: Any) -> str:
-    field = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "missing":
-        return f"{field}: missing"
-    message = error["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
-    return f"{field}: {message}" if field else message
+        told = problems(error)
+        more = f"; {len(told) - MOST_PROBLEMS} more" if len(told) > MOST_PROBLEMS else ""
+        raise UsageError(f"{what}: {'; '.join(told[:MOST_PROBLEMS])}{more}. {_AGAIN}") from None

@@ -13,6 +13,7 @@ from paystream.loadtest import rates
 from paystream.loadtest.messages import LONGEST_OVERTAKING_S
 from paystream.loadtest.plan import Plan
 from paystream.settings import project_folder
+from paystream.validation import problems
 
 MOST_MESSAGES = 1_000_000_000
 """More than that is a typo: the checker keeps one byte a message."""
@@ -265,25 +266,12 @@ def load(name_or_path: str) -> Workload:
     try:
         return Workload.model_validate(fields)
     except ValidationError as error:
-        problems = "; ".join(_problem(problem) for problem in error.errors(include_url=False))
-        raise UsageError(f"Workload '{path}': {problems}. Correct the file.") from None
+        told = "; ".join(problems(error, shows_value=True))
+        raise UsageError(f"Workload '{path}': {told}. Correct the file.") from None
 
 
 def _folder() -> Path:
     return project_folder() / "loadtest" / "workloads"
-
-
-def _problem(error: Any) -> str:
-    field = ".".join(str(part) for part in error["loc"] if part != "[key]")
-    if error["type"] == "extra_forbidden":
-        return f"{field}: no such field"
-    if error["type"] == "missing":
-        return f"{field}: missing"
-    message = error["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
-    if not field:
-        return message
-    shown = "" if isinstance(error["input"], dict) else f" (it is {error['input']!r})"
-    return f"{field}: {message}{shown}"
 
 
 class _UniqueKeys(yaml.SafeLoader):

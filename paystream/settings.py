@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from paystream import project as project_folders
 from paystream.currencies import iso_4217
 from paystream.errors import UsageError
+from paystream.validation import problems
 
 
 def _form(pattern: str, what: str) -> AfterValidator:
@@ -229,12 +230,8 @@ def load_settings() -> Settings:
     try:
         return Settings(project=folder, **given)
     except ValidationError as error:
-        problems = "; ".join(
-            f"PAYSTREAM_{'_'.join(str(part) for part in problem['loc']).upper()}: "
-            f"{problem['msg'].removeprefix('Value error, ')}"
-            for problem in error.errors(include_input=False, include_url=False)
-        )
-        raise UsageError(f"Settings are wrong: {problems}. Correct them in the environment or in .env.") from None
+        told = "; ".join(problems(error, lambda place: f"PAYSTREAM_{'_'.join(map(str, place)).upper()}"))
+        raise UsageError(f"Settings are wrong: {told}. Correct them in the environment or in .env.") from None
 
 
 def name_project(folder: Path) -> None:
