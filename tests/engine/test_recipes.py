@@ -1,5 +1,6 @@
 """The recipes of docs/recipes.md, walked with their commands in a new project until a payment shows the outcome."""
 
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -78,7 +79,7 @@ class Walk:
 
 @pytest.fixture
 def walk(clickhouse_server: Settings, tmp_path: Path, free_port: Callable[[], int], paystream_here) -> Iterator[Walk]:
-    name = f"recipes_{tmp_path.name[-8:]}_{free_port()}".replace("-", "_").lower()
+    name = f"recipes_{uuid.uuid4().hex[:12]}"
     changes = {"home": tmp_path / "home", "clickhouse_database": name, "kafka_brokers": f"127.0.0.1:{free_port()}"}
     settings = clickhouse_server.model_copy(update=changes | {"kafka_group": name})
     try:
