@@ -68,6 +68,12 @@ def test_links_lead_somewhere(page):
         assert (CHECKOUT / page).parent.joinpath(target).exists(), f"{page} links to {target}"
 
 
+@pytest.mark.parametrize("page", ["glossary", "recipes"])
+def test_every_file_that_a_page_names_is_there(page):
+    for path in re.findall(r"`([a-z0-9_]+/[\w/.]*)`", (CHECKOUT / f"docs/{page}.md").read_text()):
+        assert "NAME" in path or (CHECKOUT / path).exists(), path
+
+
 def test_every_sql_file_opens_with_row_writer_and_guarantee():
     files = [*(CHECKOUT / "sql").rglob("*.sql"), *(CHECKOUT / "dictionaries").glob("*.sql")]
     assert files
