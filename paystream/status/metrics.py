@@ -6,7 +6,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from paystream.status.health import PARTS_LIMIT, Verdict
-from paystream.status.state import OBJECTIVE_LIMIT, OBJECTIVE_SHARE, Status
+from paystream.status.state import OBJECTIVE_LIMIT, OBJECTIVE_SHARE, Status, Subject
 
 Samples = Iterable[tuple[tuple[str, ...], float | None]]
 
@@ -51,7 +51,7 @@ def families(status: Status, verdict: Verdict) -> list[Metric]:
     away = {item.what for item in status.unmeasured if item.exit_code == 3}
     add("healthy", "1 when `paystream status` says healthy.", one(verdict.exit_code == 0))
     add("problem", "1 for each reason not to be healthy.", [((n,), n in names) for n in PROBLEMS], "name")
-    services = {"kafka": "what is unread", "clickhouse": "what is stored"}
+    services = {"kafka": Subject.UNREAD, "clickhouse": Subject.STORED}
     add("up", "1 when the service answers.", [((n,), what not in away) for n, what in services.items()], "service")
     add("status_duration_seconds", "How long it took to ask for this status.", one(status.took_s))
 

@@ -1,30 +1,36 @@
-"""What `paystream status` asks ClickHouse. No question reads more when more is stored, only when more came lately."""
+"""What `paystream status` asks ClickHouse. No question reads more when more is stored, only when more came lately.
+
+A column is named after the field of ``state`` that takes it.
+"""
 
 FLOW = """
-SELECT sum(messages), sum(refused), sum(timed), sumForEach(latency_histogram)
+SELECT
+    sum(messages) AS messages,
+    sum(refused) AS refused,
+    sum(timed) AS payments,
+    sumForEach(latency_histogram) AS histogram
 FROM ingest_ledger
 WHERE kafka_topic = {topic:String} AND read_at >= now64(3) - toIntervalSecond({window_s:UInt32})
 """
 
 TOTALS = """
 SELECT
-    sum(read),
-    sum(payments),
-    sum(late_payments),
-    if(sum(payments) = 0, NULL, minIf(hour, payments > 0)),
+    sum(timed_payments) AS payments,
+    sum(late_payments) AS late,
+    if(payments = 0, NULL, minIf(hour, timed_payments > 0)) AS since,
     -- A message that is stamped ahead of time is no newer than its block.
     -- Nor is one old that is stamped with no time that can be.
     if(
         sum(read) = 0 OR max(newest) <= max(last_read) - INTERVAL 1 YEAR, NULL,
         greatest(0, dateDiff('millisecond', least(max(newest), max(last_read)), now64(3)) / 1000)
-    ),
-    if(sum(read) = 0, NULL, greatest(0, dateDiff('millisecond', max(last_read), now64(3)) / 1000))
+    ) AS freshness_s,
+    if(sum(read) = 0, NULL, greatest(0, dateDiff('millisecond', max(last_read), now64(3)) / 1000)) AS quiet_s
 FROM
 (
     SELECT
         toStartOfHour(read_at) AS hour,
         sum(messages) AS read,
-        sum(timed) AS payments,
+        sum(timed) AS timed_payments,
         sum(late) AS late_payments,
         max(last_kafka_timestamp) AS newest,
         max(read_at) AS last_read
@@ -37,7 +43,7 @@ FROM
 """From the projection by_hour."""
 
 INGEST_ERROR = """
-SELECT if(count() = 0, '', argMax(text, time))
+SELECT if(count() = 0, '', argMax(text, time)) AS error
 FROM
 (
     SELECT e.1 AS time, e.2 AS text
@@ -69,9 +75,9 @@ ORDER BY messages DESC, reason
 # written lately, and of those the small ones, newest first, are what is read: the cost has a bound at any volume.
 PENDING = """
 SELECT
-    countIf(enrichment_status = 'merchant_pending'),
-    countIf(enrichment_status = 'fx_pending'),
-    count()
+    countIf(enrichment_status = 'merchant_pending') AS merchant_pending,
+    countIf(enrichment_status = 'fx_pending') AS fx_pending,
+    count() AS looked_at
 FROM transactions
 WHERE ingested_at >= now64(3) - toIntervalSecond({window_s:UInt32}) AND kafka_topic = {topic:String}
     AND _part IN
@@ -91,14 +97,14 @@ WHERE ingested_at >= now64(3) - toIntervalSecond({window_s:UInt32}) AND kafka_to
 DIMENSIONS = """
 SELECT
     dimension,
-    max(snapshot_id),
-    argMax(row_count, snapshot_id),
-    argMax(loaded_at, snapshot_id),
+    max(loads.snapshot_id) AS snapshot_id,
+    argMax(row_count, loads.snapshot_id) AS rows,
+    argMax(loads.loaded_at, loads.snapshot_id) AS loaded_at,
     -- A file that was found to be the one that serves is as good as a new one.
-    dateDiff('second', greatest(argMax(loaded_at, snapshot_id), max(last_check)), now64(3)) / 3600,
-    if(dimension = 'fx', (SELECT max(rate_date) FROM fx_rates), NULL),
-    argMax(length(rejected), snapshot_id)
-FROM dimension_snapshots
+    dateDiff('second', greatest(loaded_at, max(last_check)), now64(3)) / 3600 AS age_hours,
+    if(dimension = 'fx', (SELECT max(rate_date) FROM fx_rates), NULL) AS newest_quote,
+    argMax(length(loads.rejected), loads.snapshot_id) AS rejected
+FROM dimension_snapshots AS loads
 LEFT JOIN
 (
     SELECT dimension, max(checked_at) AS last_check
@@ -110,20 +116,20 @@ ORDER BY dimension
 """
 
 FAILED_LOADS = """
-SELECT 'dictionary', name, last_exception
+SELECT 'dictionary' AS kind, name, last_exception AS why
 FROM system.dictionaries
 WHERE database = currentDatabase() AND last_exception != ''
 UNION ALL
-SELECT 'view', view, exception
+SELECT 'view' AS kind, view AS name, exception AS why
 FROM system.view_refreshes
 WHERE database = currentDatabase() AND exception != ''
 """
 
 PARTS = """
-SELECT table, sum(parts), max(parts)
+SELECT table, sum(active_parts) AS parts, max(active_parts) AS in_fullest_partition
 FROM
 (
-    SELECT table, partition_id, count() AS parts
+    SELECT table, partition_id, count() AS active_parts
     FROM system.parts
     WHERE active AND database = currentDatabase()
     GROUP BY table, partition_id
@@ -135,18 +141,18 @@ ORDER BY table DESC
 
 REPORTS = """
 SELECT
-    if(reached = 0, NULL, reached),
-    if(reached = 0, NULL, greatest(0, dateDiff('millisecond', reached, now64(3)) / 1000))
+    if(reached = 0, NULL, reached) AS complete_until,
+    if(reached = 0, NULL, greatest(0, dateDiff('millisecond', reached, now64(3)) / 1000)) AS behind_s
 FROM (SELECT min(complete_until) AS reached FROM report_freshness)
 """
 """Of the report that is furthest behind."""
 
 SLOWEST_REPORT = """
 SELECT
-    replaceOne(table, concat(currentDatabase(), '.report_'), ''),
-    query_duration_ms / 1000,
+    replaceOne(table, concat(currentDatabase(), '.report_'), '') AS report,
+    query_duration_ms / 1000 AS seconds,
     user,
-    event_time
+    event_time AS asked_at
 FROM system.query_log
 ARRAY JOIN tables AS table
 -- A load test alone asks a million times a day: what is quick is left out before anything else is read of it.
@@ -161,9 +167,9 @@ LIMIT 1
 LAST_AUDIT = """
 SELECT
     audited_at,
-    dateDiff('second', audited_at, now64(3)) / 3600,
+    dateDiff('second', audited_at, now64(3)) / 3600 AS age_hours,
     verdict,
-    dateDiff('second', since, audited_at) / 3600,
+    dateDiff('second', since, audited_at) / 3600 AS window_hours,
     is_deep,
     lost,
     expired

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
 from typing import Any, TypeVar
 
 from clickhouse_connect.driver.client import Client
@@ -44,11 +45,31 @@ QUESTION_TIMEOUT_S, TIMEOUT_S = 3, 6
 T = TypeVar("T")
 
 
+class Subject(StrEnum):
+    """What a question is about, as messages call it. ``UNREAD`` is all of Kafka, ``STORED`` all of ClickHouse."""
+
+    UNREAD = "what is unread"
+    STORED = "what is stored"
+    FLOW = "latency and throughput"
+    TOTALS = "the objective and freshness"
+    INGEST_ERROR = "what ingest runs into"
+    ASSIGNED_TOPICS = "what ingest reads"
+    SCHEMA = "the schema"
+    REFUSALS = "refused messages"
+    PENDING = "pending enrichments"
+    DIMENSIONS = "the dimensions"
+    FAILED_LOADS = "failed loads"
+    PARTS = "parts"
+    REPORTS = "the reports"
+    SLOWEST_REPORT = "the slowest report"
+    LAST_AUDIT = "the last audit"
+
+
 @dataclass(frozen=True)
 class Unmeasured:
     """Something that this status says nothing about, and why; ``exit_code`` as of the error that was in the way."""
 
-    what: str
+    what: Subject
     why: str
     exit_code: int
 
@@ -121,6 +142,17 @@ class Objective:
     in_time_share: float | None
     budget_spent_share: float | None
     since: datetime | None
+
+
+@dataclass(frozen=True)
+class _Totals:
+    """What is stored of the objective's window. ``quiet_s``: since the last block was read, redelivered or not."""
+
+    payments: int
+    late: int
+    since: datetime | None
+    freshness_s: float | None
+    quiet_s: float | None
 
 
 @dataclass(frozen=True)
@@ -270,14 +302,14 @@ def read_status(settings: Settings) -> Status:
         backlog = answers.get(timeout=max(0.1, started + TIMEOUT_S + QUESTION_TIMEOUT_S - time.monotonic()))
     except queue.Empty:
         why = f"Kafka '{settings.kafka_brokers}' has not answered within {TIMEOUT_S + QUESTION_TIMEOUT_S} s."
-        backlog = Unmeasured("what is unread", why, ServiceUnavailable.exit_code)
+        backlog = Unmeasured(Subject.UNREAD, why, ServiceUnavailable.exit_code)
     if isinstance(backlog, Unmeasured):
         unmeasured.insert(0, backlog)
         backlog = None
-    totals = found.pop("totals", None)
-    if backlog and totals and totals[5] is not None:
+    totals: _Totals | None = found.pop("totals", None)
+    if backlog and totals and totals.quiet_s is not None:
         # The oldest unread message bears no time that can be: since the last block there was nothing to wait for.
-        partitions = [one if one.is_dated else replace(one, seconds=totals[5]) for one in backlog.partitions]
+        partitions = [one if one.is_dated else replace(one, seconds=totals.quiet_s) for one in backlog.partitions]
         backlog = replace(backlog, partitions=partitions)
     # Without the broker nobody knows what is overdue, and the budget would seem to recover.
     objective = _objective(totals, backlog) if totals and backlog else None
@@ -288,7 +320,7 @@ def read_status(settings: Settings) -> Status:
         took_s=time.monotonic() - started,
         backlog=backlog,
         objective=objective,
-        freshness_s=None if totals is None else totals[4],
+        freshness_s=totals and totals.freshness_s,
         unmeasured=unmeasured,
         **found,
     )
@@ -300,7 +332,7 @@ def _ask_broker(settings: Settings) -> Backlog | Unmeasured:
             asked = Asked(settings)
             return Backlog(partition_lags(broker, OBJECTIVE_LIMIT), asked.answer())
     except PaystreamError as error:
-        return Unmeasured("what is unread", str(error), error.exit_code)
+        return Unmeasured(Subject.UNREAD, str(error), error.exit_code)
 
 
 def _ask_clickhouse(settings: Settings, unmeasured: list[Unmeasured]) -> dict[str, Any]:
@@ -309,20 +341,20 @@ def _ask_clickhouse(settings: Settings, unmeasured: list[Unmeasured]) -> dict[st
         "window_s": int(WINDOW.total_seconds()),
         "objective_s": int(OBJECTIVE_WINDOW.total_seconds()),
     }
-    questions: dict[str, tuple[str, Callable[[Client], Any]]] = {
-        "flow": ("latency and throughput", lambda client: _flow(client, parameters)),
-        "totals": ("the objective and freshness", lambda client: _first(client, sql.TOTALS, parameters)),
-        "ingest_error": ("what ingest runs into", lambda client: in_short(_first(client, sql.INGEST_ERROR, {})[0])),
-        "assigned_topics": ("what ingest reads", lambda client: _first(client, ASSIGNED_TOPICS, {})[0]),
-        "missing": ("the schema", lambda client: [name for (name,) in client.query(sql.MISSING).result_rows]),
-        "refusals": ("refused messages", lambda client: _refusals(client, parameters)),
-        "pending": ("pending enrichments", lambda client: Pending(*_first(client, sql.PENDING, parameters))),
-        "dimensions": ("the dimensions", lambda client: _all(client, sql.DIMENSIONS, DimensionAge)),
-        "failed_loads": ("failed loads", _failed_loads),
-        "parts": ("parts", lambda client: _all(client, sql.PARTS, TableParts)),
-        "reports": ("the reports", lambda client: ReportFreshness(*_first(client, sql.REPORTS, {}))),
-        "slowest_report": ("the slowest report", _slowest_report),
-        "last_audit": ("the last audit", lambda client: next(iter(_audits(client, parameters)), None)),
+    questions: dict[str, tuple[Subject, Callable[[Client], Any]]] = {
+        "flow": (Subject.FLOW, lambda client: _flow(client, parameters)),
+        "totals": (Subject.TOTALS, lambda client: _one(client, sql.TOTALS, _Totals, parameters)),
+        "ingest_error": (Subject.INGEST_ERROR, lambda client: in_short(_value(client, sql.INGEST_ERROR))),
+        "assigned_topics": (Subject.ASSIGNED_TOPICS, lambda client: _value(client, ASSIGNED_TOPICS)),
+        "missing": (Subject.SCHEMA, lambda client: [name for (name,) in client.query(sql.MISSING).result_rows]),
+        "refusals": (Subject.REFUSALS, lambda client: _refusals(client, parameters)),
+        "pending": (Subject.PENDING, lambda client: _one(client, sql.PENDING, Pending, parameters)),
+        "dimensions": (Subject.DIMENSIONS, lambda client: _all(client, sql.DIMENSIONS, DimensionAge)),
+        "failed_loads": (Subject.FAILED_LOADS, _failed_loads),
+        "parts": (Subject.PARTS, lambda client: _all(client, sql.PARTS, TableParts)),
+        "reports": (Subject.REPORTS, lambda client: _one(client, sql.REPORTS, ReportFreshness)),
+        "slowest_report": (Subject.SLOWEST_REPORT, _slowest_report),
+        "last_audit": (Subject.LAST_AUDIT, lambda client: _one(client, sql.LAST_AUDIT, LastAudit, parameters)),
     }
     found: dict[str, Any] = {}
     deadline = time.monotonic() + TIMEOUT_S
@@ -340,28 +372,33 @@ def _ask_clickhouse(settings: Settings, unmeasured: list[Unmeasured]) -> dict[st
                 except ClickHouseError as error:
                     unmeasured.append(_refused(what, error))
     except PaystreamError as error:
-        unmeasured.append(Unmeasured("what is stored", str(error), error.exit_code))
+        unmeasured.append(Unmeasured(Subject.STORED, str(error), error.exit_code))
     return found
 
 
-def _refused(what: str, error: ClickHouseError) -> Unmeasured:
+def _refused(what: Subject, error: ClickHouseError) -> Unmeasured:
     if is_code(error, UNKNOWN_TABLE) or is_code(error, UNKNOWN_IDENTIFIER):
         return Unmeasured(what, "The schema is older than this. Bring it up with `paystream migrate up`.", 2)
     advice = "Grant it to the user (access/roles.sql)" if is_code(error, ACCESS_DENIED) else "Correct the cause"
     return Unmeasured(what, f"ClickHouse refused the question: {cause_of(error)}. {advice}.", 1)
 
 
-def _first(client: Client, query: str, parameters: dict[str, Any]) -> Any:
-    return client.query(query, parameters=parameters, tz_mode="aware").result_rows[0]
+def _all(client: Client, query: str, kind: type[T], parameters: dict[str, Any] | None = None) -> list[T]:
+    return [kind(**row) for row in client.query(query, parameters=parameters, tz_mode="aware").named_results()]
 
 
-def _all(client: Client, query: str, kind: type[T]) -> list[T]:
-    return [kind(*row) for row in client.query(query, tz_mode="aware").result_rows]
+def _one(client: Client, query: str, kind: type[T], parameters: dict[str, Any] | None = None) -> T | None:
+    return next(iter(_all(client, query, kind, parameters)), None)
+
+
+def _value(client: Client, query: str) -> Any:
+    [[value]] = client.query(query).result_rows
+    return value
 
 
 def _slowest_report(client: Client) -> SlowestReport | None:
     try:
-        return next(iter(_all(client, sql.SLOWEST_REPORT, SlowestReport)), None)
+        return _one(client, sql.SLOWEST_REPORT, SlowestReport)
     except OperationalError:
         raise
     except ClickHouseError as error:
@@ -374,12 +411,8 @@ def _failed_loads(client: Client) -> list[FailedLoad]:
     return [replace(one, why=in_short(one.why)) for one in _all(client, sql.FAILED_LOADS, FailedLoad)]
 
 
-def _audits(client: Client, parameters: dict[str, Any]) -> list[LastAudit]:
-    return [LastAudit(*row) for row in client.query(sql.LAST_AUDIT, parameters=parameters, tz_mode="aware").result_rows]
-
-
 def _flow(client: Client, parameters: dict[str, Any]) -> Flow:
-    messages, refused, payments, histogram = _first(client, sql.FLOW, parameters)
+    [[messages, refused, payments, histogram]] = client.query(sql.FLOW, parameters=parameters).result_rows
     p50, p95, p99 = (ledger_percentile_s(histogram, percent) for percent in (50, 95, 99))
     untimed = messages - refused - payments
     return Flow(messages, messages / WINDOW.total_seconds(), refused, payments, untimed, p50, p95, p99)
@@ -390,10 +423,10 @@ def _refusals(client: Client, parameters: dict[str, Any]) -> list[Refusals]:
     return [Refusals(reason, count, count * 60 / WINDOW.total_seconds()) for reason, count in rows]
 
 
-def _objective(totals: Any, backlog: Backlog | None) -> Objective:
+def _objective(totals: _Totals, backlog: Backlog) -> Objective:
     # While ingest stands still nothing late is stored, so what is unread and late already counts as well.
-    overdue = sum(one.overdue for one in backlog.partitions) if backlog else 0
-    payments, late, since = totals[1] + overdue, totals[2] + overdue, totals[3]
+    overdue = sum(one.overdue for one in backlog.partitions)
+    payments, late = totals.payments + overdue, totals.late + overdue
     if not payments:
         return Objective(0, 0, None, None, None)
-    return Objective(payments, late, 1 - late / payments, late / payments / (1 - OBJECTIVE_SHARE), since)
+    return Objective(payments, late, 1 - late / payments, late / payments / (1 - OBJECTIVE_SHARE), totals.since)

@@ -5,7 +5,7 @@ from typing import Any
 
 from paystream.output import counted
 from paystream.status.health import Verdict, duration
-from paystream.status.state import OBJECTIVE_SHARE, Status
+from paystream.status.state import OBJECTIVE_SHARE, Status, Subject
 
 CLOCKS = (
     "Latency runs from a message's Kafka timestamp (the producer's clock, unless the topic says LogAppendTime) "
@@ -213,7 +213,7 @@ def _stores(status: Status) -> Section:
     if audit := status.last_audit:
         looked = f"{duration(audit.age_hours * 3600)} ago, over {duration(audit.window_hours * 3600)}"
         rows.append(("last audit", audit.verdict, f"{looked}{', deep' if audit.is_deep else ''}"))
-    elif not any(one.what == "the last audit" for one in status.unmeasured) and status.parts is not None:
+    elif not any(one.what is Subject.LAST_AUDIT for one in status.unmeasured) and status.parts is not None:
         rows.append(("last audit", "never", "run `paystream audit` from cron"))
     return Section("stores", "Tables, loads and audits", ("", "", ""), rows)
 

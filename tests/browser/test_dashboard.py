@@ -15,7 +15,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 from statuses import HEALTHY, lag
 
-from paystream.status.state import Refusals, Status, Unmeasured
+from paystream.status.state import Refusals, Status, Subject, Unmeasured
 
 WAIT_S = 30
 
@@ -86,7 +86,7 @@ def test_what_is_read_aloud_changes_only_with_the_verdict(browser: WebDriver, da
     dashboard.status = replace(HEALTHY, took_s=0.42)
     wait_for(browser, lambda: "0.42 s" in text(browser, "#asked"))
     assert run(browser, "window.spoken") == before
-    dashboard.status = replace(HEALTHY, unmeasured=[Unmeasured("what is unread", "Kafka is away.", 3)], backlog=None)
+    dashboard.status = replace(HEALTHY, unmeasured=[Unmeasured(Subject.UNREAD, "Kafka is away.", 3)], backlog=None)
     wait_for(browser, lambda: text(browser, "#verdict") == "Unknown")
     assert run(browser, "window.spoken") > before
 
@@ -143,7 +143,7 @@ def test_a_narrow_screen_scrolls_no_more_than_its_tables(browser: WebDriver, das
         HEALTHY,
         refusals=[Refusals(long, 30, 6.0)],
         dimensions=[replace(HEALTHY.dimensions[0], newest_quote=date(2026, 10, 1)), HEALTHY.dimensions[1]],
-        unmeasured=[Unmeasured("parts", "x" * 200, 1)],
+        unmeasured=[Unmeasured(Subject.PARTS, "x" * 200, 1)],
     )
     resize(browser, width)
     browser.get(dashboard.url)
@@ -181,7 +181,7 @@ def test_colours_have_contrast(browser: WebDriver, dashboard: Dashboard, scheme:
 
 
 def _unknown() -> Status:
-    return replace(HEALTHY, backlog=None, unmeasured=[Unmeasured("what is unread", "Kafka is away.", 3)])
+    return replace(HEALTHY, backlog=None, unmeasured=[Unmeasured(Subject.UNREAD, "Kafka is away.", 3)])
 
 
 def luminance(colour: str) -> float:

@@ -29,7 +29,7 @@ from paystream.clickhouse import connect
 from paystream.settings import Settings
 from paystream.status import lag, queries
 from paystream.status.health import judge
-from paystream.status.state import read_status
+from paystream.status.state import Subject, read_status
 from paystream.status.view import sections
 
 PaystreamHere = Callable[..., tuple[int, str, list[str]]]
@@ -138,9 +138,9 @@ def test_thirty_days_are_read_by_the_hour(watched: Watched) -> None:
         " FROM numbers(100000)"
     )
     parameters = {"topic": "transactions", "objective_s": 30 * 86_400}
-    found = watched.ingest.client.query(queries.TOTALS, parameters=parameters)
-    assert found.result_rows[0][1:3] == (1_000_000, 1000)
-    assert int(found.summary["read_rows"]) < 2000  # of 100,000: a row an hour of each part
+    totals = watched.ingest.client.query(queries.TOTALS, parameters=parameters)
+    assert totals.first_item["payments"] == 1_000_000 and totals.first_item["late"] == 1000
+    assert int(totals.summary["read_rows"]) < 2000  # of 100,000: a row an hour of each part
     # What a deduplicated payment is worth is not what this counts; what is read twice is in it twice.
     objective = read_status(watched.settings).objective
     assert objective.budget_spent_share == pytest.approx(0.001 / 0.05)
@@ -210,7 +210,7 @@ def test_the_last_audit_is_remembered(watched: Watched, capsys: pytest.CaptureFi
     record(watched.settings, audit, deep=False)
     assert "was not recorded" in capsys.readouterr().err
     [away] = read_status(watched.settings).unmeasured
-    assert away.what == "the last audit" and "`paystream migrate up`" in away.why and away.exit_code == 2
+    assert away.what is Subject.LAST_AUDIT and "`paystream migrate up`" in away.why and away.exit_code == 2
 
 
 def test_the_command_line(watched: Watched, paystream_here: PaystreamHere) -> None:

@@ -18,6 +18,7 @@ from paystream.status.state import (
     Pending,
     Refusals,
     ReportFreshness,
+    Subject,
     TableParts,
     Unmeasured,
 )
@@ -187,7 +188,7 @@ def test_what_ingest_runs_into_stands_beside_the_lag() -> None:
 
 @pytest.mark.parametrize(("codes", "expected"), [([2], 2), ([3, 1], 3), ([1], 1), ([2, 3], 3)])
 def test_what_cannot_be_measured_decides_the_exit_code(codes: list[int], expected: int) -> None:
-    unmeasured = [Unmeasured("parts", "It was refused.", code) for code in codes]
+    unmeasured = [Unmeasured(Subject.PARTS, "It was refused.", code) for code in codes]
     verdict = judge(replace(HEALTHY, unmeasured=unmeasured, parts=None), SETTINGS)
     assert verdict.exit_code == expected
     assert verdict.word == ("not healthy" if expected == 1 else "unknown")

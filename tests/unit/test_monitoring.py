@@ -15,7 +15,7 @@ from paystream.project import CHECKOUT
 from paystream.settings import Settings
 from paystream.status.health import judge
 from paystream.status.metrics import PROBLEMS, StatusCollector, families
-from paystream.status.state import QUESTION_TIMEOUT_S, TIMEOUT_S, Status, Unmeasured
+from paystream.status.state import QUESTION_TIMEOUT_S, TIMEOUT_S, Status, Subject, Unmeasured
 
 SETTINGS = Settings(_env_file=None)
 RULES = yaml.safe_load((CHECKOUT / "monitoring/alerts.yaml").read_text())["groups"][0]["rules"]
@@ -105,7 +105,7 @@ def test_values_and_labels() -> None:
 
 
 def test_what_is_not_known_is_left_out_and_said() -> None:
-    away = Status("transactions", "paystream", HEALTHY.at, 5.0, unmeasured=[Unmeasured("what is unread", "Gone.", 3)])
+    away = Status("transactions", "paystream", HEALTHY.at, 5.0, unmeasured=[Unmeasured(Subject.UNREAD, "Gone.", 3)])
     found = exported(away)
     assert found["paystream_up"] == {(("service", "kafka"),): 0, (("service", "clickhouse"),): 1}
     assert found["paystream_healthy"] == {(): 0}
