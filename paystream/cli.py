@@ -51,12 +51,12 @@ _COMMANDS = {
     "demo": "paystream.loadtest.demo_command:demo",
     "loadtest": "paystream.loadtest.command:app",
     "report": "paystream.reports.command:report",
-    "rollup": "paystream.reports.rollup_command:app",
+    "rollup": "paystream.reports.command:rollup_app",
     "audit": "paystream.audit.command:audit",
     "quarantine": "paystream.quarantine.command:app",
     "status": "paystream.status.command:status",
-    "metrics": "paystream.status.metrics_command:metrics",
-    "dashboard": "paystream.status.dashboard_command:dashboard",
+    "metrics": "paystream.status.command:metrics",
+    "dashboard": "paystream.status.command:dashboard",
     "cost": "paystream.cost.command:app",
 }
 _CLASSES: dict[str, str] = {"status": "paystream.status.command:WatchCommand"}

@@ -1,12 +1,14 @@
-"""``paystream status``."""
+"""``paystream status``, ``metrics`` and ``dashboard``."""
 
 import re
 import sys
 import time
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import orjson
 import typer
+from prometheus_client import CollectorRegistry, generate_latest
 from rich.console import Group
 from rich.live import Live
 from rich.table import Table
@@ -15,12 +17,20 @@ from typer.core import TyperCommand
 
 from paystream.output import console, is_terminal, print_fields, print_json
 from paystream.settings import Settings, load_settings
+from paystream.status import dashboard as page
 from paystream.status.health import Verdict, judge
+from paystream.status.metrics import StatusCollector
+from paystream.status.server import Answer, kept_status, serve
 from paystream.status.state import Status, read_status
 from paystream.status.view import document, fields, figures, sections
 
 WATCH_S = 2.0
+METRICS_PORT = 9470
+DASHBOARD_PORT = 9471
 _COLOURS = {0: "green", 1: "red"}
+
+Port = Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")]
+Host = Annotated[str, typer.Option(help="The address to listen on; the default is this machine alone.")]
 
 
 class WatchCommand(TyperCommand):
@@ -68,6 +78,40 @@ def status(
         verdict = _watch(settings, watch, as_json)
     if verdict.exit_code:
         raise typer.Exit(verdict.exit_code)
+
+
+def metrics(port: Port = METRICS_PORT, host: Host = "127.0.0.1") -> None:
+    """Serve what `paystream status` says to Prometheus, under /metrics, until Ctrl-C.
+
+    Asks at each scrape, at most every two seconds. What cannot be measured is left out; paystream_up and
+    paystream_problem say so. Dashboard and alert rules: monitoring/.
+
+    Example: paystream metrics --port 9470
+    """
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(StatusCollector(kept_status(load_settings())))
+    routes = {"/metrics": lambda: Answer("text/plain; version=0.0.4", generate_latest(registry))}
+    serve(host, port, routes, _announcing("metrics", "Metrics at", "/metrics"))
+
+
+def dashboard(port: Port = DASHBOARD_PORT, host: Host = "127.0.0.1") -> None:
+    """Serve what `paystream status` says as a web page that updates itself, until Ctrl-C.
+
+    Needs nothing from the internet. The same as JSON is at /status.json.
+
+    Example: paystream dashboard --port 9471
+    """
+    serve(host, port, page.routes(kept_status(load_settings())), _announcing("dashboard", "The page is at", "/"))
+
+
+def _announcing(event: str, words: str, path: str) -> Callable[[str], None]:
+    def ready(address: str) -> None:
+        if is_terminal():
+            console.print(f"{words} {address}{path}. Stop with Ctrl-C.", highlight=False)
+        else:
+            print_fields(event, {"address": f"{address}{path}"})
+
+    return ready
 
 
 def _ask(settings: Settings) -> tuple[Status, Verdict]:
