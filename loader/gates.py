@@ -106,7 +106,7 @@ def _check_age(client: Client, dimension: Dimension, source: Source, staging: st
         "SELECT snapshot_id, checksum, source_modified_at FROM dimension_snapshots "
         f"WHERE dimension = '{dimension.name}' ORDER BY snapshot_id DESC"
     ).result_rows
-    newest_id = recorded[0][0] if recorded else None
+    newest_id, _, newest_modified_at = recorded[0] if recorded else (None, "", None)
     same_id = next((snapshot_id for snapshot_id, checksum, _ in recorded if checksum == source.checksum), newest_id)
     if same_id != newest_id:
         raise _refusal(
@@ -116,13 +116,12 @@ def _check_age(client: Client, dimension: Dimension, source: Source, staging: st
             f"(`paystream dims rollback {dimension.name} --to {same_id}` lets it serve again)",
         )
     if dimension is MERCHANTS:
-        before = recorded[0][2] if recorded else None
-        if before and source.modified_at and source.modified_at < before.replace(tzinfo=UTC):
+        if newest_modified_at and source.modified_at and source.modified_at < newest_modified_at.replace(tzinfo=UTC):
             raise _refusal(
                 source,
                 OLDER_SNAPSHOT,
                 f"it is of {source.modified_at:%Y-%m-%d %H:%M:%S} UTC, "
-                f"and what serves is of {before:%Y-%m-%d %H:%M:%S}",
+                f"and what serves is of {newest_modified_at:%Y-%m-%d %H:%M:%S}",
             )
     elif not merged:
         newest = "SELECT max(rate_date) FROM"
@@ -149,12 +148,13 @@ def _check_row_count(
 
 def _check_moves(client: Client, settings: Settings, source: Source, staging: str) -> None:
     limit = settings.dims_rate_move_limit
-    moves = client.query(_MOVES.format(staging=staging, limit=limit, shown=SHOWN_MOVES)).result_rows
+    moves = list(client.query(_MOVES.format(staging=staging, limit=limit, shown=SHOWN_MOVES)).named_results())
     if moves:
-        count = moves[0][-1]
+        count = moves[0]["moves"]
         listed = "".join(
-            f"\n  {currency} on {day}: from {before:f} to {rate:f} ({float(rate / before) - 1:+.1%})"
-            for currency, day, before, rate, _ in moves
+            f"\n  {move['currency']} on {move['rate_date']}: from {move['before']:f} to {move['rate']:f} "
+            f"({float(move['rate'] / move['before']) - 1:+.1%})"
+            for move in moves
         )
         error = _refusal(
             source,

@@ -86,10 +86,10 @@ def refresh(
             column_names=[*columns, "snapshot_id"],
             column_oriented=True,
         )
-        staged = _rows(client, f"SELECT count(), uniqExact({', '.join(dimension.key)}) FROM {staging}")[0]
-        if staged != (rows, rows):
+        [[staged, keys]] = _rows(client, f"SELECT count(), uniqExact({', '.join(dimension.key)}) FROM {staging}")
+        if not staged == keys == rows:
             raise CheckFailed(
-                f"Refresh of '{dimension.name}': {staged[0]:,} rows with {staged[1]:,} keys were staged instead of "
+                f"Refresh of '{dimension.name}': {staged:,} rows with {keys:,} keys were staged instead of "
                 f"{rows:,}. Nothing was changed; run it again."
             )
         if merge:
@@ -216,7 +216,8 @@ def _unchanged(
 ) -> Refreshed | None:
     setting = f"any({dimension.setting_column})" if dimension.setting_column else "''"
     wanted = columns[dimension.setting_column][0] if dimension.setting_column else ""
-    live = _rows(client, f"SELECT max(snapshot_id), count(), {setting} FROM {dimension.table}")[0]
+    query = f"SELECT max(snapshot_id), count(), {setting} FROM {dimension.table}"
+    [[snapshot_id, rows, serving]] = _rows(client, query)
     recorded = _rows(
         client,
         "SELECT snapshot_id, row_count, checksum, rejected.key FROM dimension_snapshots "
@@ -224,11 +225,10 @@ def _unchanged(
     )
     # Of the same file, other rows may be left out: codes that were unknown then are known by now, or were forced.
     left_out = [row.key for row in rejected]
-    if not recorded or recorded[0] != (*live[:2], source.checksum, left_out) or live[2] != wanted:
+    if recorded != [(snapshot_id, rows, source.checksum, left_out)] or serving != wanted:
         return None
     if _differences(client, dimension):
         _reload(client, dimension)
-    snapshot_id, rows, _ = live
     return Refreshed(dimension.name, "unchanged", snapshot_id, rows, source.checksum, len(rejected))
 
 
@@ -243,10 +243,10 @@ def _keep_others(
             f"SELECT DISTINCT {dimension.setting_column} FROM {dimension.table} "
             f"WHERE {dimension.setting_column} != '{wanted}' AND snapshot_id > 0",
         )
-        if others:
+        for (other,) in others:
             raise CheckFailed(
                 f"Refresh of '{dimension.name}': these rows are in {wanted}, and those that serve are in "
-                f"{others[0][0]}, so they cannot be merged. Nothing was changed. Load a whole history first."
+                f"{other}, so they cannot be merged. Nothing was changed. Load a whole history first."
             )
     key, kept = ", ".join(dimension.key), ", ".join(dimension.key + dimension.values)
     client.command(
@@ -288,11 +288,11 @@ def _load(
     result: str = "loaded",
 ) -> Refreshed:
     """Stage what ``fill`` writes, check it, and let it serve."""
-    (snapshot_id,) = _rows(
+    [[snapshot_id]] = _rows(
         client,
         "SELECT 1 + greatest(max(snapshot_id), "
         f"({_live_snapshot(dimension)})) FROM dimension_snapshots WHERE dimension = '{dimension.name}'",
-    )[0]
+    )
     staging = f"{dimension.table}_staging_{token}"
     try:
         client.command(f"CREATE TABLE {staging} AS {dimension.table}")
@@ -363,8 +363,8 @@ def _differences(client: Client, dimension: Dimension) -> str:
     # As texts, since the dictionary's types are not always the table's (LowCardinality) and hashes may depend on them.
     row = ", ".join(f"toString({column})" for column in dimension.dictionary_columns)
     counted = f"SELECT count(), sum(cityHash64({row})) FROM "
-    table = _rows(client, counted + dimension.dictionary_source)[0]
-    dictionary = _rows(client, counted + dimension.dictionary)[0]
+    [table] = _rows(client, counted + dimension.dictionary_source)
+    [dictionary] = _rows(client, counted + dimension.dictionary)
     return "" if table == dictionary else f"rows and checksum {dictionary} instead of {table}"
 
 

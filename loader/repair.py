@@ -7,7 +7,7 @@ read at each refresh, so only those days are whose rates, or whose merchants, ar
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
@@ -258,7 +258,7 @@ def _first_day(client: Client) -> date | None:
 def _plan(client: Client, settings: Settings, first: date, every_day: bool) -> _Plan:
     restating = settings.dims_merchant_changes == "restate"
     # Of the dictionaries, not of their tables: between an exchange and the reload the two differ.
-    [[snapshot_id, fx_snapshot_id, kept_since]] = client.query(
+    [[merchants, fx, kept_since]] = client.query(
         f"SELECT (SELECT max(snapshot_id) FROM merchants_dict), (SELECT max(snapshot_id) FROM fx_rates_dict), ({_KEPT})"
     ).result_rows
     before = {
@@ -269,58 +269,67 @@ def _plan(client: Client, settings: Settings, first: date, every_day: bool) -> _
         ).result_rows
     }
     now: dict[date, _Seen] = {}
-    whole: list[date] = []
+    whole: set[date] = set()
     for day, rates_hash in client.query(_RATES, parameters={"first": first}).result_rows:
         seen = before.get(day)
-        now[day] = _Seen(
-            rates_hash,
-            fx_snapshot_id,
-            snapshot_id,
-            snapshot_id if restating else seen.restated_snapshot_id if seen else 0,
-        )
+        restated = merchants if restating else seen.restated_snapshot_id if seen else 0
+        now[day] = _Seen(rates_hash, fx, merchants, restated)
         if every_day or seen is None or seen.rates_hash != rates_hash:
-            whole.append(day)
+            whole.add(day)
         elif restating and seen.restated_snapshot_id < kept_since:
-            whole.append(day)  # what has changed since is not known any more
-    if any(0 < seen.fx_snapshot_id < fx_snapshot_id - 1 for seen in before.values()):
+            whole.add(day)  # what has changed since is not known any more
+    if any(0 < seen.fx_snapshot_id < fx - 1 for seen in before.values()):
         # A snapshot came and went that no repair saw: what was stored meanwhile may have its rates.
-        whole += [
-            day
-            for (day,) in client.query(
-                "SELECT DISTINCT toDate(created_at) FROM transactions "
-                "WHERE enriched_at >= (SELECT min(repaired_at) FROM repaired_days FINAL)"
-            ).result_rows
-        ]
-    some: dict[date, set[int]] = {}
-    limit = LISTED_MERCHANTS + 1
-
-    def add(found: list, is_open: Callable[[_Seen], bool]) -> None:
-        for day, merchants in found:
-            if day in before and is_open(before[day]):
-                if len(merchants) == limit:
-                    whole.append(day)
-                else:
-                    some.setdefault(day, set()).update(merchants)
-
-    add(
-        client.query(_LATE, parameters={"limit": limit}).result_rows,
-        lambda seen: seen.merchants_snapshot_id != snapshot_id,
-    )
-    if restating and (since := [one.restated_snapshot_id for one in before.values() if one.restated_snapshot_id]):
-        add(
-            client.query(_CHANGED, parameters={"limit": limit, "since": max(min(since), kept_since)}).result_rows,
-            lambda seen: seen.restated_snapshot_id != snapshot_id,
-        )
-    there = client.query(
+        whole |= _enriched_since_oldest_repair(client)
+    listed = _late_merchants(client, before, merchants)
+    if restating:
+        for day, changed in _changed_merchants(client, before, merchants, kept_since).items():
+            listed.setdefault(day, set()).update(changed)
+    whole |= {day for day, merchant_ids in listed.items() if len(merchant_ids) > LISTED_MERCHANTS}
+    stored = client.query(
         "SELECT DISTINCT toDate(created_at) FROM transactions WHERE toDate(created_at) IN {days:Array(Date)}",
-        parameters={"days": whole},
+        parameters={"days": list(whole)},
     ).result_rows
-    days: dict[date, list[int] | None] = {day: sorted(merchants) for day, merchants in some.items()}
-    days |= {day: None for (day,) in there}
+    days = {day: sorted(merchant_ids) for day, merchant_ids in listed.items()} | {day: None for (day,) in stored}
     return _Plan(
         dict(sorted(days.items(), reverse=True)),
         {day: seen for day, seen in now.items() if day in days or before.get(day) != seen},
     )
+
+
+def _enriched_since_oldest_repair(client: Client) -> set[date]:
+    return {
+        day
+        for (day,) in client.query(
+            "SELECT DISTINCT toDate(created_at) FROM transactions "
+            "WHERE enriched_at >= (SELECT min(repaired_at) FROM repaired_days FINAL)"
+        ).result_rows
+    }
+
+
+def _late_merchants(client: Client, before: dict[date, _Seen], snapshot_id: int) -> dict[date, set[int]]:
+    """Return the merchants that came after their payments, by day; ``LISTED_MERCHANTS`` and one more at most."""
+    rows = client.query(_LATE, parameters={"limit": LISTED_MERCHANTS + 1}).result_rows
+    return {
+        day: set(merchant_ids)
+        for day, merchant_ids in rows
+        if day in before and before[day].merchants_snapshot_id != snapshot_id
+    }
+
+
+def _changed_merchants(
+    client: Client, before: dict[date, _Seen], snapshot_id: int, kept_since: int
+) -> dict[date, set[int]]:
+    """Return the merchants that are others than the last repair saw, by day; as many as of late ones at most."""
+    restated = [seen.restated_snapshot_id for seen in before.values() if seen.restated_snapshot_id]
+    if not restated:
+        return {}
+    parameters = {"limit": LISTED_MERCHANTS + 1, "since": max(min(restated), kept_since)}
+    return {
+        day: set(merchant_ids)
+        for day, merchant_ids in client.query(_CHANGED, parameters=parameters).result_rows
+        if day in before and before[day].restated_snapshot_id != snapshot_id
+    }
 
 
 def _batches(client: Client, day: date, merchants: list[int] | None) -> Iterator[str]:
@@ -365,15 +374,5 @@ def _record(client: Client, seen: dict[date, _Seen], started_at: datetime) -> No
     if seen:
         client.insert(
             "repaired_days",
-            [
-                [
-                    day,
-                    one.rates_hash,
-                    one.fx_snapshot_id,
-                    one.merchants_snapshot_id,
-                    one.restated_snapshot_id,
-                    started_at.replace(tzinfo=UTC),
-                ]
-                for day, one in seen.items()
-            ],
+            [[day, *astuple(of_day), started_at.replace(tzinfo=UTC)] for day, of_day in seen.items()],
         )

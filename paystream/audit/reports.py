@@ -179,8 +179,8 @@ def audit_reports(settings: Settings, older: int) -> ReportAudit:
         total, examples = 0, []
         for rollup, level in _LEVELS.items():
             rows = client.query(_COMPARE.format(**level), parameters=parameters, tz_mode="aware").result_rows
-            total += rows[0][-1] if rows else 0
-            examples += [Difference(rollup, *row[:-1]) for row in rows]
+            total += next((differences for *_, differences in rows), 0)
+            examples += [Difference(rollup, *difference) for *difference, _ in rows]
     return ReportAudit(slots, days, total, examples[:SHOWN], state.get("merchant_slots_mv"))
 
 

@@ -239,7 +239,7 @@ def groups(settings: Settings, selection: Selection) -> list[Group]:
             parameters=parameters | {"topic": settings.kafka_topic},
             tz_mode="aware",
         ).result_rows
-        return [Group(*row[:-1], example=_example(client, settings, row[-1])) for row in rows]
+        return [Group(*group, example=_example(client, settings, newest)) for *group, newest in rows]
 
 
 def require_known(client: Client, settings: Settings, selection: Selection) -> None:

@@ -98,21 +98,25 @@ def report(
         raise UsageError(f"File '{out}': there is no folder '{out.parent}'. Make it first.")
     if chosen is Format.PARQUET and not out:
         raise UsageError("Format 'parquet': it is no text to print. Name a file with --out.")
+    _answer(asked, chosen, out, limit, wait)
+
+
+def _answer(asked: Asked, kind: Format, out: Path | None, limit: int | None, wait: bool) -> None:
     with open_reports(load_settings()) as client:
         check(client, asked)
         with errors.status(f"Report {asked.report.name}"):
             until = wait_until_complete(client, asked.report) if wait else freshness(client)[asked.report.view]
             if out:
-                size = export(client, asked, chosen, out, limit)
-            elif chosen in (Format.TABLE, Format.JSON):
-                found = read(client, asked, limit or (SHOWN if chosen is Format.TABLE else 1_000_000))
+                size = export(client, asked, kind, out, limit)
+            elif kind in (Format.TABLE, Format.JSON):
+                found = read(client, asked, limit or (SHOWN if kind is Format.TABLE else 1_000_000))
         if out:
             fields = {"report": asked.report.name, "first": asked.first, "last": asked.last, "file": out, "bytes": size}
             print_fields("report", fields | {"complete_until": _said(until)})
-        elif chosen is Format.CSV:
-            write(client, asked, chosen, sys.stdout.buffer, limit)
+        elif kind is Format.CSV:
+            write(client, asked, kind, sys.stdout.buffer, limit)
             sys.stdout.buffer.flush()
-        elif chosen is Format.JSON:
+        elif kind is Format.JSON:
             if found.more and not limit:
                 raise UsageError(
                     f"Report '{asked.report.name}': it has more than {len(found.rows):,} rows, too many for JSON. "

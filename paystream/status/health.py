@@ -58,14 +58,15 @@ def judge(status: Status, settings: Settings) -> Verdict:
         Problem("unmeasured", f"cannot tell {one.what}: {one.why.rstrip('.')}", "Status cannot tell")
         for one in status.unmeasured
     ]
-    problems += [*_ingest(status, settings), *_stored(status, settings), *_dimensions(status, settings)]
+    problems += [*_readers(status, settings), *_backlog(status, settings), *_speed(status)]
+    problems += [*_stored(status, settings), *_dimensions(status, settings)]
     return Verdict(problems, max(status.exit_code, 1 if problems else 0))
 
 
-def _ingest(status: Status, settings: Settings) -> list[Problem]:
+def _readers(status: Status, settings: Settings) -> list[Problem]:
     found = []
-    backlog, flow, objective = status.backlog, status.flow, status.objective
-    if status.missing and flow:
+    backlog = status.backlog
+    if status.missing and status.flow:
         text = f"{', '.join(status.missing)} missing or detached: what is read is not stored"
         found.append(Problem("schema", text, "A part of ingest is missing"))
     if backlog and (text := attached_otherwise(status.assigned_topics or [], backlog.group, settings)):
@@ -82,37 +83,49 @@ def _ingest(status: Status, settings: Settings) -> list[Problem]:
         numbers = ", ".join(map(str, nobodys))
         text = f"nobody reads partition{'s' * (len(nobodys) > 1)} {numbers} of topic '{status.topic}'"
         found.append(Problem("unassigned", text, "Others read with the consumer group"))
-    if backlog:
-        expired = sum(one.expired for one in backlog.partitions)
-        if expired:
-            found.append(Problem("expired", f"{messages(expired)} expired unread", "Unread messages expire"))
-        limit_s = settings.status_lag_limit_seconds
-        blocked = [one for one in backlog.partitions if one.waits_for_transaction and one.seconds > limit_s]
-        if blocked:
-            # Its own messages may be all there is: what is behind a transaction is known when it ends, and not before.
-            oldest = max(blocked, key=lambda one: one.seconds)
-            since = status.at - timedelta(seconds=oldest.seconds)
-            count = sum(one.blocked for one in blocked)
-            text = (
-                f"{messages(count)} wait{'s' * (count == 1)} behind an open transaction since "
-                f"{since:%Y-%m-%d %H:%M:%S} UTC (partition {oldest.partition}, offset {oldest.blocked_from})"
-            )
-            found.append(Problem("transaction", text, "An open transaction holds messages back"))
-        late = any(one.seconds > limit_s for one in backlog.partitions if one not in blocked)
-        # Not before half of its time is up: a topic may keep everything for less than the limit.
-        left = backlog.expires_s
-        soon = min(settings.status_expiry_limit_hours * 3600, backlog.seconds)
-        if (late or blocked) and left is not None and left < soon:
-            kept = duration(max(0, left))
-            text = f"unread messages expire in {kept} (limit {settings.status_expiry_limit_hours:g} h)"
-            found.append(Problem("expiry", text, "Unread messages expire"))
-        why = f", ingest runs into: {' '.join(status.ingest_error.split())[:160]}" if status.ingest_error else ""
-        if late or (why and backlog.seconds > ERROR_AFTER_S):
-            limit = f" (limit {duration(limit_s)})" if late else ""
-            text = f"{messages(backlog.messages)} unread, the oldest for {duration(backlog.seconds)}{limit}{why}"
-            found.append(Problem("lag", text, "Ingest stands still"))
-    enough = flow and flow.payments >= AT_LEAST
-    if flow and enough and flow.p95_s is not None and flow.p95_s > OBJECTIVE_LIMIT.total_seconds():
+    return found
+
+
+def _backlog(status: Status, settings: Settings) -> list[Problem]:
+    backlog = status.backlog
+    if backlog is None:
+        return []
+    found = []
+    expired = sum(one.expired for one in backlog.partitions)
+    if expired:
+        found.append(Problem("expired", f"{messages(expired)} expired unread", "Unread messages expire"))
+    limit_s = settings.status_lag_limit_seconds
+    blocked = [one for one in backlog.partitions if one.waits_for_transaction and one.seconds > limit_s]
+    if blocked:
+        # Its own messages may be all there is: what is behind a transaction is known when it ends, and not before.
+        oldest = max(blocked, key=lambda one: one.seconds)
+        since = status.at - timedelta(seconds=oldest.seconds)
+        count = sum(one.blocked for one in blocked)
+        text = (
+            f"{messages(count)} wait{'s' * (count == 1)} behind an open transaction since "
+            f"{since:%Y-%m-%d %H:%M:%S} UTC (partition {oldest.partition}, offset {oldest.blocked_from})"
+        )
+        found.append(Problem("transaction", text, "An open transaction holds messages back"))
+    late = any(one.seconds > limit_s for one in backlog.partitions if one not in blocked)
+    # Not before half of its time is up: a topic may keep everything for less than the limit.
+    left = backlog.expires_s
+    soon = min(settings.status_expiry_limit_hours * 3600, backlog.seconds)
+    if (late or blocked) and left is not None and left < soon:
+        kept = duration(max(0, left))
+        text = f"unread messages expire in {kept} (limit {settings.status_expiry_limit_hours:g} h)"
+        found.append(Problem("expiry", text, "Unread messages expire"))
+    why = f", ingest runs into: {' '.join(status.ingest_error.split())[:160]}" if status.ingest_error else ""
+    if late or (why and backlog.seconds > ERROR_AFTER_S):
+        limit = f" (limit {duration(limit_s)})" if late else ""
+        text = f"{messages(backlog.messages)} unread, the oldest for {duration(backlog.seconds)}{limit}{why}"
+        found.append(Problem("lag", text, "Ingest stands still"))
+    return found
+
+
+def _speed(status: Status) -> list[Problem]:
+    found = []
+    flow, objective = status.flow, status.objective
+    if flow and flow.payments >= AT_LEAST and flow.p95_s is not None and flow.p95_s > OBJECTIVE_LIMIT.total_seconds():
         text = f"95 % of payments are stored within {duration(flow.p95_s)} (limit {duration(OBJECTIVE_LIMIT.seconds)})"
         found.append(Problem("latency", text, "Payments are stored late"))
     spent = objective and objective.budget_spent_share

@@ -1,12 +1,13 @@
 """A status in Prometheus' terms. What was not measured is left out, so that no alert mistakes it for a zero."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from paystream.status.health import PARTS_LIMIT, Verdict
-from paystream.status.state import OBJECTIVE_LIMIT, OBJECTIVE_SHARE, Status, Subject
+from paystream.status.lag import PartitionLag
+from paystream.status.state import OBJECTIVE_LIMIT, OBJECTIVE_SHARE, Objective, Status, Subject
 
 Samples = Iterable[tuple[tuple[str, ...], float | None]]
 
@@ -34,92 +35,109 @@ class StatusCollector(Collector):
 
 def families(status: Status, verdict: Verdict) -> list[Metric]:
     """Return the metrics of a status, without those that have no sample."""
-    found: list[Metric] = []
+    groups = (
+        _verdict(status, verdict),
+        _backlog(status.backlog.partitions) if status.backlog else (),
+        _flow(status),
+        _dimensions(status),
+        _stores(status),
+        _objective(status.objective),
+    )
+    return [family for group in groups for family in group if family.samples]
 
-    def add(name: str, meaning: str, samples: Samples, *labels: str) -> None:
-        family = GaugeMetricFamily(f"paystream_{name}", meaning, labels=labels)
-        for values, value in samples:
-            if value is not None:
-                family.add_metric(values, value)
-        if family.samples:
-            found.append(family)
 
-    def one(value: float | None) -> Samples:
-        return [((), value)]
+def _gauge(name: str, meaning: str, samples: Samples, *labels: str) -> Metric:
+    family = GaugeMetricFamily(f"paystream_{name}", meaning, labels=labels)
+    for values, value in samples:
+        if value is not None:
+            family.add_metric(values, value)
+    return family
 
+
+def _single(name: str, meaning: str, value: float | None) -> Metric:
+    return _gauge(name, meaning, [((), value)])
+
+
+def _verdict(status: Status, verdict: Verdict) -> Iterator[Metric]:
     names = {problem.name for problem in verdict.problems}
-    away = {item.what for item in status.unmeasured if item.exit_code == 3}
-    add("healthy", "1 when `paystream status` says healthy.", one(verdict.exit_code == 0))
-    add("problem", "1 for each reason not to be healthy.", [((n,), n in names) for n in PROBLEMS], "name")
+    away = {unmeasured.what for unmeasured in status.unmeasured if unmeasured.exit_code == 3}
     services = {"kafka": Subject.UNREAD, "clickhouse": Subject.STORED}
-    add("up", "1 when the service answers.", [((n,), what not in away) for n, what in services.items()], "service")
-    add("status_duration_seconds", "How long it took to ask for this status.", one(status.took_s))
+    yield _single("healthy", "1 when `paystream status` says healthy.", verdict.exit_code == 0)
+    yield _gauge("problem", "1 for each reason not to be healthy.", [((n,), n in names) for n in PROBLEMS], "name")
+    up = [((name,), what not in away) for name, what in services.items()]
+    yield _gauge("up", "1 when the service answers.", up, "service")
+    yield _single("status_duration_seconds", "How long it took to ask for this status.", status.took_s)
 
-    if backlog := status.backlog:
-        lags = backlog.partitions
-        add("lag_messages", "Unread messages.", [((str(p.partition),), p.messages) for p in lags], "partition")
-        text = "How long the oldest unread message has waited, by its Kafka timestamp."
-        add("lag_seconds", text, [((str(p.partition),), p.seconds) for p in lags], "partition")
-        text = "Messages that are handed to nobody until an open transaction ends, its own among them."
-        add("blocked_messages", text, [((str(p.partition),), p.blocked) for p in lags], "partition")
-        text = "Messages that retention removed before they were read."
-        add("expired_messages", text, [((str(p.partition),), p.expired) for p in lags], "partition")
-        text = "How long the oldest unread message, or one that arrives now, is kept."
-        add("unread_expires_seconds", text, [((str(p.partition),), p.expires_s) for p in lags], "partition")
 
+def _backlog(lags: list[PartitionLag]) -> Iterator[Metric]:
+    def by_partition(name: str, meaning: str, value: Callable[[PartitionLag], float | None]) -> Metric:
+        return _gauge(name, meaning, [((str(lag.partition),), value(lag)) for lag in lags], "partition")
+
+    yield by_partition("lag_messages", "Unread messages.", lambda lag: lag.messages)
+    text = "How long the oldest unread message has waited, by its Kafka timestamp."
+    yield by_partition("lag_seconds", text, lambda lag: lag.seconds)
+    text = "Messages that are handed to nobody until an open transaction ends, its own among them."
+    yield by_partition("blocked_messages", text, lambda lag: lag.blocked)
+    text = "Messages that retention removed before they were read."
+    yield by_partition("expired_messages", text, lambda lag: lag.expired)
+    text = "How long the oldest unread message, or one that arrives now, is kept."
+    yield by_partition("unread_expires_seconds", text, lambda lag: lag.expires_s)
+
+
+def _flow(status: Status) -> Iterator[Metric]:
     if flow := status.flow:
         quantiles = (("0.5", flow.p50_s), ("0.95", flow.p95_s), ("0.99", flow.p99_s))
         text = "From the Kafka timestamp to stored, last five minutes, to within 9 %."
-        add("latency_seconds", text, [((share,), value) for share, value in quantiles], "quantile")
+        yield _gauge("latency_seconds", text, [((share,), value) for share, value in quantiles], "quantile")
         text = "Payments whose Kafka timestamp can't be, last five minutes; latency is of the others."
-        add("untimed_payments", text, one(flow.untimed))
-        add("messages_per_second", "Messages read, mean of the last five minutes.", one(flow.messages_per_s))
+        yield _single("untimed_payments", text, flow.untimed)
+        yield _single("messages_per_second", "Messages read, mean of the last five minutes.", flow.messages_per_s)
         share = flow.refused / flow.messages if flow.messages else 0.0
-        add("refused_ratio", "Share of the last five minutes' messages that was refused.", one(share))
-    add("freshness_seconds", "Age of the newest stored message, by its Kafka timestamp.", one(status.freshness_s))
-
+        yield _single("refused_ratio", "Share of the last five minutes' messages that was refused.", share)
+    yield _single("freshness_seconds", "Age of the newest stored message, by its Kafka timestamp.", status.freshness_s)
     text = "Messages refused, mean of the last five minutes."
-    add("refused_per_minute", text, [((r.reason,), r.per_minute) for r in status.refusals or []], "reason")
+    yield _gauge("refused_per_minute", text, [((r.reason,), r.per_minute) for r in status.refusals or []], "reason")
     if pending := status.pending:
         states = (("merchant_pending", pending.merchant_pending), ("fx_pending", pending.fx_pending))
         text = "Payments that came in without merchant or rate in the last five minutes."
-        add("pending_payments", text, [((name,), count) for name, count in states], "enrichment_status")
-        add("pending_ratio", "Their share of the payments that came in.", one(pending.share))
+        yield _gauge("pending_payments", text, [((name,), count) for name, count in states], "enrichment_status")
+        yield _single("pending_ratio", "Their share of the payments that came in.", pending.share)
 
+
+def _dimensions(status: Status) -> Iterator[Metric]:
     ages = status.dimensions or []
-    add(
-        "dimension_age_seconds",
-        "Since it was loaded, or its file found to be what serves already.",
-        [((d.dimension,), d.age_hours * 3600) for d in ages],
-        "dimension",
-    )
-    add("dimension_rows", "Rows that serve.", [((d.dimension,), d.rows) for d in ages], "dimension")
-    rejected = [((d.dimension,), d.rejected) for d in ages]
-    add("dimension_rejected_rows", "Rows of the file that were left out of what serves.", rejected, "dimension")
-    quotes = [d.newest_quote for d in ages if d.newest_quote]
+    text = "Since it was loaded, or its file found to be what serves already."
+    hours = [((age.dimension,), age.age_hours * 3600) for age in ages]
+    yield _gauge("dimension_age_seconds", text, hours, "dimension")
+    yield _gauge("dimension_rows", "Rows that serve.", [((age.dimension,), age.rows) for age in ages], "dimension")
+    text = "Rows of the file that were left out of what serves."
+    yield _gauge("dimension_rejected_rows", text, [((age.dimension,), age.rejected) for age in ages], "dimension")
+    quote = next((age.newest_quote for age in ages if age.newest_quote), None)
     text = "Days since the last day that rates are quoted for."
-    add("newest_quote_age_days", text, one((status.at.date() - quotes[0]).days if quotes else None))
-
+    yield _single("newest_quote_age_days", text, (status.at.date() - quote).days if quote else None)
     text = "Dictionaries and refreshable views whose last load failed."
-    add("failed_loads", text, one(None if status.failed_loads is None else len(status.failed_loads)))
-    parts = status.parts or []
-    add("parts", "Active parts.", [((p.table,), p.parts) for p in parts], "table")
+    yield _single("failed_loads", text, None if status.failed_loads is None else len(status.failed_loads))
+
+
+def _stores(status: Status) -> Iterator[Metric]:
+    tables = status.parts or []
+    yield _gauge("parts", "Active parts.", [((of.table,), of.parts) for of in tables], "table")
     text = f"Active parts of the fullest partition; not healthy above {PARTS_LIMIT}."
-    add("parts_in_fullest_partition", text, [((p.table,), p.in_fullest_partition) for p in parts], "table")
-
+    fullest = [((of.table,), of.in_fullest_partition) for of in tables]
+    yield _gauge("parts_in_fullest_partition", text, fullest, "table")
     text = "How long ago the report that is furthest behind was complete."
-    add("reports_behind_seconds", text, one(status.reports and status.reports.behind_s))
-
+    yield _single("reports_behind_seconds", text, status.reports and status.reports.behind_s)
     if audit := status.last_audit:
-        add("audit_age_seconds", "Since the last audit.", one(audit.age_hours * 3600))
-        add("audit_complete", "1 when the last audit found everything.", one(audit.verdict == "complete"))
+        yield _single("audit_age_seconds", "Since the last audit.", audit.age_hours * 3600)
+        yield _single("audit_complete", "1 when the last audit found everything.", audit.verdict == "complete")
 
-    add("objective_ratio", "Share of the payments that should be in time.", one(OBJECTIVE_SHARE))
-    add("objective_limit_seconds", "What in time means.", one(OBJECTIVE_LIMIT.total_seconds()))
-    if objective := status.objective:
-        add("objective_payments", "Payments timed within 30 days.", one(objective.payments))
-        add("objective_late_payments", "Of those, the late ones.", one(objective.late))
-        add("objective_in_time_ratio", "Share that was in time, 30 days.", one(objective.in_time_share))
+
+def _objective(objective: Objective | None) -> Iterator[Metric]:
+    yield _single("objective_ratio", "Share of the payments that should be in time.", OBJECTIVE_SHARE)
+    yield _single("objective_limit_seconds", "What in time means.", OBJECTIVE_LIMIT.total_seconds())
+    if objective:
+        yield _single("objective_payments", "Payments timed within 30 days.", objective.payments)
+        yield _single("objective_late_payments", "Of those, the late ones.", objective.late)
+        yield _single("objective_in_time_ratio", "Share that was in time, 30 days.", objective.in_time_share)
         text = "Share of the 30 days' error budget that is spent; above 1 the objective is missed."
-        add("error_budget_spent_ratio", text, one(objective.budget_spent_share))
-    return found
+        yield _single("error_budget_spent_ratio", text, objective.budget_spent_share)
