@@ -3,6 +3,8 @@
 No time-out of an HTTP or S3 library bounds the whole: a source that drips one byte a second keeps each of them content,
 and Python waits for a pending S3 call even at its exit. A process can be ended. This module, run as a program,
 is that process: it writes to standard output one line of JSON, then the file.
+
+pyarrow.fs reads S3 but no HTTP. fsspec's HTTP neither retries nor follows REQUESTS_CA_BUNDLE, so requests does that.
 """
 
 import json
