@@ -280,10 +280,10 @@ def _read_s3(what: str, place: str, limits: Limits) -> tuple[datetime | None, It
             retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=1 + limits.retries),
             **options,
         )
-        found = s3.get_file_info(path)
-        if found.type != fs.FileType.File:
+        info = s3.get_file_info(path)
+        if info.type != fs.FileType.File:
             raise UsageError(f"{what}: there is no such object. Name one that exists with --from.")
-        _check_size(what, found.size, limits)
+        _check_size(what, info.size, limits)
         stream = s3.open_input_stream(path)
     except (OSError, ValueError) as error:
         raise _s3_error(what, error) from None
@@ -298,10 +298,10 @@ def _read_s3(what: str, place: str, limits: Limits) -> tuple[datetime | None, It
             after = s3.get_file_info(path)
         except OSError as error:
             raise _s3_error(what, error) from None
-        if (size, found.mtime) != (after.size, after.mtime):
+        if (size, info.mtime) != (after.size, after.mtime):
             raise ServiceUnavailable(f"{what}: it changed while it was read. Nothing was changed; run it again.")
 
-    return found.mtime.astimezone(UTC), chunks()
+    return info.mtime.astimezone(UTC), chunks()
 
 
 def _s3_error(what: str, error: Exception) -> PaystreamError:

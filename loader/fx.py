@@ -132,10 +132,10 @@ class _Quotes:
     places: list[int]
     days: list[str]
     per_euro: dict[str, list[str]]
-    found: list[Problem]
+    problems: list[Problem]
     """What is wrong beside days and quotes."""
     rows: int
-    """With those that are in ``found`` only."""
+    """With those that are in ``problems`` only."""
     partial: bool
     day_column: str
     name_place: Callable[[int], str] = line
@@ -200,7 +200,7 @@ def _read_ecb_csv(source: Source, allow_unknown_codes: bool) -> _Quotes:
     if daily:
         header = [name.strip(" ") for name in header]
     currencies = _quoted_currencies(source, header)
-    found = [] if allow_unknown_codes else [_unknown(1, name, name) for name in currencies if name not in of_rates()]
+    problems = [] if allow_unknown_codes else [_unknown(1, name, name) for name in currencies if name not in of_rates()]
     complete: list[tuple[int, list[str]]] = []
     count = 0
     for number, fields in rows:
@@ -208,7 +208,7 @@ def _read_ecb_csv(source: Source, allow_unknown_codes: bool) -> _Quotes:
         if len(fields) == len(header):
             complete.append((number, [field.strip(" ") for field in fields] if daily else fields))
         else:
-            found.append(wrong_width(number, fields, header))
+            problems.append(wrong_width(number, fields, header))
     if not count:
         raise source.refuse("it has a header and no rows", "Fetch it again")
     return _Quotes(
@@ -219,7 +219,7 @@ def _read_ecb_csv(source: Source, allow_unknown_codes: bool) -> _Quotes:
             for position, name in enumerate(header)
             if name in currencies
         },
-        found=found,
+        problems=problems,
         rows=count,
         partial=daily,
         day_column="Date",
@@ -227,26 +227,26 @@ def _read_ecb_csv(source: Source, allow_unknown_codes: bool) -> _Quotes:
 
 
 def _read_ecb_data(source: Source, allow_unknown_codes: bool) -> _Quotes:
-    found: list[Problem] = []
+    problems: list[Problem] = []
     first_lines: dict[str, int] = {}
     quotes: dict[str, dict[str, str]] = {}
     count = 0
     for batch in csv_batches(source, [*_SERIES, "CURRENCY", "TIME_PERIOD", "OBS_VALUE"]):
         count += batch.rows
-        found += batch.found
+        problems += batch.problems
         columns = batch.columns
         for row, place in enumerate(batch.places):
             currency, day, quote = (columns[name][row] for name in ("CURRENCY", "TIME_PERIOD", "OBS_VALUE"))
             others = [name for name, value in _SERIES.items() if columns[name][row] != value]
-            found += [Problem(place, name, columns[name][row], f"is not {_SERIES[name]}") for name in others]
+            problems += [Problem(place, name, columns[name][row], f"is not {_SERIES[name]}") for name in others]
             first_lines.setdefault(day, place)
             of_currency = quotes.setdefault(currency, {})
             if not _may_be_quoted(currency):
-                found.append(Problem(place, "CURRENCY", currency, "is not a currency quoted against the euro"))
+                problems.append(Problem(place, "CURRENCY", currency, "is not a currency quoted against the euro"))
             elif day in of_currency:
-                found.append(Problem(place, "TIME_PERIOD", day, f"of {currency} is there twice"))
+                problems.append(Problem(place, "TIME_PERIOD", day, f"of {currency} is there twice"))
             elif currency not in of_rates() and not allow_unknown_codes and not of_currency:
-                found.append(_unknown(place, "CURRENCY", currency))
+                problems.append(_unknown(place, "CURRENCY", currency))
             of_currency[day] = "N/A" if quote in ("", "NaN") else quote
     if not count:
         raise source.refuse("it has a header and no rows", "Fetch it again")
@@ -260,7 +260,7 @@ def _read_ecb_data(source: Source, allow_unknown_codes: bool) -> _Quotes:
             for currency, of_currency in quotes.items()
             if _may_be_quoted(currency)
         },
-        found=found,
+        problems=problems,
         rows=count,
         partial=len(days) == 1,
         day_column="TIME_PERIOD",
@@ -299,7 +299,7 @@ def _read_xml(source: Source, allow_unknown_codes: bool) -> _Quotes:
     lines: list[int] = []
     days: list[str] = []
     quotes: list[dict[str, str]] = []
-    found: list[Problem] = []
+    problems: list[Problem] = []
     open_elements: list[bool] = []  # whether each of them is a day
 
     def doctype(*_: object) -> None:
@@ -323,12 +323,12 @@ def _read_xml(source: Source, allow_unknown_codes: bool) -> _Quotes:
     def add(currency: str, rate: str) -> None:
         place = len(days)
         if not _may_be_quoted(currency):
-            found.append(Problem(place, "currency", currency, "is not a currency quoted against the euro"))
+            problems.append(Problem(place, "currency", currency, "is not a currency quoted against the euro"))
         elif currency in quotes[-1]:
-            found.append(Problem(place, "currency", currency, "is there twice on one day"))
+            problems.append(Problem(place, "currency", currency, "is there twice on one day"))
         else:
             if currency not in of_rates() and not allow_unknown_codes:
-                found.append(_unknown(place, "currency", currency))
+                problems.append(_unknown(place, "currency", currency))
             quotes[-1][currency] = rate
 
     parser.StartDoctypeDeclHandler = doctype
@@ -339,14 +339,14 @@ def _read_xml(source: Source, allow_unknown_codes: bool) -> _Quotes:
     except (expat.ExpatError, ValueError, LookupError) as error:
         # The latter two are of an encoding that Python does not know or cannot use here.
         raise source.refuse(f"the XML is truncated or damaged ({error})", "Fetch it again") from None
-    if not any(quotes) and not found:
+    if not any(quotes) and not problems:
         raise source.refuse("it has no rates", "Fetch it again")
     currencies = dict.fromkeys(currency for day in quotes for currency in day)
     return _Quotes(
         places=list(range(1, len(days) + 1)),
         days=days,
         per_euro={currency: [day.get(currency, "N/A") for day in quotes] for currency in currencies},
-        found=found,
+        problems=problems,
         rows=len(days),
         partial=len(days) == 1,
         day_column="time",
@@ -361,27 +361,27 @@ def _converted(source: Source, quotes: _Quotes, reporting_currency: str) -> dict
             f"it does not quote the reporting currency {reporting_currency}",
             "Set PAYSTREAM_REPORTING_CURRENCY to a currency that it quotes",
         )
-    found = list(quotes.found)
-    places, valid = _validate(quotes, found)
+    of_quotes = list(quotes.problems)
+    places, valid = _validate(quotes, of_quotes)
     place_of: dict[date, int] = {}
     for place, day in zip(places, valid.days, strict=True):
         first = place_of.setdefault(day, place)
         if first != place:
-            found.append(
+            of_quotes.append(
                 Problem(place, quotes.day_column, day.isoformat(), f"is already on {quotes.name_place(first)}")
             )
-    columns = _convert(places, valid, reporting_currency, found)
+    columns = _convert(places, valid, reporting_currency, of_quotes)
     problems = Problems(quotes.name_place)
-    problems.add(found)
+    problems.add(of_quotes)
     if not columns["rate"] and problems.count == problems.unknown_codes:
         raise source.refuse(f"it has no day on which the reporting currency {reporting_currency} is quoted")
-    if found:
+    if of_quotes:
         raise source.refuse_rows(problems, quotes.rows)
     return columns
 
 
-def _validate(quotes: _Quotes, found: list[Problem]) -> tuple[list[int], QuoteColumns]:
-    """Return what is valid; add what is not to ``found``, leaving out its row (a day) or its value (a quote)."""
+def _validate(quotes: _Quotes, problems: list[Problem]) -> tuple[list[int], QuoteColumns]:
+    """Return what is valid; add what is not to ``problems``, leaving out its row (a day) or its value (a quote)."""
     places, days = quotes.places, quotes.days
     try:
         return places, QuoteColumns.model_validate({"days": days, "per_euro": quotes.per_euro})
@@ -396,7 +396,7 @@ def _validate(quotes: _Quotes, found: list[Problem]) -> tuple[list[int], QuoteCo
                     wrong_days.add(row)
                     name = quotes.day_column
             expected = QuoteColumns.model_fields[fault["loc"][0]].description
-            found.append(Problem(places[row], name, fault["input"], f"is not {expected}"))
+            problems.append(Problem(places[row], name, fault["input"], f"is not {expected}"))
         right = [row for row in range(len(places)) if row not in wrong_days]
         kept = {
             "days": [days[row] for row in right],
@@ -406,7 +406,7 @@ def _validate(quotes: _Quotes, found: list[Problem]) -> tuple[list[int], QuoteCo
 
 
 def _convert(
-    places: list[int], quotes: QuoteColumns, reporting_currency: str, found: list[Problem]
+    places: list[int], quotes: QuoteColumns, reporting_currency: str, problems: list[Problem]
 ) -> dict[str, list[Any]]:
     euro = [Decimal(1)] * len(places)
     reporting = quotes.per_euro.get(reporting_currency, euro)
@@ -419,7 +419,7 @@ def _convert(
             if not 0 < rate < RATE_LIMIT:
                 # The euro has no column of its own: its rate is the reporting currency's quote.
                 column, value = (currency, quote) if currency != "EUR" else (reporting_currency, reporting_quote)
-                found.append(
+                problems.append(
                     Problem(
                         place,
                         column,
@@ -451,19 +451,19 @@ def _read_table(source: Source, reporting_currency: str, allow_unknown_codes: bo
     count = 0
     for batch in csv_batches(source, list(RateColumns.model_fields)):
         count += batch.rows
-        places, valid, found = validate(RateColumns, batch, known)
+        places, valid, of_batch = validate(RateColumns, batch, known)
         for place, day, currency, rate in zip(places, valid.date, valid.currency, valid.rate_to_reporting, strict=True):
             first = place_of.setdefault((currency, day), place)
             if first != place:
-                found.append(Problem(place, "date", day.isoformat(), f"of {currency} is already on {line(first)}"))
+                of_batch.append(Problem(place, "date", day.isoformat(), f"of {currency} is already on {line(first)}"))
             if currency == reporting_currency and rate != 1:
-                found.append(
+                of_batch.append(
                     Problem(place, "rate_to_reporting", str(rate), f"is not 1, as {currency} is what amounts are in")
                 )
             columns["currency"].append(currency)
             columns["rate_date"].append(day)
             columns["rate"].append(rate)
-        problems.add(found)
+        problems.add(of_batch)
     if problems.count:
         raise source.refuse_rows(problems, count)
     if not count:

@@ -75,12 +75,12 @@ def compare(settings: Settings, dimension: Dimension, before: int, after: int) -
     rows_of = f"SELECT {key}, tuple({values}) AS content FROM {dimension.history} WHERE snapshot_id = "
     # The default of what a join does not find is told from a row by its marker, not by NULL.
     both = (
-        f"SELECT {key}, b.content AS before, a.content AS after, b.found AS was, a.found AS is "
-        f"FROM (SELECT *, 1 AS found FROM ({rows_of}{before})) AS b "
-        f"FULL JOIN (SELECT *, 1 AS found FROM ({rows_of}{after})) AS a USING ({key})"
+        f"SELECT {key}, b.content AS before, a.content AS after, b.there AS was, a.there AS is "
+        f"FROM (SELECT *, 1 AS there FROM ({rows_of}{before})) AS b "
+        f"FULL JOIN (SELECT *, 1 AS there FROM ({rows_of}{after})) AS a USING ({key})"
     )
     with connect(settings) as client, answering(f"History of '{dimension.name}'"):
-        kept = {one.snapshot_id: one for one in snapshots(client, dimension)}
+        kept = {snapshot.snapshot_id: snapshot for snapshot in snapshots(client, dimension)}
         for snapshot_id in (before, after):
             require_kept(dimension, kept, snapshot_id)
         [[added, removed, changed, unchanged]] = client.query(
@@ -100,7 +100,7 @@ def compare(settings: Settings, dimension: Dimension, before: int, after: int) -
 
 def snapshots(client: Client, dimension: Dimension) -> list[Snapshot]:
     """Return the recorded snapshots, oldest first."""
-    found = client.query(
+    rows = client.query(
         f"""
         SELECT
             snapshot_id, loaded_at, row_count, source, checksum, loaded_by, source_modified_at, forced_gates,
@@ -119,7 +119,7 @@ def snapshots(client: Client, dimension: Dimension) -> list[Snapshot]:
     ).result_rows
     return [
         Snapshot(*values, [Rejected(**row) for row in rejected], bool(serving), bool(kept))
-        for *values, rejected, serving, kept in found
+        for *values, rejected, serving, kept in rows
     ]
 
 

@@ -106,14 +106,18 @@ def read_merchants(
         batches = parquet_batches(part, COLUMNS, {"merchant_id"}) if is_parquet[number] else csv_batches(part, COLUMNS)
         for batch in batches:
             count += batch.rows
-            places, valid, found = validate(MerchantColumns, _at(batch, number), {} if allow_unknown_codes else known)
+            places, valid, of_batch = validate(
+                MerchantColumns, _at(batch, number), {} if allow_unknown_codes else known
+            )
             for place, merchant_id in zip(places, valid.merchant_id, strict=True):
                 first = place_of.setdefault(merchant_id, place)
                 if first != place:
-                    found.append(Problem(place, "merchant_id", str(merchant_id), f"is already on {name_place(first)}"))
+                    of_batch.append(
+                        Problem(place, "merchant_id", str(merchant_id), f"is already on {name_place(first)}")
+                    )
             for name in COLUMNS:
                 columns[name] += getattr(valid, name)
-            problems.add(found)
+            problems.add(of_batch)
     wrong = problems.unknown_at
     most = min(int(rejected_share_limit * count), MOST_REJECTED)
     if problems.count > problems.unknown_codes or len(wrong) > most:
@@ -136,5 +140,5 @@ def _at(batch: Batch, part: int) -> Batch:
     """Return a batch whose places say in which part file they are."""
     if not part:
         return batch
-    moved = [problem._replace(place=problem.place + part * _PART) for problem in batch.found]
-    return batch._replace(places=[place + part * _PART for place in batch.places], found=moved)
+    moved = [problem._replace(place=problem.place + part * _PART) for problem in batch.problems]
+    return batch._replace(places=[place + part * _PART for place in batch.places], problems=moved)

@@ -128,7 +128,7 @@ def roll_back(settings: Settings, dimension: Dimension, snapshot_id: int) -> Ref
 
     with _connected(settings, dimension) as client, _locked(client, dimension) as lock:
         _settle_killed_refresh(client, dimension)
-        kept = {one.snapshot_id: one for one in history.snapshots(client, dimension)}
+        kept = {snapshot.snapshot_id: snapshot for snapshot in history.snapshots(client, dimension)}
         wanted = history.require_kept(dimension, kept, snapshot_id)
         if wanted.serving:
             raise UsageError(

@@ -40,28 +40,28 @@ def list_history(name: OfDimension, as_json: AsJson = False) -> None:
     """
     snapshots = history.list_snapshots(load_settings(), _dimension(name))
     if as_json:
-        print_json([asdict(one) for one in snapshots])
+        print_json([asdict(snapshot) for snapshot in snapshots])
     elif is_terminal():
         names = ("", "id", "loaded (UTC)", "rows", "left out", "source", "SHA-256", "by", "forced", "kept")
         table = Table(*names, box=None)
-        for one in snapshots:
+        for snapshot in snapshots:
             table.add_row(
-                "[green]●[/]" if one.serving else "",
-                str(one.snapshot_id),
-                f"{one.loaded_at:%Y-%m-%d %H:%M}",
-                f"{one.rows:,}",
-                f"{len(one.rejected):,}" if one.rejected else "-",
-                one.source,
-                one.checksum[:8],
-                one.loaded_by,
-                ", ".join(one.forced_gates) or "-",
-                "yes" if one.kept else "no",
+                "[green]●[/]" if snapshot.serving else "",
+                str(snapshot.snapshot_id),
+                f"{snapshot.loaded_at:%Y-%m-%d %H:%M}",
+                f"{snapshot.rows:,}",
+                f"{len(snapshot.rejected):,}" if snapshot.rejected else "-",
+                snapshot.source,
+                snapshot.checksum[:8],
+                snapshot.loaded_by,
+                ", ".join(snapshot.forced_gates) or "-",
+                "yes" if snapshot.kept else "no",
             )
         console.print(table if snapshots else f"No snapshot of '{name}' was loaded yet.")
     else:
-        for one in snapshots:
-            counted = {"forced_gates": _listed(one), "rejected": len(one.rejected)}
-            print_fields("dims_snapshot", {"dimension": name.value} | asdict(one) | counted)
+        for snapshot in snapshots:
+            counted = {"forced_gates": _listed(snapshot), "rejected": len(snapshot.rejected)}
+            print_fields("dims_snapshot", {"dimension": name.value} | asdict(snapshot) | counted)
 
 
 def _listed(snapshot: history.Snapshot) -> str:
@@ -79,14 +79,19 @@ def compare_snapshots(
     Example: paystream dims compare merchants 3 4
     """
     dimension = _dimension(name)
-    found = history.compare(load_settings(), dimension, before, after)
-    counts = {"added": found.added, "removed": found.removed, "changed": found.changed, "unchanged": found.unchanged}
+    comparison = history.compare(load_settings(), dimension, before, after)
+    counts = {
+        "added": comparison.added,
+        "removed": comparison.removed,
+        "changed": comparison.changed,
+        "unchanged": comparison.unchanged,
+    }
     if as_json:
-        print_json(asdict(found))
+        print_json(asdict(comparison))
     elif is_terminal():
         title = ", ".join(f"{count:,} {what}" for what, count in counts.items())
         table = Table(*dimension.key, f"in {before}", f"in {after}", box=None, title=title, title_justify="left")
-        for change in found.shown:
+        for change in comparison.shown:
             table.add_row(*map(str, change.key), _content(change.before), _content(change.after))
         console.print(table)
     else:

@@ -79,14 +79,14 @@ class Problems:
     """By place, the first unknown code of a row; of ``MOST_REJECTED`` rows and one more."""
     shown: list[Problem] = field(default_factory=list)
 
-    def add(self, found: list[Problem]) -> None:
+    def add(self, problems: list[Problem]) -> None:
         """Count these problems, and keep the first of them in the file's order if there is room."""
-        self.count += len(found)
-        unknown = [problem for problem in found if problem.is_unknown_code]
+        self.count += len(problems)
+        unknown = [problem for problem in problems if problem.is_unknown_code]
         self.unknown_codes += len(unknown)
         for problem in unknown[: MOST_REJECTED + 1 - len(self.unknown_at)]:
             self.unknown_at.setdefault(problem.place, problem)
-        self.shown += sorted(found, key=lambda problem: problem.place)[: SHOWN_PROBLEMS - len(self.shown)]
+        self.shown += sorted(problems, key=lambda problem: problem.place)[: SHOWN_PROBLEMS - len(self.shown)]
 
     def texts(self) -> list[str]:
         """Return one line for each of the problems shown."""
@@ -177,23 +177,23 @@ def read_source(
             raise UsageError(f"{kind} '{path}': it is a directory. Name the file with --from.")
         if path.exists() and not path.is_file():
             raise UsageError(f"{kind} '{path}': it is not a regular file. Save it to a file and name that with --from.")
-        found = path.stat()
-        if found.st_size > limits.largest_bytes:
+        stat = path.stat()
+        if stat.st_size > limits.largest_bytes:
             raise CheckFailed(
                 f"{kind} '{path}': it is larger than {limits.largest_bytes:,} bytes. Nothing was changed."
             )
-        return Source(kind, str(path), path.read_bytes(), datetime.fromtimestamp(found.st_mtime, UTC))
+        return Source(kind, str(path), path.read_bytes(), datetime.fromtimestamp(stat.st_mtime, UTC))
     except OSError as error:
         cause = (error.strerror or str(error)).lower()
         raise UsageError(f"{kind} '{path}': {cause}. Name a file that can be read with --from.") from None
 
 
 def _read_folder(kind: str, folder: Path, limits: Limits) -> Source:
-    files = sorted(one for one in folder.iterdir() if one.is_file() and one.name[0] not in "._")
+    files = sorted(file for file in folder.iterdir() if file.is_file() and file.name[0] not in "._")
     if not files:
         raise UsageError(f"{kind} '{folder}': there is no file in that folder. Name another with --from.")
-    if sum(one.stat().st_size for one in files) > limits.largest_bytes:
+    if sum(file.stat().st_size for file in files) > limits.largest_bytes:
         raise CheckFailed(f"{kind} '{folder}': it is larger than {limits.largest_bytes:,} bytes. Nothing was changed.")
-    parts = tuple(read_source(kind, one, limits) for one in files)
+    parts = tuple(read_source(kind, file, limits) for file in files)
     newest = max(part.modified_at for part in parts if part.modified_at)
     return Source(kind, str(folder), b"", newest, parts=parts)

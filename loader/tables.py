@@ -27,7 +27,7 @@ class Batch(NamedTuple):
     """Numbers of the lines (CSV) or rows (Parquet) that ``columns`` come from."""
     columns: dict[str, list[str | None]]
     """Text by column; a null of Parquet is None."""
-    found: list[Problem]
+    problems: list[Problem]
 
 
 def csv_batches(source: Source, names: list[str]) -> Iterator[Batch]:
@@ -151,7 +151,7 @@ def validate(
     Returns:
         The places of the rows that the model takes, those rows, and all problems of the batch.
     """
-    found = list(batch.found)
+    problems = list(batch.problems)
     wrong: set[tuple[int, str]] = set()
     try:
         places, valid = batch.places, model.model_validate(batch.columns)
@@ -159,20 +159,20 @@ def validate(
         for fault in error.errors(include_url=False, include_context=False):
             column, row = fault["loc"][:2]
             wrong.add((row, column))
-            found.append(Problem(batch.places[row], column, fault["input"], _expected(model, column)))
+            problems.append(Problem(batch.places[row], column, fault["input"], _expected(model, column)))
         right = sorted(set(range(len(batch.places))) - {row for row, _ in wrong})
         places = [batch.places[row] for row in right]
         valid = model.model_validate({name: [values[row] for row in right] for name, values in batch.columns.items()})
     for column, codes in known.items():
         if not codes.issuperset(batch.columns[column]):
-            found += [
+            problems += [
                 Problem(batch.places[row], column, value, _expected(model, column), is_unknown_code=True)
                 for row, value in enumerate(batch.columns[column])
                 if value not in codes and (row, column) not in wrong
             ]
     # An unknown code stands where its column does.
     order = ["", *batch.columns]
-    return places, valid, sorted(found, key=lambda problem: (problem.place, order.index(problem.column)))
+    return places, valid, sorted(problems, key=lambda problem: (problem.place, order.index(problem.column)))
 
 
 def _expected(model: type[BaseModel], column: str) -> str:
@@ -185,9 +185,9 @@ def _check_header(source: Source, header: list[str], required: list[str]) -> Non
         separator = next((mark for mark in ";\t|" if set(required) <= set(",".join(header).split(mark))), None)
         if separator:
             raise source.refuse(f"columns are separated by {separator!r} instead of ','")
-        found = ", ".join(repr(name[:40]) for name in header[:10]) + ", ..." * (len(header) > 10)
+        names = ", ".join(repr(name[:40]) for name in header[:10]) + ", ..." * (len(header) > 10)
         raise source.refuse(
-            f"the header lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)} (found: {found})"
+            f"the header lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)} (found: {names})"
         )
     repeated = [name for name in required if header.count(name) > 1]
     if repeated:

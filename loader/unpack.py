@@ -35,13 +35,13 @@ def _zstandard(_: Source, packed: io.BytesIO) -> IO[bytes]:
 def _member(source: Source, packed: io.BytesIO) -> IO[bytes]:
     """Open the one table of an archive, or the one file that it has."""
     archive = zipfile.ZipFile(packed)
-    members = [one for one in archive.infolist() if not one.is_dir() and "__MACOSX/" not in one.filename]
-    names = {one.filename for one in members}
+    members = [member for member in archive.infolist() if not member.is_dir() and "__MACOSX/" not in member.filename]
+    names = {member.filename for member in members}
     if "[Content_Types].xml" in names:
         raise source.refuse("it is an Excel workbook (.xlsx)", _EXPORT)
     if "mimetype" in names:
         raise source.refuse("it is an office program's document", _EXPORT)
-    tables = [one for one in members if one.filename.lower().endswith((".csv", ".parquet"))]
+    tables = [member for member in members if member.filename.lower().endswith((".csv", ".parquet"))]
     if len(tables or members) != 1:
         raise source.refuse(f"the ZIP holds {len(tables or members)} files instead of one")
     [member] = tables or members
@@ -68,10 +68,10 @@ def unpacked(source: Source, largest_bytes: int = Limits().largest_bytes) -> Sou
     """
     if source.data.startswith(_OLD_OFFICE):
         raise source.refuse("it is an Excel workbook of the old format (.xls)", _EXPORT)
-    found = next(((what, opener) for magic, what, opener in _FORMATS if source.data.startswith(magic)), None)
-    if not found:
+    packing = next(((what, opener) for magic, what, opener in _FORMATS if source.data.startswith(magic)), None)
+    if not packing:
         return source
-    what, opener = found
+    what, opener = packing
     data = bytearray()
     try:
         stream = opener(source, io.BytesIO(source.data))

@@ -155,11 +155,11 @@ class Broker:
             ServiceUnavailable: the broker does not answer.
         """
         with answering(self._settings):
-            found = self._committed.committed([self._place(partition) for partition in partitions], timeout=TIMEOUT_S)
-            for one in found:
-                if one.error:
-                    raise KafkaException(one.error)
-        return [one.offset if one.offset >= 0 else None for one in found]
+            places = self._committed.committed([self._place(partition) for partition in partitions], timeout=TIMEOUT_S)
+            for place in places:
+                if place.error:
+                    raise KafkaException(place.error)
+        return [place.offset if place.offset >= 0 else None for place in places]
 
     def watermarks(self, partition: int) -> tuple[int, int]:
         """Return the oldest retained offset and the end of the log: the offset after the last message.
@@ -178,8 +178,8 @@ class Broker:
         """
         with answering(self._settings):
             wanted = self._place(partition, int(moment.timestamp() * 1000))
-            [found] = self._log.offsets_for_times([wanted], timeout=TIMEOUT_S)
-        return found.offset if found.offset >= 0 else self.watermarks(partition)[1]
+            [place] = self._log.offsets_for_times([wanted], timeout=TIMEOUT_S)
+        return place.offset if place.offset >= 0 else self.watermarks(partition)[1]
 
     def retention(self, timeout_s: float = TIMEOUT_S) -> Retention:
         """Return how long the topic keeps a message; not known when the broker does not tell in time.

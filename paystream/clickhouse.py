@@ -100,9 +100,9 @@ def _keep_meaning(client: Client) -> None:
     if str(client.server_tz) == "UTC":
         del wanted["session_timezone"]
     for name, value in wanted.items():
-        found = client.server_settings.get(name)
+        setting = client.server_settings.get(name)
         # A user who may only read cannot change settings.
-        if found and found.value != value and not found.readonly:
+        if setting and setting.value != value and not setting.readonly:
             client.set_client_setting(name, value)
             if name == "session_timezone":
                 client.server_tz = UTC
@@ -171,5 +171,5 @@ def cause_of(error: BaseException) -> str:
     while isinstance(error, OperationalError) and root.__cause__:
         root = root.__cause__
     text = " ".join(str(getattr(root, "strerror", None) or root).split()) or type(root).__name__
-    found = re.search(r"DB::Exception: (.*?)(?: \(version [^()]*(?:\([^()]*\))?\)|$)", text)
-    return (found[1] if found else text)[:500].rstrip(". ")
+    match = re.search(r"DB::Exception: (.*?)(?: \(version [^()]*(?:\([^()]*\))?\)|$)", text)
+    return (match[1] if match else text)[:500].rstrip(". ")

@@ -60,13 +60,13 @@ class Group:
     @property
     def others(self) -> list[Member]:
         """The members that are not this database's Kafka table: what they read is not stored here."""
-        return [one for one in self.members if not one.is_own]
+        return [member for member in self.members if not member.is_own]
 
     def nobodys(self, partitions: list[int]) -> list[int]:
         """Return those partitions that no member reads, though there are members."""
         if not (self.is_stable and self.members):
             return []
-        return sorted(set(partitions) - {partition for one in self.members for partition in one.partitions})
+        return sorted(set(partitions) - {partition for member in self.members for partition in member.partitions})
 
 
 class Asked:
@@ -82,23 +82,23 @@ class Asked:
     def answer(self) -> Group | None:
         """Return the group; None where the broker does not tell in time, or must not."""
         try:
-            found = self._future.result(self._timeout_s + 1)
+            group = self._future.result(self._timeout_s + 1)
         except (KafkaException, TimeoutError):
             return None
         return Group(
-            found.state in (ConsumerGroupState.STABLE, ConsumerGroupState.EMPTY),
-            [self._member(one) for one in found.members],
+            group.state in (ConsumerGroupState.STABLE, ConsumerGroupState.EMPTY),
+            [self._member(member) for member in group.members],
         )
 
-    def _member(self, found: object) -> Member:
-        places = found.assignment.topic_partitions if found.assignment else []
+    def _member(self, member: object) -> Member:
+        places = member.assignment.topic_partitions if member.assignment else []
         own = rf"ClickHouse-.+-{self._settings.clickhouse_database}-{TABLE}(-\d+)?"
         return Member(
-            found.client_id,
-            found.host.lstrip("/"),
-            re.fullmatch(own, found.client_id) is not None,
-            sorted({one.topic for one in places}),
-            sorted(one.partition for one in places if one.topic == self._settings.kafka_topic),
+            member.client_id,
+            member.host.lstrip("/"),
+            re.fullmatch(own, member.client_id) is not None,
+            sorted({place.topic for place in places}),
+            sorted(place.partition for place in places if place.topic == self._settings.kafka_topic),
         )
 
 
@@ -112,7 +112,7 @@ def attached_otherwise(topics: list[str], group: Group | None, settings: Setting
     """
     if topics and settings.kafka_topic not in topics:
         return f"{TABLE} reads topic '{', '.join(topics)}', and the settings say '{settings.kafka_topic}'"
-    if topics and group and group.is_stable and not any(one.is_own for one in group.members):
+    if topics and group and group.is_stable and not any(member.is_own for member in group.members):
         return f"{TABLE} reads with another consumer group than '{settings.kafka_group}', or from other brokers"
     return ""
 

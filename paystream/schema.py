@@ -25,8 +25,8 @@ def connected(settings: Settings, what: str, state: str, needed: Collection[str]
         ServiceUnavailable: ClickHouse cannot be reached, or was lost on the way.
     """
     with connect(settings) as client, answering(what, state):
-        found = client.query("SELECT name FROM system.tables WHERE database = currentDatabase()").result_rows
-        if missing := sorted(set(needed) - {name for (name,) in found}):
+        there = client.query("SELECT name FROM system.tables WHERE database = currentDatabase()").result_rows
+        if missing := sorted(set(needed) - {name for (name,) in there}):
             raise UsageError(
                 f"{what}: {', '.join(missing)} do{'es' * (len(missing) == 1)} not exist in database "
                 f"'{settings.clickhouse_database}'. Run `paystream migrate up`."

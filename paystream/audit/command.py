@@ -52,50 +52,55 @@ def audit(
         return
     window = _duration(since)
     with errors.status(f"Auditing topic {settings.kafka_topic}"):
-        found = run_audit(settings, window, deep)
-    record(settings, found, deep)
+        result = run_audit(settings, window, deep)
+    record(settings, result, deep)
     if as_json:
-        print_json(_document(found))
+        print_json(_document(result))
     elif is_terminal():
-        _show(found)
+        _show(result)
     else:
-        print_fields("audit", _fields(found))
-    advice = _advice(found)
+        print_fields("audit", _fields(result))
+    advice = _advice(result)
     if not as_json:
         for line in advice:
             errors.print(line, soft_wrap=True, markup=False, highlight=False)
-    if found.verdict != "complete":
+    if result.verdict != "complete":
         raise typer.Exit(1)
 
 
 def _audit_reports(settings: Settings, older: int, as_json: bool) -> None:
     with errors.status("Comparing the reports with the payments"):
-        found = audit_reports(settings, older)
+        result = audit_reports(settings, older)
     fields = {
-        "verdict": found.verdict,
-        "differences": found.differences,
-        "half_hours": len(found.slots),
-        "days": len(found.days),
-        "complete_until": "never" if found.complete_until is None else f"{found.complete_until:%Y-%m-%dT%H:%M:%SZ}",
+        "verdict": result.verdict,
+        "differences": result.differences,
+        "half_hours": len(result.slots),
+        "days": len(result.days),
+        "complete_until": "never" if result.complete_until is None else f"{result.complete_until:%Y-%m-%dT%H:%M:%SZ}",
     }
     if as_json:
-        print_json(fields | {"compared": found.slots, "examples": [asdict(one) for one in found.examples]})
-    elif is_terminal() and found.examples:
+        print_json(
+            fields | {"compared": result.slots, "examples": [asdict(difference) for difference in result.examples]}
+        )
+    elif is_terminal() and result.examples:
         names = ("rollup", "bucket", "merchant_id", "currency", "status", "transactions", "amount", "amount_reporting")
         table = Table(*(name.replace("_", " ") for name in names), title="What the roll-ups lack", title_justify="left")
-        for one in found.examples:
+        for difference in result.examples:
             table.add_row(
-                *(f"{getattr(one, n):%Y-%m-%d %H:%M}" if n == "bucket" else str(getattr(one, n)) for n in names)
+                *(
+                    f"{getattr(difference, n):%Y-%m-%d %H:%M}" if n == "bucket" else str(getattr(difference, n))
+                    for n in names
+                )
             )
         console.print(table)
     if not as_json:
         print_fields("audit_reports", fields)
     if not is_terminal() and not as_json:
-        for one in found.examples:
-            print_fields("audit_difference", asdict(one))
-    if found.differences:
+        for difference in result.examples:
+            print_fields("audit_difference", asdict(difference))
+    if result.differences:
         errors.print(
-            f"{found.differences:,} differences between reports and payments. "
+            f"{result.differences:,} differences between reports and payments. "
             "See 'Reports differ' in docs/runbook.md.",
             soft_wrap=True, markup=False, highlight=False,
         )  # fmt: skip
@@ -110,126 +115,131 @@ def _duration(text: str) -> timedelta:
     return window
 
 
-def _total(found: Audit, name: str) -> int | None:
-    values = [getattr(one, name) for one in found.partitions if getattr(one, name) is not None]
+def _total(result: Audit, name: str) -> int | None:
+    values = [getattr(partition, name) for partition in result.partitions if getattr(partition, name) is not None]
     return sum(values) if values else None
 
 
-def _least(found: Audit, name: str) -> float | None:
-    return min((value for one in found.partitions if (value := getattr(one, name)) is not None), default=None)
+def _least(result: Audit, name: str) -> float | None:
+    return min(
+        (value for partition in result.partitions if (value := getattr(partition, name)) is not None), default=None
+    )
 
 
-def _fields(found: Audit) -> dict[str, Any]:
-    headroom, from_oldest = _least(found, "headroom_hours"), _least(found, "hours_from_oldest")
+def _fields(result: Audit) -> dict[str, Any]:
+    headroom, from_oldest = _least(result, "headroom_hours"), _least(result, "hours_from_oldest")
     fields: dict[str, Any] = {
-        "topic": found.topic,
-        "verdict": found.verdict,
-        "read": _total(found, "stored"),
-        "refused": _total(found, "refused"),
-        **asdict(found.holes),
-        "redelivered": _total(found, "redelivered"),
-        "in_flight": _total(found, "in_flight"),
-        "blocked": _total(found, "blocked"),
-        "in_several_partitions": found.in_several_partitions,
-        "changed_keys": found.changed_keys,
+        "topic": result.topic,
+        "verdict": result.verdict,
+        "read": _total(result, "stored"),
+        "refused": _total(result, "refused"),
+        **asdict(result.holes),
+        "redelivered": _total(result, "redelivered"),
+        "in_flight": _total(result, "in_flight"),
+        "blocked": _total(result, "blocked"),
+        "in_several_partitions": result.in_several_partitions,
+        "changed_keys": result.changed_keys,
         "hours_from_oldest": "none" if from_oldest is None else f"{from_oldest:.2f}",
         "headroom_hours": "unlimited" if headroom is None else f"{headroom:.2f}",
     }
     for name in ("absent_rows", "superseded_rows"):
-        if (count := _total(found, name)) is not None:
+        if (count := _total(result, name)) is not None:
             fields[name] = count
     return fields
 
 
-def _document(found: Audit) -> dict[str, Any]:
+def _document(result: Audit) -> dict[str, Any]:
     return {
-        "verdict": found.verdict,
-        "topic": found.topic,
-        "since": found.since,
-        "retention_hours": found.retention_hours,
-        "holes": asdict(found.holes),
-        "in_several_partitions": found.in_several_partitions,
-        "changed_keys": found.changed_keys,
-        "changed_key_example": found.example or None,
-        "left_unread": found.left_unread,
-        "partitions": [asdict(one) for one in found.partitions],
-        "advice": _advice(found),
+        "verdict": result.verdict,
+        "topic": result.topic,
+        "since": result.since,
+        "retention_hours": result.retention_hours,
+        "holes": asdict(result.holes),
+        "in_several_partitions": result.in_several_partitions,
+        "changed_keys": result.changed_keys,
+        "changed_key_example": result.example or None,
+        "left_unread": result.left_unread,
+        "partitions": [asdict(partition) for partition in result.partitions],
+        "advice": _advice(result),
     }
 
 
-def _show(found: Audit) -> None:
+def _show(result: Audit) -> None:
     # Lost always, of the other kinds of hole those there are: a sound topic fits a narrow terminal.
-    holes = [name for name, count in asdict(found.holes).items() if count or name == "lost"]
+    holes = [name for name, count in asdict(result.holes).items() if count or name == "lost"]
     table = Table("partition", "from", "to", "read", *holes, "redelivered", "in flight", "headroom")
-    for one in found.partitions:
-        counts = asdict(one.holes)
-        headroom = "-" if one.headroom_hours is None else f"{one.headroom_hours:,.1f} h"
+    for partition in result.partitions:
+        counts = asdict(partition.holes)
+        headroom = "-" if partition.headroom_hours is None else f"{partition.headroom_hours:,.1f} h"
         table.add_row(
-            str(one.partition),
-            f"{one.start:,}",
-            "recreated" if one.recreated else "-" if one.committed is None else f"{one.committed:,}",
-            f"{one.stored:,}",
+            str(partition.partition),
+            f"{partition.start:,}",
+            "recreated" if partition.recreated else "-" if partition.committed is None else f"{partition.committed:,}",
+            f"{partition.stored:,}",
             *(f"[red]{counts[name]:,}[/]" if counts[name] and name in _BAD else f"{counts[name]:,}" for name in holes),
-            f"{one.redelivered:,}",
-            f"{one.in_flight:,}" + (f" ({one.blocked:,} blocked)" if one.blocked else ""),
+            f"{partition.redelivered:,}",
+            f"{partition.in_flight:,}" + (f" ({partition.blocked:,} blocked)" if partition.blocked else ""),
             headroom,
         )
     console.print(table)
-    fields = _fields(found)
+    fields = _fields(result)
     rest = ["in_several_partitions", "changed_keys", "hours_from_oldest", "absent_rows", "superseded_rows"]
-    console.print(f"verdict {found.verdict}", *(f"{name} {fields[name]}" for name in rest if name in fields), sep="   ")
+    console.print(
+        f"verdict {result.verdict}", *(f"{name} {fields[name]}" for name in rest if name in fields), sep="   "
+    )
 
 
 _BAD = ("expired", "lost", "unchecked")
 
 
-def _advice(found: Audit) -> list[str]:
-    holes = found.holes
+def _advice(result: Audit) -> list[str]:
+    holes = result.holes
     lines = []
-    for one in found.partitions:
-        if one.recreated:
+    for partition in result.partitions:
+        place = f"Partition {partition.partition} of topic '{result.topic}'"
+        if partition.recreated:
             lines.append(
-                f"Partition {one.partition} of topic '{found.topic}': the ledger knows messages that the topic does not"
-                " have; the topic was recreated or cut. See 'Audit says recreated' in docs/runbook.md."
+                f"{place}: the ledger knows messages that the topic does not have; "
+                "the topic was recreated or cut. See 'Audit says recreated' in docs/runbook.md."
             )
-        if one.uncommitted:
+        if partition.uncommitted:
             lines.append(
-                f"Partition {one.partition} of topic '{found.topic}': the group has committed nothing, though the"
-                " ledger knows what was read. Check PAYSTREAM_KAFKA_GROUP; if the group was deleted, let it read again."
+                f"{place}: the group has committed nothing, though the ledger knows what was read. "
+                "Check PAYSTREAM_KAFKA_GROUP; if the group was deleted, let it read again."
             )
-        lines += _lost(found, one)
-    for topic, messages in found.left_unread.items():
+        lines += _lost(result, partition)
+    for topic, messages in result.left_unread.items():
         lines.append(
             f"{messages:,} messages of topic '{topic}', which was read before, are unread, and nobody reads them. Set "
             "PAYSTREAM_KAFKA_TOPIC back and run `paystream migrate up` until they are read."
         )
     if holes.expired:
         lines.append(
-            f"{holes.expired} messages of topic '{found.topic}' expired before they were read."
+            f"{holes.expired} messages of topic '{result.topic}' expired before they were read."
             " Send them again from their source, and see 'Audit says lost' in docs/runbook.md."
         )
     if holes.unchecked:
         lines.append(
             f"{holes.unchecked} offsets were not looked up, there are too many. Repeat with a shorter --since."
         )
-    if found.changed_keys:
+    if result.changed_keys:
         lines.append(
-            f"{found.changed_keys} transactions were sent with different created_at or merchant_id, such as"
-            f" {found.example}: readers count them more than once. Have the producer corrected."
+            f"{result.changed_keys} transactions were sent with different created_at or merchant_id, such as"
+            f" {result.example}: readers count them more than once. Have the producer corrected."
         )
     return lines
 
 
-def _lost(found: Audit, one: PartitionAudit) -> list[str]:
+def _lost(result: Audit, partition: PartitionAudit) -> list[str]:
     lines = []
     for what, count, examples in (
-        ("are lost", one.holes.lost, one.lost_examples),
-        ("have no row", one.absent_rows, one.absent_examples),
+        ("are lost", partition.holes.lost, partition.lost_examples),
+        ("have no row", partition.absent_rows, partition.absent_examples),
     ):
         if count:
             places = ", ".join(f"{offset} of {moment:%Y-%m-%d %H:%M:%S} UTC" for offset, moment in examples)
             lines.append(
-                f"{count} messages of partition {one.partition} of topic '{found.topic}' {what}"
+                f"{count} messages of partition {partition.partition} of topic '{result.topic}' {what}"
                 f"{f' (offsets {places})' if places else ''}. See 'Audit says lost' in docs/runbook.md."
             )
     return lines

@@ -87,7 +87,7 @@ def explain(broker: Broker, gaps: Sequence[Gap], retention_ms: int | None) -> di
     left = LOOKUP_MESSAGES
     for scan in scans(gaps):
         partition = scan[0].partition
-        one = explained[partition]
+        explanation = explained[partition]
         first, last = max(lows[partition], scan[0].first), max(gap.last for gap in scan)
         offsets, kinds, times, reached = _look_up(broker, partition, first, last, left)
         if reached > first:
@@ -98,15 +98,15 @@ def explain(broker: Broker, gaps: Sequence[Gap], retention_ms: int | None) -> di
         for group in _overlapping(scan):
             gap = _joined(group, offsets, kinds)
             if gap.last >= max(reached, first):
-                one.holes.unchecked += max(part.missing for part in group)
+                explanation.holes.unchecked += max(part.missing for part in group)
                 continue
             here = slice(*np.searchsorted(offsets, [gap.first, gap.last + 1]))
             gone = gap.passed_at is not None and _is_past(gap.passed_at, retention_ms)
             holes = classify(gap, offsets[here], kinds[here], low, gone)
-            one.holes.add(holes)
-            if holes.lost and not gap.rows and len(one.lost_examples) < EXAMPLES:
-                content = np.flatnonzero(kinds[here] == CONTENT)[: EXAMPLES - len(one.lost_examples)]
-                one.lost_examples += [(int(offsets[here][at]), kafka_time(times[here][at])) for at in content]
+            explanation.holes.add(holes)
+            if holes.lost and not gap.rows and len(explanation.lost_examples) < EXAMPLES:
+                content = np.flatnonzero(kinds[here] == CONTENT)[: EXAMPLES - len(explanation.lost_examples)]
+                explanation.lost_examples += [(int(offsets[here][at]), kafka_time(times[here][at])) for at in content]
     return explained
 
 
@@ -145,19 +145,19 @@ def _is_past(moment: datetime, retention_ms: int | None) -> bool:
 
 def scans(gaps: Iterable[Gap]) -> list[list[Gap]]:
     """Put gaps that overlap or lie close together into one scan of the log, and the newest scan first."""
-    found: list[list[Gap]] = []
+    scanned: list[list[Gap]] = []
     reach = 0
     for gap in sorted(_cut(gaps), key=lambda gap: (gap.partition, gap.first)):
-        scan = found[-1] if found and found[-1][0].partition == gap.partition else None
+        scan = scanned[-1] if scanned and scanned[-1][0].partition == gap.partition else None
         near = scan and gap.first - reach < JOIN_OFFSETS and gap.last - scan[0].first < SCAN_OFFSETS
         if scan and (near or gap.first <= reach):
             scan.append(gap)
             reach = max(reach, gap.last)
         else:
-            found.append([gap])
+            scanned.append([gap])
             reach = gap.last
     now = datetime.now(UTC)
-    return sorted(found, key=lambda scan: max(gap.passed_at or now for gap in scan), reverse=True)
+    return sorted(scanned, key=lambda scan: max(gap.passed_at or now for gap in scan), reverse=True)
 
 
 def _cut(gaps: Iterable[Gap]) -> Iterator[Gap]:
@@ -198,7 +198,7 @@ def _joined(group: list[Gap], offsets: np.ndarray, kinds: np.ndarray) -> Gap:
 
     differences = [content(gap.first, gap.last) - gap.rows for gap in group]
     first, last = group[0].first, max(gap.last for gap in group)
-    rows = content(first, last) - max(0, *differences) + max(0, *(-one for one in differences))
+    rows = content(first, last) - max(0, *differences) + max(0, *(-difference for difference in differences))
     return Gap(
         group[0].partition, first, last, rows, max((gap.passed_at for gap in group if gap.passed_at), default=None)
     )

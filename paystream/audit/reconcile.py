@@ -103,19 +103,19 @@ class Audit:
     @property
     def holes(self) -> Holes:
         total = Holes()
-        for one in self.partitions:
-            total.add(one.holes)
+        for partition in self.partitions:
+            total.add(partition.holes)
         return total
 
     @property
     def verdict(self) -> str:
         """Return the worst that is true: ``loss``, ``recreated``, ``incomplete`` or ``complete``."""
         holes = self.holes
-        if holes.lost or holes.expired or any(one.absent_rows for one in self.partitions):
+        if holes.lost or holes.expired or any(partition.absent_rows for partition in self.partitions):
             return "loss"
-        if any(one.recreated for one in self.partitions):
+        if any(partition.recreated for partition in self.partitions):
             return "recreated"
-        doubtful = holes.unchecked or self.left_unread or any(one.uncommitted for one in self.partitions)
+        doubtful = holes.unchecked or self.left_unread or any(partition.uncommitted for partition in self.partitions)
         return "incomplete" if doubtful else "complete"
 
 
@@ -135,17 +135,17 @@ def audit(settings: Settings, window: timedelta, deep: bool = False) -> Audit:
     with open_broker(settings) as broker, connect(settings) as client, answering(what):
         retention = broker.retention()
         audited = [_reconcile(settings, broker, client, partition, since, retention) for partition in broker.partitions]
-        found = [one for one, _, _ in audited]
+        partitions = [partition for partition, _, _ in audited]
         explained = explain(broker, [gap for _, gaps, _ in audited for gap in gaps], retention.milliseconds)
-        for one, _, earliest in audited:
-            one.holes.add(explained[one.partition].holes)
-            one.lost_examples = explained[one.partition].lost_examples
-            if deep and not one.recreated:
-                end = max(one.low, one.committed or 0)
+        for partition, _, earliest in audited:
+            partition.holes.add(explained[partition.partition].holes)
+            partition.lost_examples = explained[partition.partition].lost_examples
+            if deep and not partition.recreated:
+                end = max(partition.low, partition.committed or 0)
                 read_since = earliest and earliest.read_at
-                rows = compare_rows(settings, broker, client, one.partition, one.start, end, read_since)
-                one.absent_rows, one.superseded_rows = rows.absent, rows.superseded
-                one.absent_examples = rows.absent_examples
+                rows = compare_rows(settings, broker, client, partition.partition, partition.start, end, read_since)
+                partition.absent_rows, partition.superseded_rows = rows.absent, rows.superseded
+                partition.absent_examples = rows.absent_examples
         topics = [
             topic for (topic,) in client.query(_OTHER_TOPICS, parameters={"topic": settings.kafka_topic}).result_rows
         ]
@@ -156,7 +156,7 @@ def audit(settings: Settings, window: timedelta, deep: bool = False) -> Audit:
         topic=settings.kafka_topic,
         since=since,
         retention_hours=None if retention.milliseconds is None else retention.milliseconds / 3_600_000,
-        partitions=found,
+        partitions=partitions,
         in_several_partitions=several,
         changed_keys=changed,
         example=example,
@@ -165,13 +165,13 @@ def audit(settings: Settings, window: timedelta, deep: bool = False) -> Audit:
 
 
 def _left_unread(settings: Settings, topics: list[str]) -> dict[str, int]:
-    found = {}
+    left = {}
     for topic in topics:
         with suppress(UsageError), open_broker(settings.model_copy(update={"kafka_topic": topic})) as broker:
             # Where the group has committed nothing, it was another that read it.
-            if unread := sum(one.waiting for one in broker.positions() if one.committed is not None):
-                found[topic] = unread
-    return found
+            if unread := sum(position.waiting for position in broker.positions() if position.committed is not None):
+                left[topic] = unread
+    return left
 
 
 def _reconcile(
@@ -195,7 +195,7 @@ def _reconcile(
         start = min(first, oldest)
     # From the block on that says where to start.
     earliest = read_first(client, max(position.low, start - 1), position.reader, scope)
-    one = PartitionAudit(
+    result = PartitionAudit(
         partition,
         position.low,
         position.high,
@@ -211,12 +211,12 @@ def _reconcile(
         # Between the first block's row in the ledger and its commit there are milliseconds.
         uncommitted=position.committed is None and known > position.low and broker.committed([partition]) == [None],
     )
-    if one.recreated or (position.reader <= start and not in_window):
-        return one, [], earliest
-    found = intervals(client, start, min(first, position.reader), position.reader, scope)
-    one.blocks, one.stored, one.refused = found.blocks, found.messages, found.refused
-    one.redelivered, one.holes = found.redelivered, Holes(unchecked=found.unkept)
-    return one, found.gaps, earliest
+    if result.recreated or (position.reader <= start and not in_window):
+        return result, [], earliest
+    counted = intervals(client, start, min(first, position.reader), position.reader, scope)
+    result.blocks, result.stored, result.refused = counted.blocks, counted.messages, counted.refused
+    result.redelivered, result.holes = counted.redelivered, Holes(unchecked=counted.unkept)
+    return result, counted.gaps, earliest
 
 
 def _is_of_another_topic(broker: Broker, position: Position, block: Block) -> bool:

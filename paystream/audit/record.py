@@ -9,10 +9,10 @@ from paystream.output import note
 from paystream.settings import Settings
 
 
-def record(settings: Settings, found: Audit, deep: bool) -> None:
+def record(settings: Settings, result: Audit, deep: bool) -> None:
     """Write one row to ``audits``. A failure is a line on stderr and no more: the audit's own verdict stands."""
-    holes = found.holes
-    row = [found.topic, found.since, deep, found.verdict, holes.lost, holes.expired, holes.unchecked]
+    holes = result.holes
+    row = [result.topic, result.since, deep, result.verdict, holes.lost, holes.expired, holes.unchecked]
     columns = ["kafka_topic", "since", "is_deep", "verdict", "lost", "expired", "unchecked"]
     try:
         with connect(settings) as client:
@@ -20,6 +20,6 @@ def record(settings: Settings, found: Audit, deep: bool) -> None:
     except (ClickHouseError, PaystreamError) as error:
         why = str(error) if isinstance(error, PaystreamError) else cause_of(error)
         note(
-            f"the audit of topic '{found.topic}' was not recorded: {why.rstrip('.')}. "
+            f"the audit of topic '{result.topic}' was not recorded: {why.rstrip('.')}. "
             "`paystream status` will not know of it; bring the schema up with `paystream migrate up`."
         )

@@ -40,13 +40,13 @@ def list_groups(reason: Reason = None, since: Since = None, as_json: AsJson = Fa
     """
     now = datetime.now(UTC)
     selection = Selection(reason=reason, since=since and parse_time(since, now))
-    found = groups(load_settings(), selection)
+    refused = groups(load_settings(), selection)
     if as_json:
-        print_json([asdict(group) for group in found])
+        print_json([asdict(group) for group in refused])
     elif is_terminal():
-        _show_groups(found)
-    elif found:
-        for group in found:
+        _show_groups(refused)
+    elif refused:
+        for group in refused:
             print_fields("quarantine", _group_fields(group))
     else:
         print_fields("quarantine", {"messages": 0})
@@ -120,7 +120,7 @@ def _report(plan: Plan, done: Replayed | None, most: int, as_json: bool) -> None
         "to_send": plan.to_send,
         "sent": done.sent if done else 0,
         "rejected": done.rejected if done else 0,
-        "found_sent": done.found if done else None,
+        "found_sent": done.found_sent if done else None,
         "stored_before": plan.stored,
         "refused_again_before": plan.refused_again,
         "in_flight": plan.in_flight,
@@ -141,8 +141,8 @@ def _show_replay(status: str, plan: Plan, done: Replayed | None, most: int) -> N
     def say(line: str) -> None:
         console.print(line, soft_wrap=True, markup=False, highlight=False)
 
-    if done and done.found:
-        say(f"{done.found:,} messages of an interrupted replay turned out to be sent; that is recorded now.")
+    if done and done.found_sent:
+        say(f"{done.found_sent:,} messages of an interrupted replay turned out to be sent; that is recorded now.")
     if not plan.matched:
         say("Nothing matches.")
         return
@@ -167,12 +167,12 @@ def _show_replay(status: str, plan: Plan, done: Replayed | None, most: int) -> N
         say(f"{status.capitalize()}." + (" Use --again for those not stored." if before else ""))
 
 
-def _show_groups(found: list[Group]) -> None:
-    if not found:
+def _show_groups(refused: list[Group]) -> None:
+    if not refused:
         console.print("Nothing was refused.")
         return
     table = Table("reason", "messages", "first, last (UTC)", "partitions", "replayed", "example", show_lines=True)
-    for group in found:
+    for group in refused:
         outcomes = [
             f"{count:,} {words}"
             for count, words in [

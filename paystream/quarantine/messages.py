@@ -273,10 +273,10 @@ def sizes(client: Client, settings: Settings, places: list[Place]) -> dict[Place
 def example(client: Client, settings: Settings, place: Place) -> Example | None:
     """Return a message shortened to look at, None if it went by age meanwhile."""
     columns = f"substring(raw_message, 1, {4 * EXAMPLE_CHARACTERS}), length(raw_message)"
-    found = _content(client, settings, [place], columns).get(place)
-    if found is None:
+    content = _content(client, settings, [place], columns).get(place)
+    if content is None:
         return None
-    key, start, size = found
+    key, start, size = content
     moment = kafka_time(place.timestamp_ms)
     return Example(place.partition, place.offset, moment, printable(key), printable(start, size=size), size)
 
@@ -345,9 +345,9 @@ def connected(settings: Settings) -> Iterator[Client]:
 
 def _example(client: Client, settings: Settings, row: tuple[Any, ...]) -> Example | None:
     partition, offset, timestamp_ms, outcome, new_partition, new_offset = row
-    found = example(client, settings, Place(partition, offset, timestamp_ms))
+    shown = example(client, settings, Place(partition, offset, timestamp_ms))
     again = (new_partition, new_offset) if outcome == "refused_again" else None
-    return found and Example(**(vars(found) | {"outcome": outcome, "refused_again_at": again}))
+    return shown and Example(**(vars(shown) | {"outcome": outcome, "refused_again_at": again}))
 
 
 def _content(client: Client, settings: Settings, places: list[Place], columns: str) -> dict[Place, tuple[Any, ...]]:

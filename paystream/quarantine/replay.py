@@ -99,13 +99,13 @@ class Plan:
 @dataclass(frozen=True)
 class Replayed:
     """What a replay did. ``rejected`` messages were turned down by the broker for good, for the reason in ``error``;
-    ``found`` ones had been sent by an earlier replay that was killed before it could say so."""
+    ``found_sent`` ones had been sent by an earlier replay that was killed before it could say so."""
 
     replay_id: str
     plan: Plan
     sent: int
     rejected: int
-    found: int
+    found_sent: int
     error: str = ""
 
 
@@ -166,7 +166,7 @@ def replay(
             locked(client, LOCK, "Replay of refused messages") as lock,
             answering(settings, "then run it again: that sends what is left"),
         ):
-            found = _settle(client, settings, broker)
+            found_sent = _settle(client, settings, broker)
             planned, chosen = _plan(client, settings, selection, again, most)
             if planned.to_send > most:
                 raise UsageError(
@@ -185,7 +185,7 @@ def replay(
                 delivered, refused, why = sender.send(batch)
                 sent, rejected, error = sent + delivered, rejected + refused, why or error
                 on_progress(sent, planned.to_send)
-    return Replayed(replay_id, planned, sent, rejected, found, error)
+    return Replayed(replay_id, planned, sent, rejected, found_sent, error)
 
 
 def _plan(client: Client, settings: Settings, selection: Selection, again: bool, most: int) -> tuple[Plan, list[Place]]:
@@ -315,18 +315,18 @@ def record(client: Client, settings: Settings, state: str, attempts: list[_Attem
     rows = [
         [
             settings.kafka_topic,
-            one.place.partition,
-            one.place.offset,
-            one.place.timestamp_ms,
-            one.replay_id,
+            attempt.place.partition,
+            attempt.place.offset,
+            attempt.place.timestamp_ms,
+            attempt.replay_id,
             state,
-            one.replayed_at,
-            one.replayed_by,
-            one.new.partition,
-            one.new.offset,
-            one.new.timestamp_ms,
+            attempt.replayed_at,
+            attempt.replayed_by,
+            attempt.new.partition,
+            attempt.new.offset,
+            attempt.new.timestamp_ms,
         ]
-        for one in attempts
+        for attempt in attempts
     ]
     if rows:
         client.insert("quarantine_replays", rows, column_names=_COLUMNS)
@@ -339,34 +339,34 @@ def _settle(client: Client, settings: Settings, broker: Broker) -> int:
         _Attempt(Place(*place), str(replay_id), at, by, Place(partition, offset, 0))
         for *place, replay_id, at, by, partition, offset in rows
     ]
-    found = 0
-    for partition, of_partition in groupby(attempts, key=lambda one: one.new.partition):
-        left = {_header(one): one for one in of_partition}
+    count = 0
+    for partition, of_partition in groupby(attempts, key=lambda attempt: attempt.new.partition):
+        left = {_header(attempt): attempt for attempt in of_partition}
         sent = _search(broker, partition, left) if partition in broker.partitions else {}
         record(client, settings, "sent", [replace(left[header], new=new) for header, new in sent.items()])
-        record(client, settings, "not_sent", [one for header, one in left.items() if header not in sent])
-        found += len(sent)
-    return found
+        record(client, settings, "not_sent", [attempt for header, attempt in left.items() if header not in sent])
+        count += len(sent)
+    return count
 
 
 def _search(broker: Broker, partition: int, wanted: dict[bytes, _Attempt]) -> dict[bytes, Place]:
     """Look for replayed messages in the part of the topic where they can be; return the places of those found."""
-    first = min(one.new.offset for one in wanted.values())
-    latest = max(one.replayed_at for one in wanted.values()) + SEARCH_TIME
+    first = min(attempt.new.offset for attempt in wanted.values())
+    latest = max(attempt.replayed_at for attempt in wanted.values()) + SEARCH_TIME
     low, end = broker.watermarks(partition)
     first, end = max(low, first), min(end, broker.first_offset_since(partition, latest))
-    found: dict[bytes, Place] = {}
+    places: dict[bytes, Place] = {}
     if first >= end:
-        return found
+        return places
     # Also behind an open transaction, where a message that was sent is not to be read yet: else it were sent again.
     for batch in broker.read(partition, first, end - 1, uncommitted=True):
         for message in batch:
             for name, value in message.headers() or []:
                 if name == HEADER and value in wanted:
-                    found[value] = _place(message)
-        if len(found) == len(wanted):
+                    places[value] = _place(message)
+        if len(places) == len(wanted):
             break
-    return found
+    return places
 
 
 def _is_too_large(report: Place | KafkaError | None) -> bool:

@@ -109,7 +109,7 @@ def _answer(asked: Asked, kind: Format, out: Path | None, limit: int | None, wai
             if out:
                 size = export(client, asked, kind, out, limit)
             elif kind in (Format.TABLE, Format.JSON):
-                found = read(client, asked, limit or (SHOWN if kind is Format.TABLE else 1_000_000))
+                rows = read(client, asked, limit or (SHOWN if kind is Format.TABLE else 1_000_000))
         if out:
             fields = {"report": asked.report.name, "first": asked.first, "last": asked.last, "file": out, "bytes": size}
             print_fields("report", fields | {"complete_until": _said(until)})
@@ -117,14 +117,14 @@ def _answer(asked: Asked, kind: Format, out: Path | None, limit: int | None, wai
             write(client, asked, kind, sys.stdout.buffer, limit)
             sys.stdout.buffer.flush()
         elif kind is Format.JSON:
-            if found.more and not limit:
+            if rows.more and not limit:
                 raise UsageError(
-                    f"Report '{asked.report.name}': it has more than {len(found.rows):,} rows, too many for JSON. "
+                    f"Report '{asked.report.name}': it has more than {len(rows.rows):,} rows, too many for JSON. "
                     "Take --format csv or parquet, or --limit."
                 )
-            print_json([dict(zip(found.columns, row, strict=True)) for row in found.rows])
+            print_json([dict(zip(rows.columns, row, strict=True)) for row in rows.rows])
         else:
-            _show(asked, found, until, limit)
+            _show(asked, rows, until, limit)
 
 
 @rollup_app.callback()
@@ -179,12 +179,13 @@ def _list(kind: Format | None) -> None:
         print_json([{"report": r.name, "row": r.grain, "complete_until": until[r.view]} for r in REPORTS.values()])
     elif is_terminal():
         table = Table("report", "a row is", "complete until (UTC)")
-        for one in REPORTS.values():
-            table.add_row(one.name, one.grain, _said(until[one.view]))
+        for report in REPORTS.values():
+            table.add_row(report.name, report.grain, _said(until[report.view]))
         console.print(table)
     else:
-        for one in REPORTS.values():
-            print_fields("report", {"name": one.name, "row": one.grain, "complete_until": _said(until[one.view])})
+        for report in REPORTS.values():
+            fields = {"name": report.name, "row": report.grain, "complete_until": _said(until[report.view])}
+            print_fields("report", fields)
 
 
 def _days(day: str | None, month: str | None, first: str | None, last: str | None) -> tuple[date, date]:
@@ -208,29 +209,29 @@ def _said(until: datetime | None) -> str:
     return "never" if until is None else f"{until:%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _show(asked: Asked, found: Rows, until: datetime | None, limit: int | None) -> None:
+def _show(asked: Asked, result: Rows, until: datetime | None, limit: int | None) -> None:
     # The same in each row: once, below.
-    places = [place for place, column in enumerate(found.columns) if column != "complete_until"]
+    places = [place for place, column in enumerate(result.columns) if column != "complete_until"]
     if asked.first == asked.last and not asked.report.has_parameters:
-        places = [place for place in places if found.columns[place] != "day"]
+        places = [place for place in places if result.columns[place] != "day"]
     table = Table()
     for place in places:
-        numeric = any(isinstance(row[place], int | float | Decimal) for row in found.rows)
-        name = found.columns[place].replace("_", "\n")
+        numeric = any(isinstance(row[place], int | float | Decimal) for row in result.rows)
+        name = result.columns[place].replace("_", "\n")
         table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
-    rows = [[_cell(found.columns[place], row[place]) for place in places] for row in found.rows]
+    rows = [[_cell(result.columns[place], row[place]) for place in places] for row in result.rows]
     for row in rows:
         table.add_row(*row)
-    more, tables, shown = found.more, [table], len(rows)
+    more, tables, shown = result.more, [table], len(rows)
     if _width(table) > console.width and is_terminal() and rows:
-        tables = list(_upright([found.columns[place].replace("_", " ") for place in places], rows))
+        tables = list(_upright([result.columns[place].replace("_", " ") for place in places], rows))
         if limit is None:
             more = more or len(tables) > 1
             del tables[1:]
-        shown = sum(len(one.columns) - 1 for one in tables)
+        shown = sum(len(table.columns) - 1 for table in tables)
     console.print(_title(asked), style="italic", highlight=False)
-    for one in tables:
-        Console(width=max(_width(one), console.width)).print(one)
+    for table in tables:
+        Console(width=max(_width(table), console.width)).print(table)
     if not rows:
         console.print("No payments of those days." if until else "Nothing was computed yet: it is within a minute.")
     if more:

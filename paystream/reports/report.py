@@ -51,8 +51,8 @@ class Report:
 
 
 REPORTS = {
-    one.name: one
-    for one in (
+    report.name: report
+    for report in (
         Report(
             "settlement_by_day",
             "a merchant, day, currency and reporting currency: counts by status, gross, refunds, charge-backs, net",
@@ -160,7 +160,8 @@ def open_reports(settings: Settings) -> Iterator[Client]:
         UsageError: the schema is older, or does not exist.
         ServiceUnavailable: ClickHouse cannot be reached, or was lost on the way.
     """
-    with connected(settings, "Reports", "", ["report_freshness", *(one.view for one in REPORTS.values())]) as client:
+    needed = ["report_freshness", *(report.view for report in REPORTS.values())]
+    with connected(settings, "Reports", "", needed) as client:
         yield client
 
 
@@ -206,7 +207,7 @@ def check(client: Client, asked: Asked) -> None:
     if asked.merchant_id is None:
         return
     if not asked.report.has_merchant:
-        able = ", ".join(one.name for one in REPORTS.values() if one.has_merchant)
+        able = ", ".join(report.name for report in REPORTS.values() if report.has_merchant)
         raise UsageError(f"Report '{asked.report.name}': it has no merchants. Leave --merchant out, or ask {able}.")
     known = client.query(
         "SELECT (SELECT count() FROM merchants WHERE merchant_id = {id:UInt32})"
@@ -224,8 +225,8 @@ def check(client: Client, asked: Asked) -> None:
 def read(client: Client, asked: Asked, limit: int) -> Rows:
     """Return the first ``limit`` rows of a report."""
     query, parameters = asked.query()
-    found = client.query(f"{query} LIMIT {limit + 1}", parameters=parameters, tz_mode="aware")
-    return Rows(tuple(found.column_names), list(found.result_rows[:limit]), len(found.result_rows) > limit)
+    answer = client.query(f"{query} LIMIT {limit + 1}", parameters=parameters, tz_mode="aware")
+    return Rows(tuple(answer.column_names), list(answer.result_rows[:limit]), len(answer.result_rows) > limit)
 
 
 def write(client: Client, asked: Asked, kind: str, target: IO[bytes], limit: int | None = None) -> int:

@@ -135,10 +135,10 @@ def _batches(client: Client, day: date) -> Iterator[tuple[int, int, int]]:
         GROUP BY intDiv(before, {rows:UInt64}) AS batch
         ORDER BY batch
     """
-    found = client.query(query, parameters={"day": day, "rows": BATCH_ROWS}).result_rows
-    ends = [high for high, _ in found[:-1]] + [_LAST_MERCHANT]
+    batches = client.query(query, parameters={"day": day, "rows": BATCH_ROWS}).result_rows
+    ends = [high for high, _ in batches[:-1]] + [_LAST_MERCHANT]
     starts = [0] + [high + 1 for high in ends[:-1]]
-    yield from zip(starts, ends, [count for _, count in found] or [0], strict=True)
+    yield from zip(starts, ends, [count for _, count in batches] or [0], strict=True)
 
 
 def _write(client: Client, rollup: str, ranges: dict[str, object]) -> None:

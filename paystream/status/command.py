@@ -67,13 +67,13 @@ def status(
     """
     settings = load_settings()
     if watch is None:
-        found, verdict = _ask(settings)
+        state, verdict = _ask(settings)
         if as_json:
-            print_json(document(found, verdict))
+            print_json(document(state, verdict))
         elif is_terminal():
-            console.print(_screen(found, verdict))
+            console.print(_screen(state, verdict))
         else:
-            print_fields("status", fields(found, verdict))
+            print_fields("status", fields(state, verdict))
     else:
         verdict = _watch(settings, watch, as_json)
     if verdict.exit_code:
@@ -115,44 +115,44 @@ def _announcing(event: str, words: str, path: str) -> Callable[[str], None]:
 
 
 def _ask(settings: Settings) -> tuple[Status, Verdict]:
-    found = read_status(settings)
-    return found, judge(found, settings)
+    state = read_status(settings)
+    return state, judge(state, settings)
 
 
 def _watch(settings: Settings, every_s: float, as_json: bool) -> Verdict:
     verdict = Verdict([], 130)
     try:
-        found, verdict = _ask(settings)
+        state, verdict = _ask(settings)
         if is_terminal() and not as_json:
-            with Live(_screen(found, verdict), console=console, auto_refresh=False, vertical_overflow="crop") as live:
+            with Live(_screen(state, verdict), console=console, auto_refresh=False, vertical_overflow="crop") as live:
                 while True:
                     time.sleep(every_s)
-                    found, verdict = _ask(settings)
-                    live.update(_screen(found, verdict), refresh=True)
+                    state, verdict = _ask(settings)
+                    live.update(_screen(state, verdict), refresh=True)
         while True:
             if as_json:
-                sys.stdout.write(orjson.dumps(document(found, verdict), default=str).decode() + "\n")
+                sys.stdout.write(orjson.dumps(document(state, verdict), default=str).decode() + "\n")
                 sys.stdout.flush()
             else:
-                print_fields("status", fields(found, verdict))
+                print_fields("status", fields(state, verdict))
             time.sleep(every_s)
-            found, verdict = _ask(settings)
+            state, verdict = _ask(settings)
     except KeyboardInterrupt:
         return verdict
 
 
-def _screen(found: Status, verdict: Verdict) -> Group:
+def _screen(state: Status, verdict: Verdict) -> Group:
     head = Text(verdict.word.upper(), style=f"bold {_COLOURS.get(verdict.exit_code, 'yellow')}")
     advice = []
     if verdict.problems:
-        head.append(": " + "; ".join(one.text for one in verdict.problems), style="not bold default")
-        where = ", ".join(f"'{section}'" for section in dict.fromkeys(one.section for one in verdict.problems))
+        head.append(": " + "; ".join(problem.text for problem in verdict.problems), style="not bold default")
+        where = ", ".join(f"'{section}'" for section in dict.fromkeys(problem.section for problem in verdict.problems))
         advice = [Text(f"What to do: docs/runbook.md, {where}.")]
     numbers = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for figure in figures(found):
+    for figure in figures(state):
         numbers.add_row(figure.label, Text(figure.value, style="bold"), Text(figure.note, style="dim"))
     parts: list[Any] = [head, *advice, Text(), numbers]
-    for section in sections(found):
+    for section in sections(state):
         if not section.rows and not section.note:
             continue
         parts += [Text(), Text(section.title, style="bold")]
@@ -163,5 +163,5 @@ def _screen(found: Status, verdict: Verdict) -> Group:
             parts.append(table)
         if section.note:
             parts.append(Text(section.note, style="dim"))
-    parts += [Text(), Text(f"{found.at:%Y-%m-%d %H:%M:%S} UTC, asked in {found.took_s:.2f} s", style="dim")]
+    parts += [Text(), Text(f"{state.at:%Y-%m-%d %H:%M:%S} UTC, asked in {state.took_s:.2f} s", style="dim")]
     return Group(*parts)

@@ -32,10 +32,10 @@ def parts(status: Status, verdict: Verdict) -> dict[str, str]:
     What changes at every moment is apart from what is read aloud (``verdict``), which only changes with the reasons.
     """
     reasons = "".join(
-        f"<li>{escape(one.text)} <span class=where>Runbook: {escape(one.section)}</span></li>"
-        for one in verdict.problems
+        f"<li>{escape(problem.text)} <span class=where>Runbook: {escape(problem.section)}</span></li>"
+        for problem in verdict.problems
     )
-    found = {
+    html = {
         "word": verdict.word,
         "verdict": f"<strong>{escape(verdict.word.capitalize())}</strong>",
         "reasons": f"<ul>{reasons}</ul>" if reasons else "",
@@ -43,33 +43,33 @@ def parts(status: Status, verdict: Verdict) -> dict[str, str]:
         "asked": f"{status.at:%Y-%m-%d %H:%M:%S} UTC, asked in {status.took_s:.2f} s",
     }
     for section in sections(status):
-        found[section.key] = _table(section)
-        found[f"{section.key}-note"] = escape(section.note)
-    return found
+        html[section.key] = _table(section)
+        html[f"{section.key}-note"] = escape(section.note)
+    return html
 
 
 def _page(status: Status, verdict: Verdict) -> str:
-    found = parts(status, verdict)
-    tables = "".join(_section(one, found) for one in sections(status))
+    html = parts(status, verdict)
+    tables = "".join(_section(section, html) for section in sections(status))
     text = (PAGE / "page.html").read_text()
-    slots = {name: found[name] for name in ("word", "verdict", "reasons", "figures", "asked")}
+    slots = {name: html[name] for name in ("word", "verdict", "reasons", "figures", "asked")}
     slots |= {"tables": tables, "clocks": escape(CLOCKS), "topic": escape(status.topic)}
     for name, value in slots.items():
         text = text.replace(f"<!--{name}-->", value).replace(f"%{name}%", value)
     return text
 
 
-def _figure(one: Figure) -> str:
-    value = f"<b>{escape(one.value)}</b> <small>{escape(one.note)}</small>"
-    return f"<div><dt>{escape(one.label)}</dt><dd>{value}</dd></div>"
+def _figure(figure: Figure) -> str:
+    value = f"<b>{escape(figure.value)}</b> <small>{escape(figure.note)}</small>"
+    return f"<div><dt>{escape(figure.label)}</dt><dd>{value}</dd></div>"
 
 
-def _section(one: Section, found: dict[str, str]) -> str:
-    titled = f'aria-labelledby="{one.key}-title"'
+def _section(section: Section, html: dict[str, str]) -> str:
+    titled = f'aria-labelledby="{section.key}-title"'
     return (
-        f'<section {titled}><h2 id="{one.key}-title">{escape(one.title)}</h2>'
-        f'<div class=scroll role=group {titled} id="{one.key}">{found[one.key]}</div>'
-        f'<p class=note id="{one.key}-note">{found[f"{one.key}-note"]}</p></section>'
+        f'<section {titled}><h2 id="{section.key}-title">{escape(section.title)}</h2>'
+        f'<div class=scroll role=group {titled} id="{section.key}">{html[section.key]}</div>'
+        f'<p class=note id="{section.key}-note">{html[f"{section.key}-note"]}</p></section>'
     )
 
 

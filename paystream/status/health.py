@@ -49,14 +49,15 @@ class Verdict:
     @property
     def line(self) -> str:
         """Return the verdict and its reasons in one line."""
-        return ": ".join([self.word, "; ".join(one.text for one in self.problems)]) if self.problems else self.word
+        reasons = "; ".join(problem.text for problem in self.problems)
+        return f"{self.word}: {reasons}" if reasons else self.word
 
 
 def judge(status: Status, settings: Settings) -> Verdict:
     """Return what is wrong, worst first. Exit code: 0 healthy, 1 not, 2 no schema or topic, 3 a service is away."""
     problems = [
-        Problem("unmeasured", f"cannot tell {one.what}: {one.why.rstrip('.')}", "Status cannot tell")
-        for one in status.unmeasured
+        Problem("unmeasured", f"cannot tell {unmeasured.what}: {unmeasured.why.rstrip('.')}", "Status cannot tell")
+        for unmeasured in status.unmeasured
     ]
     problems += [*_readers(status, settings), *_backlog(status, settings), *_speed(status)]
     problems += [*_stored(status, settings), *_dimensions(status, settings)]
@@ -64,13 +65,13 @@ def judge(status: Status, settings: Settings) -> Verdict:
 
 
 def _readers(status: Status, settings: Settings) -> list[Problem]:
-    found = []
+    problems = []
     backlog = status.backlog
     if status.missing and status.flow:
         text = f"{', '.join(status.missing)} missing or detached: what is read is not stored"
-        found.append(Problem("schema", text, "A part of ingest is missing"))
+        problems.append(Problem("schema", text, "A part of ingest is missing"))
     if backlog and (text := attached_otherwise(status.assigned_topics or [], backlog.group, settings)):
-        found.append(Problem("settings", text, "The Kafka table reads something else"))
+        problems.append(Problem("settings", text, "The Kafka table reads something else"))
     if backlog and backlog.group and backlog.group.others:
         other = backlog.group.others[0]
         more = len(backlog.group.others) - 1
@@ -78,129 +79,129 @@ def _readers(status: Status, settings: Settings) -> list[Problem]:
             f"{other}{f' and {more} more' if more else ''} read"
             f"{'' if more else 's'} with consumer group '{settings.kafka_group}' too: what they read is not stored here"
         )
-        found.append(Problem("group", text, "Others read with the consumer group"))
+        problems.append(Problem("group", text, "Others read with the consumer group"))
     if backlog and (nobodys := backlog.nobodys):
         numbers = ", ".join(map(str, nobodys))
         text = f"nobody reads partition{'s' * (len(nobodys) > 1)} {numbers} of topic '{status.topic}'"
-        found.append(Problem("unassigned", text, "Others read with the consumer group"))
-    return found
+        problems.append(Problem("unassigned", text, "Others read with the consumer group"))
+    return problems
 
 
 def _backlog(status: Status, settings: Settings) -> list[Problem]:
     backlog = status.backlog
     if backlog is None:
         return []
-    found = []
-    expired = sum(one.expired for one in backlog.partitions)
+    problems = []
+    expired = sum(lag.expired for lag in backlog.partitions)
     if expired:
-        found.append(Problem("expired", f"{messages(expired)} expired unread", "Unread messages expire"))
+        problems.append(Problem("expired", f"{messages(expired)} expired unread", "Unread messages expire"))
     limit_s = settings.status_lag_limit_seconds
-    blocked = [one for one in backlog.partitions if one.waits_for_transaction and one.seconds > limit_s]
+    blocked = [lag for lag in backlog.partitions if lag.waits_for_transaction and lag.seconds > limit_s]
     if blocked:
         # Its own messages may be all there is: what is behind a transaction is known when it ends, and not before.
-        oldest = max(blocked, key=lambda one: one.seconds)
+        oldest = max(blocked, key=lambda lag: lag.seconds)
         since = status.at - timedelta(seconds=oldest.seconds)
-        count = sum(one.blocked for one in blocked)
+        count = sum(lag.blocked for lag in blocked)
         text = (
             f"{messages(count)} wait{'s' * (count == 1)} behind an open transaction since "
             f"{since:%Y-%m-%d %H:%M:%S} UTC (partition {oldest.partition}, offset {oldest.blocked_from})"
         )
-        found.append(Problem("transaction", text, "An open transaction holds messages back"))
-    late = any(one.seconds > limit_s for one in backlog.partitions if one not in blocked)
+        problems.append(Problem("transaction", text, "An open transaction holds messages back"))
+    late = any(lag.seconds > limit_s for lag in backlog.partitions if lag not in blocked)
     # Not before half of its time is up: a topic may keep everything for less than the limit.
     left = backlog.expires_s
     soon = min(settings.status_expiry_limit_hours * 3600, backlog.seconds)
     if (late or blocked) and left is not None and left < soon:
         kept = duration(max(0, left))
         text = f"unread messages expire in {kept} (limit {settings.status_expiry_limit_hours:g} h)"
-        found.append(Problem("expiry", text, "Unread messages expire"))
+        problems.append(Problem("expiry", text, "Unread messages expire"))
     why = f", ingest runs into: {' '.join(status.ingest_error.split())[:160]}" if status.ingest_error else ""
     if late or (why and backlog.seconds > ERROR_AFTER_S):
         limit = f" (limit {duration(limit_s)})" if late else ""
         text = f"{messages(backlog.messages)} unread, the oldest for {duration(backlog.seconds)}{limit}{why}"
-        found.append(Problem("lag", text, "Ingest stands still"))
-    return found
+        problems.append(Problem("lag", text, "Ingest stands still"))
+    return problems
 
 
 def _speed(status: Status) -> list[Problem]:
-    found = []
+    problems = []
     flow, objective = status.flow, status.objective
     if flow and flow.payments >= AT_LEAST and flow.p95_s is not None and flow.p95_s > OBJECTIVE_LIMIT.total_seconds():
         text = f"95 % of payments are stored within {duration(flow.p95_s)} (limit {duration(OBJECTIVE_LIMIT.seconds)})"
-        found.append(Problem("latency", text, "Payments are stored late"))
+        problems.append(Problem("latency", text, "Payments are stored late"))
     spent = objective and objective.budget_spent_share
     if objective and spent is not None and spent >= 1 and objective.late >= AT_LEAST:
         text = (
             f"only {objective.in_time_share:.2%} of 30 days' payments were stored within five minutes "
             f"(objective {OBJECTIVE_SHARE:.0%})"
         )
-        found.append(Problem("objective", text, "Payments are stored late"))
-    return found
+        problems.append(Problem("objective", text, "Payments are stored late"))
+    return problems
 
 
 def _stored(status: Status, settings: Settings) -> list[Problem]:
-    found = []
+    problems = []
     audit, flow = status.last_audit, status.flow
     if audit and audit.verdict != "complete":
         text = f"the last audit, {duration(audit.age_hours * 3600)} ago, said {audit.verdict}"
         if audit.lost or audit.expired:
             text += f" ({audit.lost:,} lost, {audit.expired:,} expired)"
         if audit.verdict == "recreated":
-            found.append(Problem("audit", text, "Audit says recreated"))
+            problems.append(Problem("audit", text, "Audit says recreated"))
         else:
-            found.append(Problem("audit", text, "Audit says lost"))
+            problems.append(Problem("audit", text, "Audit says lost"))
     limit_s = settings.status_audit_age_limit_hours * 3600
     if audit and audit.age_hours * 3600 > limit_s:
         text = f"the last audit was {duration(audit.age_hours * 3600)} ago (limit {duration(limit_s)})"
-        found.append(Problem("audit", text, "Audit says lost"))
+        problems.append(Problem("audit", text, "Audit says lost"))
     since = status.objective and status.objective.since
     if not audit and since and (status.at - since).total_seconds() > limit_s:
-        found.append(Problem("audit", "what was stored was never audited", "Audit says lost"))
+        problems.append(Problem("audit", "what was stored was never audited", "Audit says lost"))
     if flow and flow.refused >= (2 if flow.refused == flow.messages else AT_LEAST):
         share = flow.refused / flow.messages
         if share > settings.status_refused_share_limit:
             reason = f", most for {status.refusals[0].reason}" if status.refusals else ""
             limit = f"{settings.status_refused_share_limit:.2%}"
             text = f"{share:.2%} of the messages are refused (limit {limit}){reason}"
-            found.append(Problem("refused", text, "Quarantine is growing"))
+            problems.append(Problem("refused", text, "Quarantine is growing"))
     behind_s = status.reports and status.reports.behind_s
     if behind_s is not None and behind_s > REPORTS_LIMIT_S:
         text = f"reports are {duration(behind_s)} behind (limit {duration(REPORTS_LIMIT_S)})"
-        found.append(Problem("reports", text, "Reports are behind"))
+        problems.append(Problem("reports", text, "Reports are behind"))
     elif status.reports and behind_s is None and since and (status.at - since).total_seconds() > 2 * 3600:
-        found.append(Problem("reports", "reports were never computed", "Reports are behind"))
-    for one in status.parts or []:
-        if one.in_fullest_partition > PARTS_LIMIT:
-            text = f"{one.in_fullest_partition:,} parts in a partition of {one.table} (limit {PARTS_LIMIT})"
-            found.append(Problem("parts", text, "Too many parts"))
-    return found
+        problems.append(Problem("reports", "reports were never computed", "Reports are behind"))
+    for parts in status.parts or []:
+        if parts.in_fullest_partition > PARTS_LIMIT:
+            text = f"{parts.in_fullest_partition:,} parts in a partition of {parts.table} (limit {PARTS_LIMIT})"
+            problems.append(Problem("parts", text, "Too many parts"))
+    return problems
 
 
 def _dimensions(status: Status, settings: Settings) -> list[Problem]:
-    found = [
-        Problem("load", f"{one.kind} {one.name} failed to load: {' '.join(one.why.split())[:160]}", "A load fails")
-        for one in status.failed_loads or []
+    problems = [
+        Problem("load", f"{load.kind} {load.name} failed to load: {' '.join(load.why.split())[:160]}", "A load fails")
+        for load in status.failed_loads or []
     ]
     if status.dimensions is not None:
-        loaded = {one.dimension: one for one in status.dimensions}
+        loaded = {age.dimension: age for age in status.dimensions}
         for name in DIMENSIONS:
             if name not in loaded:
-                found.append(Problem("dimension", f"{name} was never loaded", "A dimension is old"))
+                problems.append(Problem("dimension", f"{name} was never loaded", "A dimension is old"))
             elif loaded[name].age_hours > (limit := settings.dimension_age_limit_hours(name)):
                 text = (
                     f"{name} was loaded or found unchanged {duration(loaded[name].age_hours * 3600)} ago "
                     f"(limit {duration(limit * 3600)})"
                 )
-                found.append(Problem("dimension", text, "A dimension is old"))
+                problems.append(Problem("dimension", text, "A dimension is old"))
         quote = loaded["fx"].newest_quote if "fx" in loaded else None
         if quote and (status.at.date() - quote).days * 24 > settings.dimension_age_limit_hours("fx"):
             days = (status.at.date() - quote).days
-            found.append(Problem("quote", f"the newest exchange rate is {days} days old", "A dimension is old"))
+            problems.append(Problem("quote", f"the newest exchange rate is {days} days old", "A dimension is old"))
     pending = status.pending
     if pending and pending.payments >= AT_LEAST and pending.share > PENDING_SHARE_LIMIT:
         text = f"{pending.share:.1%} of the payments came in without merchant or rate (limit {PENDING_SHARE_LIMIT:.0%})"
-        found.append(Problem("pending", text, "A dimension is old"))
-    return found
+        problems.append(Problem("pending", text, "A dimension is old"))
+    return problems
 
 
 def messages(count: int) -> str:

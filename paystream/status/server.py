@@ -44,8 +44,8 @@ def kept_status(settings: Settings, kept_s: float = KEPT_S) -> Callable[[], tupl
     def current() -> tuple[Status, Verdict]:
         with lock:
             if not last or time.monotonic() - last[0][0] > kept_s:
-                found = read_status(settings)
-                last[:] = [(time.monotonic(), found, judge(found, settings))]
+                status = read_status(settings)
+                last[:] = [(time.monotonic(), status, judge(status, settings))]
             return last[0][1:]
 
     return current

@@ -84,24 +84,24 @@ class Backlog:
     @property
     def nobodys(self) -> list[int]:
         """The partitions that no member of the group reads."""
-        return self.group.nobodys([one.partition for one in self.partitions]) if self.group else []
+        return self.group.nobodys([lag.partition for lag in self.partitions]) if self.group else []
 
     @property
     def messages(self) -> int:
-        return sum(one.messages for one in self.partitions)
+        return sum(lag.messages for lag in self.partitions)
 
     @property
     def seconds(self) -> float:
-        return max((one.seconds for one in self.partitions), default=0.0)
+        return max((lag.seconds for lag in self.partitions), default=0.0)
 
     @property
     def blocked(self) -> list[PartitionLag]:
         """The partitions in which messages wait for an open transaction, the one that has waited longest first."""
-        return sorted((one for one in self.partitions if one.blocked), key=lambda one: -one.seconds)
+        return sorted((lag for lag in self.partitions if lag.blocked), key=lambda lag: -lag.seconds)
 
     @property
     def expires_s(self) -> float | None:
-        return min((one.expires_s for one in self.partitions if one.expires_s is not None), default=None)
+        return min((lag.expires_s for lag in self.partitions if lag.expires_s is not None), default=None)
 
 
 @dataclass(frozen=True)
@@ -287,7 +287,7 @@ class Status:
     @property
     def exit_code(self) -> int:
         """Return what was in the way of measuring: 3 a service, 2 the schema or the topic, 0 nothing."""
-        return max((one.exit_code for one in self.unmeasured), default=0)
+        return max((unmeasured.exit_code for unmeasured in self.unmeasured), default=0)
 
 
 def read_status(settings: Settings) -> Status:
@@ -297,7 +297,7 @@ def read_status(settings: Settings) -> Status:
     answers: queue.SimpleQueue[Backlog | Unmeasured] = queue.SimpleQueue()
     # A broker that hangs is not waited for: neither by a scrape nor by Ctrl-C.
     threading.Thread(target=lambda: answers.put(_ask_broker(settings)), daemon=True).start()
-    found = _ask_clickhouse(settings, unmeasured)
+    stored = _ask_clickhouse(settings, unmeasured)
     try:
         backlog = answers.get(timeout=max(0.1, started + TIMEOUT_S + QUESTION_TIMEOUT_S - time.monotonic()))
     except queue.Empty:
@@ -306,10 +306,10 @@ def read_status(settings: Settings) -> Status:
     if isinstance(backlog, Unmeasured):
         unmeasured.insert(0, backlog)
         backlog = None
-    totals: _Totals | None = found.pop("totals", None)
+    totals: _Totals | None = stored.pop("totals", None)
     if backlog and totals and totals.quiet_s is not None:
         # The oldest unread message bears no time that can be: since the last block there was nothing to wait for.
-        partitions = [one if one.is_dated else replace(one, seconds=totals.quiet_s) for one in backlog.partitions]
+        partitions = [lag if lag.is_dated else replace(lag, seconds=totals.quiet_s) for lag in backlog.partitions]
         backlog = replace(backlog, partitions=partitions)
     # Without the broker nobody knows what is overdue, and the budget would seem to recover.
     objective = _objective(totals, backlog) if totals and backlog else None
@@ -322,7 +322,7 @@ def read_status(settings: Settings) -> Status:
         objective=objective,
         freshness_s=totals and totals.freshness_s,
         unmeasured=unmeasured,
-        **found,
+        **stored,
     )
 
 
@@ -356,7 +356,7 @@ def _ask_clickhouse(settings: Settings, unmeasured: list[Unmeasured]) -> dict[st
         "slowest_report": (Subject.SLOWEST_REPORT, _slowest_report),
         "last_audit": (Subject.LAST_AUDIT, lambda client: _one(client, sql.LAST_AUDIT, LastAudit, parameters)),
     }
-    found: dict[str, Any] = {}
+    answers: dict[str, Any] = {}
     deadline = time.monotonic() + TIMEOUT_S
     try:
         with connect(settings, timeout_s=QUESTION_TIMEOUT_S) as client, answering("Status"):
@@ -366,14 +366,14 @@ def _ask_clickhouse(settings: Settings, unmeasured: list[Unmeasured]) -> dict[st
                         f"Status: ClickHouse took more than {TIMEOUT_S} s. Look at its load, then ask again."
                     )
                 try:
-                    found[name] = ask(client)
+                    answers[name] = ask(client)
                 except OperationalError:
                     raise
                 except ClickHouseError as error:
                     unmeasured.append(_refused(what, error))
     except PaystreamError as error:
         unmeasured.append(Unmeasured(Subject.STORED, str(error), error.exit_code))
-    return found
+    return answers
 
 
 def _refused(what: Subject, error: ClickHouseError) -> Unmeasured:
@@ -408,7 +408,7 @@ def _slowest_report(client: Client) -> SlowestReport | None:
 
 
 def _failed_loads(client: Client) -> list[FailedLoad]:
-    return [replace(one, why=in_short(one.why)) for one in _all(client, sql.FAILED_LOADS, FailedLoad)]
+    return [replace(load, why=in_short(load.why)) for load in _all(client, sql.FAILED_LOADS, FailedLoad)]
 
 
 def _flow(client: Client, parameters: dict[str, Any]) -> Flow:
@@ -425,7 +425,7 @@ def _refusals(client: Client, parameters: dict[str, Any]) -> list[Refusals]:
 
 def _objective(totals: _Totals, backlog: Backlog) -> Objective:
     # While ingest stands still nothing late is stored, so what is unread and late already counts as well.
-    overdue = sum(one.overdue for one in backlog.partitions)
+    overdue = sum(lag.overdue for lag in backlog.partitions)
     payments, late = totals.payments + overdue, totals.late + overdue
     if not payments:
         return Objective(0, 0, None, None, None)

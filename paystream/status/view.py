@@ -68,9 +68,9 @@ def sections(status: Status) -> list[Section]:
 def fields(status: Status, verdict: Verdict) -> dict[str, Any]:
     """Return what one line of a log says: the verdict first, then the figures; ``none`` for what has no value."""
     flow, backlog, objective = status.flow, status.backlog, status.objective
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         "verdict": verdict.word,
-        "why": "; ".join(one.text for one in verdict.problems) or "none",
+        "why": "; ".join(problem.text for problem in verdict.problems) or "none",
         "lag_messages": backlog and backlog.messages,
         "lag_s": backlog and _round(backlog.seconds),
         "expires_h": backlog and backlog.expires_s and _round(backlog.expires_s / 3600),
@@ -83,11 +83,11 @@ def fields(status: Status, verdict: Verdict) -> dict[str, Any]:
         "merchant_pending": status.pending and status.pending.merchant_pending,
         "fx_pending": status.pending and status.pending.fx_pending,
     }
-    for one in status.dimensions or []:
-        found[f"{one.dimension}_snapshot"] = one.snapshot_id
-        found[f"{one.dimension}_age_h"] = _round(one.age_hours)
-    found |= {
-        "parts": None if status.parts is None else sum(one.parts for one in status.parts),
+    for age in status.dimensions or []:
+        values[f"{age.dimension}_snapshot"] = age.snapshot_id
+        values[f"{age.dimension}_age_h"] = _round(age.age_hours)
+    values |= {
+        "parts": None if status.parts is None else sum(table.parts for table in status.parts),
         "reports_behind_s": status.reports and _round(status.reports.behind_s),
         "slowest_report": status.slowest_report and status.slowest_report.report,
         "slowest_report_s": status.slowest_report and _round(status.slowest_report.seconds),
@@ -98,7 +98,7 @@ def fields(status: Status, verdict: Verdict) -> dict[str, Any]:
         "budget_spent": objective and _round(objective.budget_spent_share),
         "took_s": _round(status.took_s),
     }
-    return {name: "none" if value is None else value for name, value in found.items()}
+    return {name: "none" if value is None else value for name, value in values.items()}
 
 
 def document(status: Status, verdict: Verdict) -> dict[str, Any]:
@@ -113,19 +113,19 @@ def _unread(status: Status) -> Section:
     if backlog is None:
         return Section("unread", "Unread, by partition", header, [], "Not known.")
     rows = [
-        (str(one.partition), f"{one.messages:,}", _seconds(one.seconds), f"{one.overdue:,}")
-        for one in backlog.partitions
+        (str(lag.partition), f"{lag.messages:,}", _seconds(lag.seconds), f"{lag.overdue:,}")
+        for lag in backlog.partitions
     ]
     note = "The topic keeps messages for ever, or the broker does not tell how long."
     if backlog.expires_s is not None:
         what = "The oldest unread message expires in" if backlog.messages else "A message that arrives now is kept for"
         note = f"{what} {duration(max(0, backlog.expires_s))}."
-    for one in backlog.blocked[:1]:
+    for lag in backlog.blocked[:1]:
         note += (
-            f" Partition {one.partition}: {one.blocked:,} messages wait for the transaction that is open since offset "
-            f"{one.blocked_from:,}."
+            f" Partition {lag.partition}: {lag.blocked:,} messages wait for the transaction that is open since offset "
+            f"{lag.blocked_from:,}."
         )
-    if expired := sum(one.expired for one in backlog.partitions):
+    if expired := sum(lag.expired for lag in backlog.partitions):
         note += f" Expired unread: {expired:,}."
     return Section("unread", "Unread, by partition", header, rows, note)
 
@@ -142,24 +142,24 @@ def _latency(status: Status) -> Section:
 
 
 def _objective(status: Status) -> Section:
-    one = status.objective
+    objective = status.objective
     title = "Objective"
     aim = f"{OBJECTIVE_SHARE:.0%} of payments stored within five minutes, over 30 days"
-    if one is None or one.in_time_share is None:
+    if objective is None or objective.in_time_share is None:
         return Section(
-            "objective", title, ("", ""), [], f"{aim}. {'No payment was timed yet' if one else 'Not known'}."
+            "objective", title, ("", ""), [], f"{aim}. {'No payment was timed yet' if objective else 'Not known'}."
         )
     rows = [
-        ("in time", f"{one.in_time_share:.3%} of {one.payments:,} messages"),
-        ("late", f"{one.late:,}"),
-        ("error budget spent", f"{one.budget_spent_share:.1%}"),
+        ("in time", f"{objective.in_time_share:.3%} of {objective.payments:,} messages"),
+        ("late", f"{objective.late:,}"),
+        ("error budget spent", f"{objective.budget_spent_share:.1%}"),
     ]
-    note = f"{aim}; measured since {one.since:%Y-%m-%d %H:00} UTC." if one.since else f"{aim}."
+    note = f"{aim}; measured since {objective.since:%Y-%m-%d %H:00} UTC." if objective.since else f"{aim}."
     return Section("objective", title, ("", ""), rows, note)
 
 
 def _refused(status: Status) -> Section:
-    rows = [(one.reason, f"{one.messages:,}", f"{one.per_minute:,.1f}") for one in status.refusals or []]
+    rows = [(of.reason, f"{of.messages:,}", f"{of.per_minute:,.1f}") for of in status.refusals or []]
     note = "" if rows or status.refusals is None else "Nothing was refused in the last five minutes."
     return Section("refused", "Refused, last five minutes", ("reason", "messages", "per minute"), rows, note)
 
@@ -168,22 +168,22 @@ def _dimensions(status: Status) -> Section:
     header = ("dimension", "loaded or unchanged", "newest quote", "rows", "snapshot")
     rows = [
         (
-            one.dimension,
-            f"{duration(one.age_hours * 3600)} ago",
-            str(one.newest_quote or "-"),
-            f"{one.rows:,}",
-            str(one.snapshot_id),
+            age.dimension,
+            f"{duration(age.age_hours * 3600)} ago",
+            str(age.newest_quote or "-"),
+            f"{age.rows:,}",
+            str(age.snapshot_id),
         )
-        for one in status.dimensions or []
+        for age in status.dimensions or []
     ]
     note = ""
     if status.dimensions == []:
         note = "No dimension was loaded yet. Load them with `paystream dims refresh`. "
-    for one in status.dimensions or []:
-        if one.rejected:
+    for age in status.dimensions or []:
+        if age.rejected:
             note += (
-                f"Left out of the file of {one.dimension}: {counted(one.rejected, 'row')} "
-                f"(`paystream dims history {one.dimension}`). "
+                f"Left out of the file of {age.dimension}: {counted(age.rejected, 'row')} "
+                f"(`paystream dims history {age.dimension}`). "
             )
     if pending := status.pending:
         note += (
@@ -195,11 +195,11 @@ def _dimensions(status: Status) -> Section:
 
 def _stores(status: Status) -> Section:
     rows = [
-        (f"parts of {one.table}", f"{one.parts:,}", f"fullest partition {one.in_fullest_partition:,}")
-        for one in status.parts or []
+        (f"parts of {parts.table}", f"{parts.parts:,}", f"fullest partition {parts.in_fullest_partition:,}")
+        for parts in status.parts or []
     ]
     if status.failed_loads is not None:
-        why = "; ".join(f"{one.kind} {one.name}: {one.why}" for one in status.failed_loads)
+        why = "; ".join(f"{load.kind} {load.name}: {load.why}" for load in status.failed_loads)
         rows.append(("failed loads and refreshes", str(len(status.failed_loads)), " ".join(why.split())[:200]))
     if reports := status.reports:
         behind = "-" if reports.behind_s is None else f"{duration(reports.behind_s)} behind"
@@ -213,7 +213,7 @@ def _stores(status: Status) -> Section:
     if audit := status.last_audit:
         looked = f"{duration(audit.age_hours * 3600)} ago, over {duration(audit.window_hours * 3600)}"
         rows.append(("last audit", audit.verdict, f"{looked}{', deep' if audit.is_deep else ''}"))
-    elif not any(one.what is Subject.LAST_AUDIT for one in status.unmeasured) and status.parts is not None:
+    elif not any(gap.what is Subject.LAST_AUDIT for gap in status.unmeasured) and status.parts is not None:
         rows.append(("last audit", "never", "run `paystream audit` from cron"))
     return Section("stores", "Tables, loads and audits", ("", "", ""), rows)
 
