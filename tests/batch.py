@@ -67,7 +67,7 @@ def payments(
         known = newest.get(state["transaction_id"])
         if known is None or _moment(state["updated_at"]) > _moment(known["updated_at"]):
             newest[state["transaction_id"]] = state
-    found = []
+    payments = []
     quoted = {currency: sorted(days) for currency, days in quotes.items()}
     newest_quote = max((days[-1] for days in quoted.values() if days), default=date.min)
     for state in newest.values():
@@ -92,7 +92,7 @@ def payments(
         else:
             enrichment = "ok"
         name, country, category_code = merchant or ("", "", "")
-        found.append(
+        payments.append(
             Payment(
                 created_at,
                 state["merchant_id"],
@@ -106,11 +106,11 @@ def payments(
                 enrichment,
             )
         )
-    return found
+    return payments
 
 
-def report_merchant_by_day(found: list[Payment]) -> dict[tuple, tuple]:
-    groups = _grouped(found, lambda p: (p.day, p.merchant_id, p.currency, p.status, p.reporting_currency))
+def report_merchant_by_day(payments: list[Payment]) -> dict[tuple, tuple]:
+    groups = _grouped(payments, lambda p: (p.day, p.merchant_id, p.currency, p.status, p.reporting_currency))
     return {
         key: (
             group[0].merchant_name,
@@ -124,8 +124,8 @@ def report_merchant_by_day(found: list[Payment]) -> dict[tuple, tuple]:
     }
 
 
-def report_settlement_by_day(found: list[Payment]) -> dict[tuple, tuple]:
-    groups = _grouped(found, lambda p: (p.day, p.merchant_id, p.currency, p.reporting_currency))
+def report_settlement_by_day(payments: list[Payment]) -> dict[tuple, tuple]:
+    groups = _grouped(payments, lambda p: (p.day, p.merchant_id, p.currency, p.reporting_currency))
     statuses = ["authorized", "captured", "settled", "refunded", "charged_back", "failed"]
     return {
         key: (
@@ -145,9 +145,9 @@ def report_settlement_by_day(found: list[Payment]) -> dict[tuple, tuple]:
     }
 
 
-def report_volume_by_hour(found: list[Payment]) -> dict[tuple, tuple]:
+def report_volume_by_hour(payments: list[Payment]) -> dict[tuple, tuple]:
     groups = _grouped(
-        found,
+        payments,
         lambda p: (
             f"{p.created_at:%Y-%m-%dT%H}:00:00Z",
             p.country,
@@ -166,8 +166,8 @@ def report_volume_by_hour(found: list[Payment]) -> dict[tuple, tuple]:
     }
 
 
-def report_currency_exposure_by_day(found: list[Payment]) -> dict[tuple, tuple]:
-    groups = _grouped(found, lambda p: (p.day, p.currency, p.reporting_currency))
+def report_currency_exposure_by_day(payments: list[Payment]) -> dict[tuple, tuple]:
+    groups = _grouped(payments, lambda p: (p.day, p.currency, p.reporting_currency))
     return {
         key: (
             len(group),
@@ -181,17 +181,17 @@ def report_currency_exposure_by_day(found: list[Payment]) -> dict[tuple, tuple]:
     }
 
 
-def report_pending_by_day(found: list[Payment]) -> dict[tuple, tuple]:
+def report_pending_by_day(payments: list[Payment]) -> dict[tuple, tuple]:
     groups = _grouped(
-        [p for p in found if p.enrichment_status != "ok"],
+        [p for p in payments if p.enrichment_status != "ok"],
         lambda p: (p.day, p.enrichment_status, p.currency, p.reporting_currency),
     )
     return {key: (len(group), _sum(group), _reporting(group, key[-1])) for key, group in groups.items()}
 
 
-def report_merchant_ranking(found: list[Payment], first_day: date, last_day: date) -> list[tuple[int, int, Decimal]]:
+def report_merchant_ranking(payments: list[Payment], first_day: date, last_day: date) -> list[tuple[int, int, Decimal]]:
     """Return (place, merchant, net in USD), the first place first."""
-    inside = [p for p in found if p.amount_reporting is not None and first_day <= p.day <= last_day]
+    inside = [p for p in payments if p.amount_reporting is not None and first_day <= p.day <= last_day]
     nets = {
         merchant_id: _sum_reporting(_of(group, KEPT))
         for merchant_id, group in _grouped(inside, lambda p: p.merchant_id).items()
@@ -250,32 +250,32 @@ def complete_reports(client: Client, limit_s: float = 60) -> None:
             client.command(f"SYSTEM WAIT VIEW {view}")
 
 
-def compare(client: Client, found: list[Payment]) -> None:
+def compare(client: Client, payments: list[Payment]) -> None:
     """Hold every report of payments against its recomputation, to the last digit."""
     for report, (recompute, key, values) in REPORTS.items():
         width = key.count(",") + 1
         # The client gives times in UTC without saying so.
         said = key.replace("hour", "formatDateTime(hour, '%FT%TZ')")
         rows = client.query(f"SELECT {said}, {values} FROM {report}").result_rows
-        assert {row[:width]: row[width:] for row in rows} == recompute(found), report
+        assert {row[:width]: row[width:] for row in rows} == recompute(payments), report
         assert len({row[:width] for row in rows}) == len(rows), f"{report} has rows of one key twice"
-    days = sorted({p.day for p in found})
+    days = sorted({p.day for p in payments})
     for first, last in [(days[0], days[-1]), (days[-1], days[-1])]:
         ranking = client.query(
             "SELECT place, merchant_id, net_reporting"
             " FROM report_merchant_ranking(first_day = {first:Date}, last_day = {last:Date})",
             parameters={"first": first, "last": last},
         )
-        assert ranking.result_rows == report_merchant_ranking(found, first, last)
+        assert ranking.result_rows == report_merchant_ranking(payments, first, last)
 
 
 def _moment(text: str) -> datetime:
     return datetime.fromisoformat(text).astimezone(UTC)
 
 
-def _grouped(found: Iterable[Payment], key) -> dict[Any, list[Payment]]:
+def _grouped(payments: Iterable[Payment], key) -> dict[Any, list[Payment]]:
     groups = defaultdict(list)
-    for payment in found:
+    for payment in payments:
         groups[key(payment)].append(payment)
     return groups
 

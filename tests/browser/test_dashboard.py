@@ -191,9 +191,9 @@ def luminance(colour: str) -> float:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
-def contrast(one: str, other: str) -> float:
+def contrast(colour: str, other: str) -> float:
     """Return the contrast ratio of WCAG 2."""
-    low, high = sorted([luminance(one), luminance(other)])
+    low, high = sorted([luminance(colour), luminance(other)])
     return (high + 0.05) / (low + 0.05)
 
 
@@ -209,7 +209,7 @@ def test_it_needs_nothing_from_elsewhere(browser: WebDriver, dashboard: Dashboar
     browser.get(dashboard.url)
     wait_for(browser, lambda: "/parts.json" in dashboard.asked)
     loaded = run(browser, "performance.getEntriesByType('resource').map(one => one.name)")
-    assert loaded and all(str(one).startswith(dashboard.url) for one in loaded)
+    assert loaded and all(str(address).startswith(dashboard.url) for address in loaded)
     assert browser.get_log("browser") == []  # no error, and nothing that the page's own policy had to stop
     with urllib.request.urlopen(dashboard.url, timeout=WAIT_S) as answer:
         assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
@@ -220,5 +220,5 @@ def test_it_needs_nothing_from_elsewhere(browser: WebDriver, dashboard: Dashboar
 
 def test_the_same_as_json(dashboard: Dashboard) -> None:
     with urllib.request.urlopen(f"{dashboard.url}status.json", timeout=WAIT_S) as answer:
-        found = json.load(answer)
-    assert (found["verdict"], found["flow"]["p95_s"], found["exit_code"]) == ("healthy", 0.31, 0)
+        document = json.load(answer)
+    assert (document["verdict"], document["flow"]["p95_s"], document["exit_code"]) == ("healthy", 0.31, 0)

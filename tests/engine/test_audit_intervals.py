@@ -54,20 +54,20 @@ def test_the_union_of_blocks_is_what_counting_offsets_one_by_one_gives(ingest, b
         # Neither another partition nor another topic fills a hole.
         write(ingest, [(0, 300, 301)], partition=1)
         write(ingest, [(0, 300, 301)], topic="other")
-    found = intervals(ingest.client, start, 0, end, SCOPE, at_once)
+    result = intervals(ingest.client, start, 0, end, SCOPE, at_once)
 
     counted = [block for block in blocks if block[0] < end]
     times = np.zeros(400, dtype=int)
     for first, last, _ in counted:
         times[first : last + 1] += 1
     times[:start] += 1  # what lies before the start was read earlier
-    between = [gap for gap in found.gaps if gap.rows == 0]
-    within = [gap for gap in found.gaps if gap.rows]
+    between = [gap for gap in result.gaps if gap.rows == 0]
+    within = [gap for gap in result.gaps if gap.rows]
     holes = [offset for gap in between for offset in range(gap.first, gap.last + 1)]
     assert sorted(holes) == [offset for offset in range(start, end) if not times[offset]]
-    assert found.redelivered == sum(n - 1 for n in times if n > 1)
-    assert found.messages == sum(messages for _, _, messages in counted)
-    assert found.blocks == len(counted)
+    assert result.redelivered == sum(n - 1 for n in times if n > 1)
+    assert result.messages == sum(messages for _, _, messages in counted)
+    assert result.blocks == len(counted)
     assert sorted((gap.first, gap.last, gap.rows) for gap in within) == sorted(
         block for block in counted if block[2] < block[1] - block[0] + 1 and block[1] < end
     )
@@ -101,8 +101,8 @@ def test_what_an_audit_of_the_last_hour_reads_does_not_grow_with_the_ledger(inge
         assert 490 <= count <= 501
         start = reach_before(ingest.client, first, SCOPE)
         assert start == first
-        found = intervals(ingest.client, start, first, blocks * 10, SCOPE)
-        assert (found.blocks, found.gaps) == (count, [])
+        counted = intervals(ingest.client, start, first, blocks * 10, SCOPE)
+        assert (counted.blocks, counted.gaps) == (count, [])
         return ingest.value(counter) - before
 
     # The ledger has 40 and 1,200 thousand rows; 8,192 are what the engine reads at least of each part of a month.
@@ -114,8 +114,8 @@ def test_a_hole_carries_the_time_at_which_the_reader_passed_it(ingest):
     start_again(ingest)
     write(ingest, [(0, 9, 10)], read_at=NOW)
     write(ingest, [(15, 19, 5)], read_at=NOW + timedelta(seconds=3))
-    found = intervals(ingest.client, 0, 0, 25, SCOPE)
-    assert [(gap.first, gap.last, gap.passed_at) for gap in found.gaps] == [
+    counted = intervals(ingest.client, 0, 0, 25, SCOPE)
+    assert [(gap.first, gap.last, gap.passed_at) for gap in counted.gaps] == [
         (10, 14, NOW + timedelta(seconds=3)),
         (20, 24, None),
     ]
@@ -125,15 +125,15 @@ def test_the_newest_gaps_are_kept_and_what_the_others_leave_out_is_counted(inges
     start_again(ingest)
     # Two offsets missing before each block, and one within.
     write(ingest, [(first, first + 7, 7) for first in range(2, 102, 10)])
-    found = intervals(ingest.client, 0, 0, 100, SCOPE, at_once=3, most_gaps=5)
-    assert [(gap.first, gap.last, gap.rows) for gap in found.gaps] == [
+    counted = intervals(ingest.client, 0, 0, 100, SCOPE, at_once=3, most_gaps=5)
+    assert [(gap.first, gap.last, gap.rows) for gap in counted.gaps] == [
         (72, 79, 7),
         (80, 81, 0),
         (82, 89, 7),
         (90, 91, 0),
         (92, 99, 7),
     ]
-    assert found.unkept == 10 * 3 - (1 + 2 + 1 + 2 + 1)
+    assert counted.unkept == 10 * 3 - (1 + 2 + 1 + 2 + 1)
 
 
 def test_the_block_that_was_read_first_of_those_that_touch_a_range(ingest):
@@ -166,7 +166,7 @@ def test_every_missing_offset_is_classified_once(data):
     first = 1_000
     kept = [at for at in range(count) if truth[at] != "marker" and at >= low]
     offsets = np.array([first + at for at in kept], dtype=np.int64)
-    found = classify(
+    holes = classify(
         Gap(0, first, first + count - 1, 0, None),
         offsets,
         np.array([kinds[truth[at]] for at in kept], dtype=np.int8),
@@ -174,12 +174,12 @@ def test_every_missing_offset_is_classified_once(data):
         gone=False,
     )
     retained = truth[low:]
-    assert found.lost == retained.count("content")
-    assert found.tombstone == retained.count("tombstone")
-    assert found.empty == retained.count("empty")
-    assert found.marker == retained.count("marker")
-    assert found.expired == min(low, count)
-    assert found.gone == found.unchecked == 0
+    assert holes.lost == retained.count("content")
+    assert holes.tombstone == retained.count("tombstone")
+    assert holes.empty == retained.count("empty")
+    assert holes.marker == retained.count("marker")
+    assert holes.expired == min(low, count)
+    assert holes.gone == holes.unchecked == 0
 
 
 @pytest.mark.parametrize(
@@ -190,17 +190,17 @@ def test_every_missing_offset_is_classified_once(data):
 def test_within_a_block_only_the_count_of_rows_is_known(rows, content, tombstones, lost, marker):
     kinds = np.array([CONTENT] * content + [TOMBSTONE] * tombstones, dtype=np.int8)
     offsets = np.arange(len(kinds), dtype=np.int64)
-    found = classify(Gap(0, 0, 9, rows, None), offsets, kinds, 0, gone=False)
-    assert (found.lost, found.tombstone, found.marker, found.expired) == (lost, tombstones, marker, 0)
+    holes = classify(Gap(0, 0, 9, rows, None), offsets, kinds, 0, gone=False)
+    assert (holes.lost, holes.tombstone, holes.marker, holes.expired) == (lost, tombstones, marker, 0)
 
 
 def test_what_was_passed_longer_ago_than_anything_is_kept_nobody_can_tell():
     nothing = np.array([], dtype=np.int64)
-    found = classify(Gap(0, 0, 9, 0, NOW), nothing, nothing.astype(np.int8), 50, gone=True)
-    assert (found.gone, found.expired, found.lost) == (10, 0, 0)
+    holes = classify(Gap(0, 0, 9, 0, NOW), nothing, nothing.astype(np.int8), 50, gone=True)
+    assert (holes.gone, holes.expired, holes.lost) == (10, 0, 0)
 
 
 def test_what_a_block_lacked_did_not_expire_unread():
     nothing = np.array([], dtype=np.int64)
-    found = classify(Gap(0, 10, 19, 8, NOW), nothing, nothing.astype(np.int8), 20, gone=False)
-    assert (found.gone, found.expired, found.marker, found.lost) == (2, 0, 0, 0)
+    holes = classify(Gap(0, 10, 19, 8, NOW), nothing, nothing.astype(np.int8), 20, gone=False)
+    assert (holes.gone, holes.expired, holes.marker, holes.lost) == (2, 0, 0, 0)

@@ -61,10 +61,10 @@ class Log:
 
 def states(created: list[datetime], merchants: list[int]) -> list[bytes]:
     """Return the states of one transaction, each a second later."""
-    one = str(uuid.uuid4())
+    transaction_id = str(uuid.uuid4())
     return [
         message(
-            transaction_id=one,
+            transaction_id=transaction_id,
             created_at=rfc3339(made),
             merchant_id=merchant,
             updated_at=rfc3339(NOON + timedelta(seconds=step)),

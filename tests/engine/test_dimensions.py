@@ -237,8 +237,8 @@ def test_amounts_on_random_days_are_converted_as_the_banks_file_says(warehouse: 
                 expected[transaction_id] = (quoted, (amount * rate).quantize(Decimal("0.0001"), ROUND_HALF_UP))
                 break
     ingest.deliver(*messages)
-    found = ingest.rows("SELECT transaction_id, fx_rate_date, amount_reporting FROM transactions_current")
-    assert {key: (day, amount) for key, day, amount in found} == expected
+    stored = ingest.rows("SELECT transaction_id, fx_rate_date, amount_reporting FROM transactions_current")
+    assert {key: (day, amount) for key, day, amount in stored} == expected
     assert 300 < sum(day is not None for day, _ in expected.values()) < 400
 
 
@@ -377,10 +377,10 @@ def test_refreshes_at_once_never_mix(warehouse: Warehouse, tmp_path: Path) -> No
             return None
 
     with ThreadPoolExecutor(3) as threads:
-        done = [one for one in threads.map(attempt, paths) if one]
+        done = [refreshed for refreshed in threads.map(attempt, paths) if refreshed]
     assert done
     recorded = ingest.rows("SELECT snapshot_id, checksum FROM dimension_snapshots ORDER BY snapshot_id")
-    assert sorted((one.snapshot_id, one.checksum) for one in done) == recorded
+    assert sorted((refreshed.snapshot_id, refreshed.checksum) for refreshed in done) == recorded
     assert [snapshot_id for snapshot_id, _ in recorded] == list(range(1, len(done) + 1))
     serving = ingest.rows("SELECT DISTINCT merchant_name, snapshot_id FROM merchants_dict")
     assert serving == ingest.rows("SELECT DISTINCT merchant_name, snapshot_id FROM merchants")

@@ -41,8 +41,8 @@ def read(ingest, *blocks: tuple[int, int], partition: int = 1, at: datetime = NO
 
 
 def counts(settings, **choice: int) -> tuple[int, int, int, int]:
-    found = groups(settings, Selection(**choice))
-    totals = [(one.messages, one.stored, one.refused_again, one.in_flight) for one in found]
+    refused = groups(settings, Selection(**choice))
+    totals = [(group.messages, group.stored, group.refused_again, group.in_flight) for group in refused]
     return tuple(map(sum, zip(*totals, strict=True))) or (0, 0, 0, 0)
 
 

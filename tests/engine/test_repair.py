@@ -45,10 +45,10 @@ def pay(ingest: Ingest, **fields: Any) -> str:
 
 
 def row(ingest: Ingest, transaction_id: str, columns: str) -> tuple:
-    [found] = ingest.rows(
+    [stored] = ingest.rows(
         f"SELECT {columns} FROM transactions_current WHERE transaction_id = {{id:UUID}}", id=transaction_id
     )
-    return found
+    return stored
 
 
 def everything(ingest: Ingest) -> dict[uuid.UUID, tuple]:
@@ -261,7 +261,7 @@ def test_whether_a_changed_merchant_restates_the_past_is_a_setting(
     load(2, m7="New name", m8="Same")
     done = repair(settings)
     assert done.rows == (2 if policy == "restate" else 0)
-    assert [row(ingest, one, "merchant_name, merchant_snapshot_id") for one in paid] == [
+    assert [row(ingest, payment, "merchant_name, merchant_snapshot_id") for payment in paid] == [
         (name, 2 if policy == "restate" else 1)
     ] * 2
     # Back and forth: what came in between under the other name is restated as well.
@@ -394,7 +394,8 @@ def test_a_repair_killed_at_any_moment_can_be_run_again(warehouse: Warehouse, tm
     for number in range(1, 9):
         # Each round fills in what the round before did not know: other merchants, and a rate for other days.
         ingest.load_merchants(
-            *((one, f"M{one}", "DE", "5411") for one in range(1, 12 * number + 1)), snapshot_id=number
+            *((merchant_id, f"M{merchant_id}", "DE", "5411") for merchant_id in range(1, 12 * number + 1)),
+            snapshot_id=number,
         )
         ingest.load_rates(("EUR", str(DAY), f"1.{number}"), snapshot_id=number)
         after_s = 60 if number == 1 else chance.uniform(0, longest_s)
@@ -417,10 +418,10 @@ def test_repairs_at_once_do_no_harm_and_one_waits_for_the_other(warehouse: Wareh
     ingest.load_rates(("EUR", str(DAY), "1.1"))
     ingest.load_merchants()
     fill(ingest, rows=5_000, merchants=10)
-    ingest.load_merchants(*((one, f"M{one}", "DE", "5411") for one in range(1, 11)), snapshot_id=2)
+    ingest.load_merchants(*((number, f"M{number}", "DE", "5411") for number in range(1, 11)), snapshot_id=2)
     with ThreadPoolExecutor(3) as threads:
         done = list(threads.map(lambda _: repair(settings), range(3)))
-    assert sorted(one.rows for one in done) == [0, 0, 5_000]
+    assert sorted(number.rows for number in done) == [0, 0, 5_000]
     assert ingest.value("SELECT count() FROM transactions_current WHERE merchant_name != ''") == 5_000
 
 
@@ -431,8 +432,14 @@ def test_a_repair_while_payments_and_their_states_arrive(warehouse: Warehouse) -
     ids = [str(uuid.uuid4()) for _ in range(3_000)]
     ingest.deliver(
         *(
-            message(transaction_id=one, merchant_id=8, status="authorized", created_at=at(DAY), updated_at=at(DAY, 13))
-            for one in ids
+            message(
+                transaction_id=transaction_id,
+                merchant_id=8,
+                status="authorized",
+                created_at=at(DAY),
+                updated_at=at(DAY, 13),
+            )
+            for transaction_id in ids
         )
     )
     ingest.load_merchants((8, "Late", "FR", "5812"), snapshot_id=2)
@@ -442,9 +449,13 @@ def test_a_repair_while_payments_and_their_states_arrive(warehouse: Warehouse) -
             ingest.deliver(
                 *(
                     message(
-                        transaction_id=one, merchant_id=8, status="settled", created_at=at(DAY), updated_at=at(DAY, 14)
+                        transaction_id=transaction_id,
+                        merchant_id=8,
+                        status="settled",
+                        created_at=at(DAY),
+                        updated_at=at(DAY, 14),
                     )
-                    for one in ids[start : start + 100]
+                    for transaction_id in ids[start : start + 100]
                 )
             )
 

@@ -101,15 +101,15 @@ def test_reports_equal_the_batch_after_duplicates_late_states_restated_rates_and
     load(ingest, [1, 2, 3, 4], quotes, 2)
     assert repair(warehouse.settings, every_day=True).rows > 100
     ingest.complete_reports()
-    found = batch.payments(sent, MERCHANTS, quotes)
-    assert not [p for p in found if p.enrichment_status.endswith("pending")]
-    batch.compare(ingest.client, found)
+    payments = batch.payments(sent, MERCHANTS, quotes)
+    assert not [p for p in payments if p.enrichment_status.endswith("pending")]
+    batch.compare(ingest.client, payments)
 
     # The same buckets computed by a refresh that has lost its place, as after rollup_progress was lost with a restart.
-    compare_after_everything_is_computed_again(ingest, found)
+    compare_after_everything_is_computed_again(ingest, payments)
 
 
-def compare_after_everything_is_computed_again(ingest: Ingest, found: list[batch.Payment]) -> None:
+def compare_after_everything_is_computed_again(ingest: Ingest, payments: list[batch.Payment]) -> None:
     before = ingest.value("SELECT count() FROM merchant_slots FINAL")
     ingest.client.command("TRUNCATE TABLE rollup_progress")
     for view in (*batch.ROLLUPS, "rollup_progress_mv"):
@@ -119,7 +119,7 @@ def compare_after_everything_is_computed_again(ingest: Ingest, found: list[batch
         ingest.client.command(f"ATTACH TABLE {view}")
     ingest.complete_reports()
     assert ingest.value("SELECT count() FROM merchant_slots FINAL") == before
-    batch.compare(ingest.client, found)
+    batch.compare(ingest.client, payments)
 
 
 def test_latency_by_minute_equals_the_ledger(ingest: Ingest) -> None:
@@ -133,11 +133,11 @@ def test_latency_by_minute_equals_the_ledger(ingest: Ingest) -> None:
         row = expected.setdefault((read_at.replace(second=0, microsecond=0), topic), [0, 0, 0, [0] * 176])
         row[:3] = [row[0] + messages, row[1] + timed, row[2] + late]
         row[3] = [a + b for a, b in zip(row[3], counts, strict=True)]
-    found = ingest.rows(
+    rows = ingest.rows(
         "SELECT minute, kafka_topic, messages, timed, late, p50_s, p95_s, p99_s FROM report_latency_by_minute"
     )
-    assert {(row[0], row[1]): row[2:5] for row in found} == {key: tuple(row[:3]) for key, row in expected.items()}
-    for minute, topic, *_, p50_s, p95_s, p99_s in found:
+    assert {(row[0], row[1]): row[2:5] for row in rows} == {key: tuple(row[:3]) for key, row in expected.items()}
+    for minute, topic, *_, p50_s, p95_s, p99_s in rows:
         counts = expected[minute, topic][3]
         for percent, told in ((50, p50_s), (95, p95_s), (99, p99_s)):
             assert told == pytest.approx(ledger_percentile_s(counts, percent))
@@ -175,7 +175,7 @@ def test_the_commands(some: Warehouse, paystream_here, tmp_path) -> None:
     code, out, err = paystream_here(settings, "report", "merchant_ranking", "--out", str(file), "--day", "today")
     assert (code, err) == (0, [])
     assert pyarrow.parquet.read_table(file).to_pydict()["net_reporting"] == [Decimal(75), Decimal(75)]
-    assert [one.name for one in tmp_path.iterdir() if "ranking" in one.name] == ["ranking.parquet"]
+    assert [file.name for file in tmp_path.iterdir() if "ranking" in file.name] == ["ranking.parquet"]
     code, out, err = paystream_here(settings, "report", "merchant_by_day", "--merchant", "2", "--format", "csv")
     assert (code, err, len(out.splitlines())) == (0, [], 2)
     # A merchant without payments has an empty report; one that nobody knows is a mistake, as is a day to come.
@@ -240,9 +240,11 @@ def test_drift_is_found_and_mended(warehouse: Warehouse, paystream_here) -> None
     code, out, err = paystream_here(settings, "audit", "--reports", "--json")
     document = json.loads(out)
     assert (code, document["verdict"]) == (1, "drift")
-    found = {(one["rollup"], one["merchant_id"], one["transactions"]) for one in document["examples"]}
+    differences = {
+        (example["rollup"], example["merchant_id"], example["transactions"]) for example in document["examples"]
+    }
     # Just after midnight the hour before is of a day that is over.
-    assert found - {("merchant_days", 2, 1)} == {("merchant_slots", 2, -1), ("volume_hours", 0, 1)}
+    assert differences - {("merchant_days", 2, 1)} == {("merchant_slots", 2, -1), ("volume_hours", 0, 1)}
     assert "See 'Reports differ' in docs/runbook.md" in " ".join(err)
     code, out, err = paystream_here(settings, "rollup", "rebuild")
     assert (code, out.split()[1:3]) == (0, ["days=1", "rows=30"])
@@ -274,7 +276,7 @@ def test_deleted_payments_are_drift_until_a_rebuild_and_gone_after_it(warehouse:
     code, out, _ = paystream_here(settings, "audit", "--reports", "--json")
     document = json.loads(out)
     assert (code, document["verdict"]) == (1, "drift")
-    assert (79999, -100) in {(one["merchant_id"], one["transactions"]) for one in document["examples"]}
+    assert (79999, -100) in {(example["merchant_id"], example["transactions"]) for example in document["examples"]}
     assert paystream_here(settings, "rollup", "rebuild", "--from", str(yesterday), "--to", str(yesterday))[0] == 0
     assert [ingest.rows(sql)[0][0] for sql in levels.values()] == [15] * 4
     assert ingest.rows(levels["report_merchant_by_day"]) == [(15, Decimal(60))]
@@ -289,7 +291,7 @@ def test_deleted_payments_are_drift_until_a_rebuild_and_gone_after_it(warehouse:
 
 def test_the_roles_of_a_server_name_what_exists(ingest: Ingest) -> None:
     text = re.sub(r"--.*", "", (CHECKOUT / "access" / "roles.sql").read_text())
-    statements = [one.strip() for one in text.split(";") if one.strip()]
+    statements = [statement.strip() for statement in text.split(";") if statement.strip()]
     assert len(statements) > 30
     names = {name for (name,) in ingest.rows("SELECT name FROM system.tables WHERE database = currentDatabase()")}
     for statement in statements:

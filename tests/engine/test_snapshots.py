@@ -90,7 +90,7 @@ def test_a_file_that_lost_more_than_a_share_of_its_rows_is_refused(warehouse: Wa
     half = {number: name for number, name in MANY.items() if number <= 45}
     assert load_merchants(settings, half, forced=("row-count",)).snapshot_id == 3
     recorded = history.list_snapshots(settings, MERCHANTS)
-    assert [one.forced_gates for one in recorded] == [[], [], ["row-count"]]
+    assert [snapshot.forced_gates for snapshot in recorded] == [[], [], ["row-count"]]
     tolerant = settings.model_copy(update={"dims_row_fall_limit": 1.0})
     assert load_merchants(tolerant, {1: "Only one"}).snapshot_id == 4
 
@@ -171,9 +171,9 @@ def test_snapshots_are_listed_compared_and_rolled_back_to(warehouse: Warehouse) 
     first, second = history.list_snapshots(settings, MERCHANTS)
     assert (first.snapshot_id, first.rows, first.source, first.serving, first.kept) == (1, 4, "first.csv", False, True)
     assert (second.snapshot_id, second.source, second.serving, second.kept) == (2, "second.csv", True, True)
-    found = history.compare(settings, MERCHANTS, 1, 2)
-    assert (found.added, found.removed, found.changed, found.unchanged) == (1, 1, 1, 2)
-    assert found.shown == [
+    comparison = history.compare(settings, MERCHANTS, 1, 2)
+    assert (comparison.added, comparison.removed, comparison.changed, comparison.unchanged) == (1, 1, 1, 2)
+    assert comparison.shown == [
         Change((2,), ("Two", "DE", "0742"), ("Zwei", "DE", "0742")),
         Change((3,), ("Three", "DE", "0742"), None),
         Change((5,), None, ("Five", "DE", "0742")),
@@ -198,7 +198,7 @@ def test_what_cannot_be_rolled_back_to_is_said(warehouse: Warehouse) -> None:
     settings = settings.model_copy(update={"dims_snapshots_kept": 2})
     for number in range(1, 5):
         load_merchants(settings, {1: f"Name {number}"})
-    assert [one.kept for one in history.list_snapshots(settings, MERCHANTS)] == [False, False, True, True]
+    assert [snapshot.kept for snapshot in history.list_snapshots(settings, MERCHANTS)] == [False, False, True, True]
     assert ingest.rows("SELECT DISTINCT snapshot_id FROM merchants_history ORDER BY snapshot_id") == [(3,), (4,)]
     for snapshot_id, says in [(1, "is not kept any more"), (9, "does not exist"), (4, "serves already")]:
         with pytest.raises(UsageError, match=says):
@@ -317,9 +317,9 @@ def test_a_rollback_killed_at_any_moment_leaves_the_old_or_the_new(warehouse: Wa
             assert len(ingest.rows(f"SELECT merchant_name, snapshot_id FROM {holder} GROUP BY ALL")) == 1
         assert ingest.value("SELECT count() FROM merchants") == 3000
         # The next one settles what the killed one left: every recorded snapshot is whole, and one serves.
-        load_merchants(settings, {one: f"Round {number}" for one in range(1, 3001)})
+        load_merchants(settings, {row: f"Round {number}" for row in range(1, 3001)})
         snapshots = history.list_snapshots(settings, MERCHANTS)
-        assert [one.snapshot_id for one in snapshots] == list(range(1, len(snapshots) + 1))
-        assert all(one.kept for one in snapshots) and snapshots[-1].serving
+        assert [row.snapshot_id for row in snapshots] == list(range(1, len(snapshots) + 1))
+        assert all(row.kept for row in snapshots) and snapshots[-1].serving
         to = len(snapshots) - 1
     assert killed >= 4

@@ -101,9 +101,9 @@ def test_latency_and_objective_of_known_payments(watched: Watched) -> None:
     assert (flow.messages, flow.refused, flow.payments) == (402, 1, 400)
     assert flow.messages_per_s == pytest.approx(402 / 300)
     ages.sort()
-    for share, found in ((0.5, flow.p50_s), (0.95, flow.p95_s), (0.99, flow.p99_s)):
+    for share, measured in ((0.5, flow.p50_s), (0.95, flow.p95_s), (0.99, flow.p99_s)):
         exact = ages[math.ceil(share * 400) - 1]
-        assert exact * 0.91 <= found <= (exact + 5) * 1.1  # the test itself takes a moment to deliver them
+        assert exact * 0.91 <= measured <= (exact + 5) * 1.1  # the test itself takes a moment to deliver them
     assert (objective.payments, objective.late) == (400, 20)
     assert objective.in_time_share == pytest.approx(0.95)
     assert objective.budget_spent_share == pytest.approx(1.0)
@@ -152,8 +152,10 @@ def test_refusals_count_each_message_once(watched: Watched) -> None:
         rows = [[body, "key", 1, offset, datetime(2026, 11, 1, tzinfo=UTC)] for offset, body in enumerate(bodies)]
         columns = ["message", "_key", "_partition", "_offset", "_timestamp_ms"]
         watched.ingest.client.insert("transactions_queue", rows, column_names=columns)
-    found = [(one.reason, one.messages, one.per_minute) for one in read_status(watched.settings).refusals]
-    assert found == [("currency_unknown", 2, 0.4), ("not_json", 1, 0.2), ("transaction_id_missing", 1, 0.2)]
+    refusals = [
+        (refusal.reason, refusal.messages, refusal.per_minute) for refusal in read_status(watched.settings).refusals
+    ]
+    assert refusals == [("currency_unknown", 2, 0.4), ("not_json", 1, 0.2), ("transaction_id_missing", 1, 0.2)]
     age_rows(watched.ingest, "quarantine", "quarantined_at", minutes=6)
     assert read_status(watched.settings).refusals == []
 
@@ -232,13 +234,16 @@ def test_the_command_line(watched: Watched, paystream_here: PaystreamHere) -> No
     )
     deliver(ingest, [message()] * 10, [1.0] * 10)
     code, out, err = paystream_here(settings, "status", "--json")
-    found = json.loads(out)
-    assert (code, err, found["verdict"], found["problems"]) == (0, [], "healthy", [])
-    assert [(one["dimension"], one["rows"]) for one in found["dimensions"]] == [("fx", 1), ("merchants", 4)]
-    assert 36 <= found["dimensions"][0]["age_hours"] < 36.1
-    assert found["dimensions"][0]["newest_quote"] == f"{today:%Y-%m-%d}"
-    assert found["flow"]["payments"] == 10 and 1 <= found["flow"]["p95_s"] < 60
-    assert "Kafka timestamp" in found["clocks"]
+    document = json.loads(out)
+    assert (code, err, document["verdict"], document["problems"]) == (0, [], "healthy", [])
+    assert [(dimension["dimension"], dimension["rows"]) for dimension in document["dimensions"]] == [
+        ("fx", 1),
+        ("merchants", 4),
+    ]
+    assert 36 <= document["dimensions"][0]["age_hours"] < 36.1
+    assert document["dimensions"][0]["newest_quote"] == f"{today:%Y-%m-%d}"
+    assert document["flow"]["payments"] == 10 and 1 <= document["flow"]["p95_s"] < 60
+    assert "Kafka timestamp" in document["clocks"]
 
     code, out, _ = paystream_here(settings, "status", PAYSTREAM_STATUS_DIMENSION_AGE_LIMIT_HOURS="24.5")
     assert code == 1 and 'why="fx was loaded or found unchanged 36 h ago (limit 24 h)"' in out
@@ -259,9 +264,9 @@ def test_a_service_that_is_away(watched: Watched, paystream_here: PaystreamHere,
 
     nobody = settings.model_copy(update={"clickhouse_port": free_port()})
     code, out, err = paystream_here(nobody, "status", "--json")
-    found = json.loads(out)
-    assert (code, err, found["verdict"]) == (3, [], "unknown")
-    assert found["flow"] is None and len(found["backlog"]["partitions"]) == 4
+    document = json.loads(out)
+    assert (code, err, document["verdict"]) == (3, [], "unknown")
+    assert document["flow"] is None and len(document["backlog"]["partitions"]) == 4
 
     nowhere = settings.model_copy(update={"clickhouse_database": "nowhere"})
     code, out, _ = paystream_here(nowhere, "status")
@@ -313,7 +318,11 @@ def test_metrics_are_served_on_loopback(
         with pytest.raises(urllib.error.HTTPError, match="404"):
             urllib.request.urlopen(f"http://127.0.0.1:{port}/nowhere", timeout=WAIT_S)
         # Elsewhere than on loopback nobody listens.
-        listening = [one.laddr.ip for one in psutil.Process(process.pid).net_connections() if one.status == "LISTEN"]
+        listening = [
+            connection.laddr.ip
+            for connection in psutil.Process(process.pid).net_connections()
+            if connection.status == "LISTEN"
+        ]
         assert listening == ["127.0.0.1"]
 
         second = paystream(watched.settings, "metrics", "--port", str(port))

@@ -92,7 +92,7 @@ def test_a_block_with_every_month_of_eight_years_is_taken(ingest):
             for i, m in zip(transaction_ids, months, strict=True)
         )
     )
-    found = ingest.value(
+    stored = ingest.value(
         "SELECT count() FROM transactions_current WHERE transaction_id IN {ids:Array(UUID)}", ids=transaction_ids
     )
-    assert found == len(months)
+    assert stored == len(months)

@@ -162,8 +162,8 @@ CASES = {
 
 
 def test_each_bad_message_has_its_reason_and_each_good_one_none(ingest):
-    found = dict(zip(CASES, verdicts(ingest, *(raw for raw, _ in CASES.values())), strict=True))
-    assert found == {name: reason for name, (_, reason) in CASES.items()}
+    reasons = dict(zip(CASES, verdicts(ingest, *(raw for raw, _ in CASES.values())), strict=True))
+    assert reasons == {name: reason for name, (_, reason) in CASES.items()}
 
 
 @pytest.mark.parametrize(("minutes", "reason"), [(4, ""), (6, "created_at_in_future")])

@@ -135,7 +135,7 @@ def create(admin: AdminClient, topic: str) -> None:
 
 
 def problems(status: dict) -> dict[str, str]:
-    return {one["name"]: one["text"] for one in status["problems"]}
+    return {problem["name"]: problem["text"] for problem in status["problems"]}
 
 
 def holes(**counts: int) -> dict[str, int]:
@@ -153,13 +153,13 @@ def test_what_leaves_no_row_is_told_apart_and_is_no_loss(pipeline: Pipeline) -> 
     pipeline.produce(message(), partition=1)
     pipeline.read_to(25, partition=0)
     pipeline.read_to(15, partition=1)
-    code, found = pipeline.audit("--deep")
+    code, result = pipeline.audit("--deep")
     # A marker ends each transaction, and an aborted one's messages are not for readers.
-    assert (code, found["verdict"], found["holes"]) == (0, "complete", holes(tombstone=2, empty=1, marker=1 + 7 + 1))
-    assert [one["stored"] for one in found["partitions"]] == [22, 6]
-    assert [one["refused"] for one in found["partitions"]] == [1, 0]
-    assert [one["redelivered"] for one in found["partitions"]] == [0, 0]
-    assert [one["absent_rows"] for one in found["partitions"]] == [0, 0]
+    assert (code, result["verdict"], result["holes"]) == (0, "complete", holes(tombstone=2, empty=1, marker=1 + 7 + 1))
+    assert [partition["stored"] for partition in result["partitions"]] == [22, 6]
+    assert [partition["refused"] for partition in result["partitions"]] == [1, 0]
+    assert [partition["redelivered"] for partition in result["partitions"]] == [0, 0]
+    assert [partition["absent_rows"] for partition in result["partitions"]] == [0, 0]
     # Independently: the aborted messages are stored nowhere.
     assert pipeline.rows("SELECT count() FROM transactions") == [(27,)]
 
@@ -182,18 +182,18 @@ def test_skipped_messages_are_lost_and_counted_exactly(pipeline: Pipeline) -> No
         pipeline.move(50)
     pipeline.produce(message())
     pipeline.read_to(61)
-    code, found = pipeline.audit()
-    assert (code, found["verdict"], found["holes"]) == (1, "loss", holes(lost=38, tombstone=1, empty=1))
-    assert found["partitions"][0]["lost_examples"][0][0] == 10
-    assert "38 messages of partition 0" in found["advice"][0]
+    code, result = pipeline.audit()
+    assert (code, result["verdict"], result["holes"]) == (1, "loss", holes(lost=38, tombstone=1, empty=1))
+    assert result["partitions"][0]["lost_examples"][0][0] == 10
+    assert "38 messages of partition 0" in result["advice"][0]
 
     # Reading them after all is what heals it.
     with pipeline.detached():
         pipeline.move(5)
     pipeline.read_to(61)
-    code, found = pipeline.audit("--deep")
-    assert (code, found["verdict"], found["holes"]) == (0, "complete", holes(tombstone=1, empty=1))
-    assert found["partitions"][0]["redelivered"] == 5 + 11
+    code, result = pipeline.audit("--deep")
+    assert (code, result["verdict"], result["holes"]) == (0, "complete", holes(tombstone=1, empty=1))
+    assert result["partitions"][0]["redelivered"] == 5 + 11
 
 
 def test_a_loss_at_the_very_start_and_one_at_the_end_are_found(pipeline: Pipeline) -> None:
@@ -206,8 +206,8 @@ def test_a_loss_at_the_very_start_and_one_at_the_end_are_found(pipeline: Pipelin
         pipeline.produce(*[message() for _ in range(5)])
         pipeline.move(34)
         # The group is at 34, and nothing says that it has read 30 to 33.
-        code, found = pipeline.audit()
-        assert (code, found["holes"], found["partitions"][0]["in_flight"]) == (1, holes(lost=16), 1)
+        code, result = pipeline.audit()
+        assert (code, result["holes"], result["partitions"][0]["in_flight"]) == (1, holes(lost=16), 1)
 
 
 def test_what_expired_before_it_was_read_is_named_so(pipeline: Pipeline) -> None:
@@ -218,11 +218,11 @@ def test_what_expired_before_it_was_read_is_named_so(pipeline: Pipeline) -> None
         place = TopicPartition(pipeline.settings.kafka_topic, 0, 30)
         [future] = pipeline.admin.delete_records([place]).values()
         assert future.result(30).low_watermark == 30
-        unread, found = pipeline.audit()
-        assert (unread, found["holes"]) == (1, holes(expired=20))
+        unread, result = pipeline.audit()
+        assert (unread, result["holes"]) == (1, holes(expired=20))
     pipeline.read_to(35)
-    code, found = pipeline.audit()
-    assert (code, found["verdict"], found["holes"]) == (1, "loss", holes(expired=20))
+    code, result = pipeline.audit()
+    assert (code, result["verdict"], result["holes"]) == (1, "loss", holes(expired=20))
     # What was read in time and has expired since is nobody's loss.
     place = TopicPartition(pipeline.settings.kafka_topic, 0, 34)
     [future] = pipeline.admin.delete_records([place]).values()
@@ -235,12 +235,12 @@ def test_messages_in_flight_are_nobodys_loss(pipeline: Pipeline) -> None:
     pipeline.read_to(1)
     with pipeline.detached():
         pipeline.produce(*[message() for _ in range(9)])
-        code, found = pipeline.audit()
-        [one, _] = found["partitions"]
-        assert (code, found["verdict"], one["in_flight"]) == (0, "complete", 9)
+        code, result = pipeline.audit()
+        [partition, _] = result["partitions"]
+        assert (code, result["verdict"], partition["in_flight"]) == (0, "complete", 9)
         # The local broker keeps messages for 24 hours.
-        assert 23.9 < one["headroom_hours"] < 24
-        assert 0 <= one["hours_from_oldest"] < 0.1
+        assert 23.9 < partition["headroom_hours"] < 24
+        assert 0 <= partition["hours_from_oldest"] < 0.1
 
 
 def test_what_never_becomes_a_row_is_neither_unread_nor_in_flight(pipeline: Pipeline) -> None:
@@ -253,21 +253,27 @@ def test_what_never_becomes_a_row_is_neither_unread_nor_in_flight(pipeline: Pipe
         pipeline.produce(None, b"", None, ahead=timedelta(minutes=-10))
         pipeline.transaction(*[message() for _ in range(40)], commit=False, partition=1)
 
-        _, found = pipeline.audit()
-        assert (found["verdict"], [one["in_flight"] for one in found["partitions"]]) == ("complete", [0, 0])
+        _, result = pipeline.audit()
+        assert (result["verdict"], [partition["in_flight"] for partition in result["partitions"]]) == (
+            "complete",
+            [0, 0],
+        )
         # The group stands before them: without a look at what they are, 3 and 42 would be unread.
-        assert [one["high"] - one["committed"] for one in found["partitions"]] == [3, 42]
-        _, found = pipeline.status()
-        partitions = found["backlog"]["partitions"]
-        assert [(one["messages"], one["seconds"], one["blocked"]) for one in partitions] == [(0, 0, 0), (0, 0, 0)]
-        assert "lag" not in problems(found)
+        assert [partition["high"] - partition["committed"] for partition in result["partitions"]] == [3, 42]
+        _, result = pipeline.status()
+        partitions = result["backlog"]["partitions"]
+        assert [(partition["messages"], partition["seconds"], partition["blocked"]) for partition in partitions] == [
+            (0, 0, 0),
+            (0, 0, 0),
+        ]
+        assert "lag" not in problems(result)
         with open_topic(pipeline.settings) as topic:
             assert (topic.lag(), topic.unread()) == (45, 0)
 
         pipeline.produce(message(), message(), ahead=timedelta(minutes=-2))
-        _, found = pipeline.status()
-        assert [one["messages"] for one in found["backlog"]["partitions"]] == [2, 0]
-        assert 120 <= found["backlog"]["partitions"][0]["seconds"] < 180
+        _, result = pipeline.status()
+        assert [partition["messages"] for partition in result["backlog"]["partitions"]] == [2, 0]
+        assert 120 <= result["backlog"]["partitions"][0]["seconds"] < 180
 
 
 def test_an_open_transaction_hides_nothing(pipeline: Pipeline) -> None:
@@ -279,18 +285,21 @@ def test_an_open_transaction_hides_nothing(pipeline: Pipeline) -> None:
         pipeline.produce(*[message() for _ in range(500)])
         pipeline.produce(message(), partition=1)
         pipeline.read_to(1, partition=1)
-        code, found = pipeline.status()
-        behind, other = found["backlog"]["partitions"]
+        code, result = pipeline.status()
+        behind, other = result["backlog"]["partitions"]
         assert (behind["messages"], behind["blocked"], behind["blocked_from"]) == (501, 501, 1)
         assert 180 <= behind["seconds"] < 240
         assert (other["messages"], other["blocked"], other["blocked_from"]) == (0, 0, None)
-        assert code == 1 and "lag" not in problems(found)
+        assert code == 1 and "lag" not in problems(result)
         since = f"{began - timedelta(minutes=3):%Y-%m-%d %H:%M}"
-        assert f"501 messages wait behind an open transaction since {since}" in problems(found)["transaction"]
-        assert "(partition 0, offset 1)" in problems(found)["transaction"]
-        code, found = pipeline.audit()
-        assert (code, found["verdict"]) == (0, "complete")
-        assert [(one["in_flight"], one["blocked"]) for one in found["partitions"]] == [(501, 501), (0, 0)]
+        assert f"501 messages wait behind an open transaction since {since}" in problems(result)["transaction"]
+        assert "(partition 0, offset 1)" in problems(result)["transaction"]
+        code, result = pipeline.audit()
+        assert (code, result["verdict"]) == (0, "complete")
+        assert [(partition["in_flight"], partition["blocked"]) for partition in result["partitions"]] == [
+            (501, 501),
+            (0, 0),
+        ]
         assert pipeline.rows("SELECT count() FROM transactions") == [(2,)]
     finally:
         producer.abort_transaction(30)
@@ -311,16 +320,16 @@ def test_deep_finds_rows_that_are_gone_and_excuses_those_that_a_later_state_repl
     with connect(pipeline.settings) as client:
         client.command("OPTIMIZE TABLE transactions FINAL")
         assert client.query("SELECT count() FROM transactions").result_rows == [(40,)]
-    code, found = pipeline.audit("--deep")
-    assert (code, found["partitions"][0]["superseded_rows"], found["partitions"][0]["absent_rows"]) == (0, 80, 0)
+    code, result = pipeline.audit("--deep")
+    assert (code, result["partitions"][0]["superseded_rows"], result["partitions"][0]["absent_rows"]) == (0, 80, 0)
 
     with connect(pipeline.settings) as client:
         client.command(f"DELETE FROM transactions WHERE transaction_id IN ('{ids[0]}', '{ids[1]}')")
         client.command("DELETE FROM quarantine WHERE 1")
-    code, found = pipeline.audit("--deep")
+    code, result = pipeline.audit("--deep")
     # All three states of two transactions are nowhere; the ledger alone cannot know that.
-    assert (code, found["verdict"], found["partitions"][0]["absent_rows"]) == (1, "loss", 6)
-    assert [offset for offset, _ in found["partitions"][0]["absent_examples"]] == [0, 1, 40, 41, 80]
+    assert (code, result["verdict"], result["partitions"][0]["absent_rows"]) == (1, "loss", 6)
+    assert [offset for offset, _ in result["partitions"][0]["absent_examples"]] == [0, 1, 40, 41, 80]
     assert pipeline.audit()[0] == 0
 
 
@@ -335,9 +344,9 @@ def test_a_transaction_that_changes_its_key_is_reported(pipeline: Pipeline) -> N
     )
     pipeline.read_to(4)
     for arguments in ([], ["--deep"]):
-        code, found = pipeline.audit(*arguments)
-        assert (code, found["in_several_partitions"], found["changed_keys"]) == (0, 1, 2)
-        assert found["changed_key_example"] in (moved, remade)
+        code, result = pipeline.audit(*arguments)
+        assert (code, result["in_several_partitions"], result["changed_keys"]) == (0, 1, 2)
+        assert result["changed_key_example"] in (moved, remade)
 
 
 def test_a_topic_made_anew_is_said_to_be_so(pipeline: Pipeline) -> None:
@@ -350,20 +359,20 @@ def test_a_topic_made_anew_is_said_to_be_so(pipeline: Pipeline) -> None:
         wait_until(lambda: topic not in pipeline.admin.list_topics(timeout=10).topics)
         create(pipeline.admin, topic)
         wait_until(lambda: topic in pipeline.admin.list_topics(timeout=10).topics)
-        code, found = pipeline.audit()
-        assert (code, found["verdict"], found["holes"]) == (1, "recreated", holes())
-        assert "the topic was recreated or cut" in found["advice"][0]
+        code, result = pipeline.audit()
+        assert (code, result["verdict"], result["holes"]) == (1, "recreated", holes())
+        assert "the topic was recreated or cut" in result["advice"][0]
         [[made_anew]] = pipeline.rows("SELECT toString(now64(3))")
     # Once it is longer than the old one, the old one's blocks would hide what is lost.
     pipeline.produce(*[message() for _ in range(60)])
     pipeline.read_to(60)
-    code, found = pipeline.audit()
-    assert (code, found["verdict"], len(found["advice"])) == (1, "recreated", 1)
+    code, result = pipeline.audit()
+    assert (code, result["verdict"], len(result["advice"])) == (1, "recreated", 1)
     with connect(pipeline.settings) as client:
         client.command(f"DELETE FROM ingest_ledger WHERE kafka_topic = '{topic}' AND read_at < '{made_anew}'")
-    code, found = pipeline.audit("--deep")
-    assert (code, found["verdict"], found["partitions"][0]["stored"]) == (0, "complete", 60)
-    assert found["partitions"][0]["redelivered"] == 0
+    code, result = pipeline.audit("--deep")
+    assert (code, result["verdict"], result["partitions"][0]["stored"]) == (0, "complete", 60)
+    assert result["partitions"][0]["redelivered"] == 0
 
 
 def test_the_audit_takes_nothing_from_the_group_and_tells_a_group_that_reads_nothing(pipeline: Pipeline) -> None:

@@ -89,22 +89,22 @@ def topic(settings: Settings) -> list[tuple[int, int, bytes | None, bytes | None
     """Return (partition, offset, key, value) of every message of the topic."""
     options = {"group.id": "test", "auto.offset.reset": "earliest", "enable.auto.commit": False, "log_level": 0}
     consumer = Consumer(client_config(settings) | options)
-    found = []
+    messages = []
     try:
         places = [TopicPartition(settings.kafka_topic, partition, 0) for partition in range(4)]
         expected = sum(consumer.get_watermark_offsets(place, timeout=10)[1] for place in places)
         consumer.assign(places)
 
         def poll() -> bool:
-            for one in consumer.consume(1000, 0.5):
-                assert one.error() is None, one.error()
-                found.append((one.partition(), one.offset(), one.key(), one.value()))
-            return len(found) >= expected
+            for message in consumer.consume(1000, 0.5):
+                assert message.error() is None, message.error()
+                messages.append((message.partition(), message.offset(), message.key(), message.value()))
+            return len(messages) >= expected
 
         wait_until(poll)
     finally:
         consumer.close()
-    return sorted(found, key=lambda one: one[:2])
+    return sorted(messages, key=lambda message: message[:2])
 
 
 def groups(run: Run, *arguments: str) -> dict[str, dict]:
@@ -115,17 +115,17 @@ def groups(run: Run, *arguments: str) -> dict[str, dict]:
 
 def wait_for(run: Run, reason: str, **counts: int) -> dict:
     """Wait until a group has these counts, and return it."""
-    found: dict = {}
+    group: dict = {}
 
     def reached() -> bool:
-        found.update(groups(run).get(reason, {}))
-        return found.items() >= counts.items()
+        group.update(groups(run).get(reason, {}))
+        return group.items() >= counts.items()
 
     try:
         wait_until(reached, 30)
     except AssertionError:
-        raise AssertionError(f"{reason} has not {counts} but {found}") from None
-    return found
+        raise AssertionError(f"{reason} has not {counts} but {group}") from None
+    return group
 
 
 @contextmanager
@@ -160,12 +160,12 @@ def test_from_refusal_over_the_fix_to_a_row(stack: Settings, run: Run) -> None:
     code, out, err = run("quarantine", "list")
     assert (code, err) == (0, [])
     assert all(line.isprintable() for line in out.splitlines())
-    found = groups(run)
-    group = found["currency_unknown"]
+    by_reason = groups(run)
+    group = by_reason["currency_unknown"]
     assert (group["messages"], group["partitions"], group["replayed"]) == (3, [1], 0)
     assert (group["example"]["partition"], group["example"]["offset"]) == (1, offsets[-1])
     assert group["first"] <= group["last"] and group["last"].endswith("+00:00")
-    example = found["not_json"]["example"]
+    example = by_reason["not_json"]["example"]
     assert (example["partition"], example["offset"], example["size"]) == (2, odd, len(raw))
     assert example["text"].startswith(r"""\x1b[31m\xff\x00="' \u202exxx""") and example["text"].endswith("x…")
     assert example["key"] == r"\xfe\x1b"
@@ -198,7 +198,9 @@ def test_from_refusal_over_the_fix_to_a_row(stack: Settings, run: Run) -> None:
     current = "SELECT transaction_id FROM transactions_current WHERE kafka_partition = 1 AND currency = 'ZZA'"
     assert sorted(str(i) for (i,) in rows(stack, current)) == sorted(ids)
     # Same partition, key and bytes.
-    added = Counter(one[:1] + one[2:] for one in topic(stack)) - Counter(one[:1] + one[2:] for one in before)
+    added = Counter(message[:1] + message[2:] for message in topic(stack)) - Counter(
+        message[:1] + message[2:] for message in before
+    )
     assert added == Counter((1, b"key", value) for value in values)
 
     after = topic(stack)
@@ -209,7 +211,7 @@ def test_from_refusal_over_the_fix_to_a_row(stack: Settings, run: Run) -> None:
         assert " stored_before=3 " in out
     code, out, err = run("quarantine", "replay", "--partition", "2", "--offset", str(odd))
     assert (code, err) == (0, []) and " sent=1 " in out
-    assert [one[2:] for one in topic(stack) if one not in after] == [(b"\xfe\x1b", raw)]
+    assert [message[2:] for message in topic(stack) if message not in after] == [(b"\xfe\x1b", raw)]
     wait_for(run, "not_json", messages=1, refused_again=1)
 
 
@@ -224,7 +226,7 @@ def test_a_message_refused_again_stays_one_message(stack: Settings, run: Run) ->
     assert (partition, again > max(offsets)) == (3, True)
     refused = "SELECT kafka_key FROM quarantine FINAL WHERE kafka_partition = 3"
     assert rows(stack, refused) == [("",)] * 4
-    assert [one[2] for one in topic(stack) if one[0] == 3] == [None] * 4
+    assert [message[2] for message in topic(stack) if message[0] == 3] == [None] * 4
 
     code, out, _ = run(*choice)
     assert code == 0 and " to_send=0 " in out and " refused_again_before=2 " in out
@@ -234,7 +236,7 @@ def test_a_message_refused_again_stays_one_message(stack: Settings, run: Run) ->
     code, out, _ = run(*choice, "--again")
     assert code == 0 and " sent=2 " in out
     wait_for(run, "amount_not_positive", messages=2, replayed=2, refused_again=2)
-    assert len([one for one in topic(stack) if one[0] == 3]) == 6
+    assert len([message for message in topic(stack) if message[0] == 3]) == 6
 
 
 def test_after_a_second_fault_it_counts_under_the_newer_reason(stack: Settings, run: Run) -> None:
@@ -294,8 +296,8 @@ replay.replay(load_settings(), Selection(since=since), most=9999)
     assert sum(copies().values()) == {"sending": 500, "sent": 1000}[moment]
     code, out, err = run_process("quarantine", "replay", "--since", since, TZ="Asia/Tokyo")
     assert (code, err) == (0, [])
-    found, left = {"sending": (0, 700), "sent": (500, 200)}[moment]
-    assert f" sent={left} rejected=0 found_sent={found} " in out
+    found_sent, left = {"sending": (0, 700), "sent": (500, 200)}[moment]
+    assert f" sent={left} rejected=0 found_sent={found_sent} " in out
     assert copies() == Counter(values)
     assert rows(stack, open_rows) == [(0,)]
     assert rows(stack, "SELECT count() FROM system.tables WHERE name LIKE 'quarantine_replay_lock%'") == [(0,)]

@@ -35,10 +35,10 @@ def test_from_all_is_read_to_an_outage_and_back(
 
     def wait_until(condition: Callable[[dict], bool]) -> dict:
         deadline = time.monotonic() + WAIT_S
-        while not condition(found := status()[1]):
-            assert time.monotonic() < deadline, found
+        while not condition(document := status()[1]):
+            assert time.monotonic() < deadline, document
             time.sleep(0.2)
-        return found
+        return document
 
     # A broker makes the topic of all groups' offsets when it is first asked for one, which may take it some seconds.
     deadline = time.monotonic() + WAIT_S
@@ -50,10 +50,10 @@ def test_from_all_is_read_to_an_outage_and_back(
     send(stack, 1, timedelta(0), partition=1)
     untimed = 1 - wait_until(lambda now: now["flow"]["messages"] == 1 and not any(lags(now)))["flow"]["payments"]
     send(stack, 19, timedelta(0), partition=1)
-    found = wait_until(lambda now: now["flow"]["messages"] == 20 and not any(lags(now)))
-    assert (found["objective"]["payments"], found["objective"]["late"]) == (20 - untimed, 0)
-    assert found["unmeasured"] == []
-    assert 0 < found["backlog"]["partitions"][0]["expires_s"] <= 24 * 3600
+    document = wait_until(lambda now: now["flow"]["messages"] == 20 and not any(lags(now)))
+    assert (document["objective"]["payments"], document["objective"]["late"]) == (20 - untimed, 0)
+    assert document["unmeasured"] == []
+    assert 0 < document["backlog"]["partitions"][0]["expires_s"] <= 24 * 3600
     assert paystream_here(stack, "audit")[0] == 0
     assert wait_until(lambda now: now["last_audit"] is not None)["last_audit"]["verdict"] == "complete"
 
@@ -63,29 +63,29 @@ def test_from_all_is_read_to_an_outage_and_back(
             send(stack, 4, timedelta(minutes=10), partition=2)
             send(stack, 3, timedelta(seconds=90), partition=2)
             send(stack, 1, -timedelta(minutes=40), partition=3)  # a producer whose clock is ahead
-            code, found = status()
+            code, document = status()
         finally:
             client.command("ATTACH TABLE transactions_queue")
     assert code == 1
-    assert lags(found) == [0, 0, 7, 1]
-    behind = found["backlog"]["partitions"][2]
+    assert lags(document) == [0, 0, 7, 1]
+    behind = document["backlog"]["partitions"][2]
     assert 600 <= behind["seconds"] < 660 and behind["overdue"] == 4 and behind["expired"] == 0
     assert behind["expires_s"] == pytest.approx(24 * 3600 - behind["seconds"], abs=60)
     # Its time says nothing; it has waited since the last block at most, and not for a negative time.
-    ahead = found["backlog"]["partitions"][3]
+    ahead = document["backlog"]["partitions"][3]
     assert (ahead["is_dated"], ahead["overdue"]) == (False, 0) and 0 < ahead["seconds"] < WAIT_S
-    assert [one["name"] for one in found["problems"]][:2] == ["schema", "lag"]
-    assert found["missing"] == ["transactions_queue"]
+    assert [problem["name"] for problem in document["problems"]][:2] == ["schema", "lag"]
+    assert document["missing"] == ["transactions_queue"]
     # What is not stored yet and late already is late.
-    assert (found["objective"]["payments"], found["objective"]["late"]) == (24 - untimed, 4)
+    assert (document["objective"]["payments"], document["objective"]["late"]) == (24 - untimed, 4)
 
-    found = wait_until(lambda now: now["flow"]["messages"] == 28 and not any(lags(now)))
-    assert (found["objective"]["payments"], found["objective"]["late"]) == (28 - untimed, 4)
-    assert found["objective"]["budget_spent_share"] == pytest.approx(4 / (28 - untimed) / 0.05)
+    document = wait_until(lambda now: now["flow"]["messages"] == 28 and not any(lags(now)))
+    assert (document["objective"]["payments"], document["objective"]["late"]) == (28 - untimed, 4)
+    assert document["objective"]["budget_spent_share"] == pytest.approx(4 / (28 - untimed) / 0.05)
     time.sleep(0.05)  # so that a newest message of now would show
     # Nothing newer than its block is stored, whatever a producer's clock says.
     assert status()[1]["freshness_s"] > 0.05
 
 
 def lags(found: dict) -> list[int]:
-    return [one["messages"] for one in found["backlog"]["partitions"]]
+    return [partition["messages"] for partition in found["backlog"]["partitions"]]

@@ -50,9 +50,9 @@ class Log:
 
     def read(self, partition, first, last, batch_size=5_000):
         self.reads += 1
-        found = [self._messages[at] for at in range(first, min(last + 1, self._end)) if at in self._messages]
-        for begin in range(0, len(found), batch_size):
-            yield found[begin : begin + batch_size]
+        messages = [self._messages[at] for at in range(first, min(last + 1, self._end)) if at in self._messages]
+        for begin in range(0, len(messages), batch_size):
+            yield messages[begin : begin + batch_size]
 
 
 def position(low: int = 0, oldest_h: float = 2, unread_h: float | None = None) -> Position:
@@ -69,9 +69,9 @@ def test_a_group_without_offsets_leaves_the_audit_incomplete_and_says_what_to_do
     fine = PartitionAudit(0, 0, 10, 10, 0)
     fresh = PartitionAudit(1, 0, 10, None, 0)
     assert audited(fine, fresh).verdict == "complete"
-    found = audited(fine, PartitionAudit(1, 0, 10, None, 0, uncommitted=True))
-    assert found.verdict == "incomplete"
-    [advice] = _advice(found)
+    result = audited(fine, PartitionAudit(1, 0, 10, None, 0, uncommitted=True))
+    assert result.verdict == "incomplete"
+    [advice] = _advice(result)
     assert "Partition 1" in advice and "PAYSTREAM_KAFKA_GROUP" in advice
 
 
@@ -115,8 +115,8 @@ def test_many_single_holes_far_apart_are_looked_up_no_longer_than_a_long_one(mon
     apart = JOIN_OFFSETS + 1
     holes = [Gap(0, number * apart, number * apart, 0, NOW + timedelta(seconds=number)) for number in range(100)]
     log = Log(*[Message(hole.first, None) for hole in holes], end=100 * apart)
-    found = explain(log, holes, None)[0].holes
-    assert (log.reads, found.tombstone, found.unchecked) == (10, 10, 90)
+    explained = explain(log, holes, None)[0].holes
+    assert (log.reads, explained.tombstone, explained.unchecked) == (10, 10, 90)
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=60), st.integers(1, 5_000))

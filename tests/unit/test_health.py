@@ -29,7 +29,7 @@ OWN = Member("ClickHouse-db1-paystream-transactions_queue-0", "10.0.0.6", True, 
 
 def reading(*members: Member) -> Backlog:
     """Return the backlog of one partition, with a group that has these members beside our own, or in its place."""
-    beside = [] if any(one.is_own for one in members) else [OWN]
+    beside = [] if any(member.is_own for member in members) else [OWN]
     return replace(lag(), group=Group(True, [*beside, *members]))
 
 
@@ -203,14 +203,16 @@ def test_limits_are_settings() -> None:
         status_dimension_age_limit_hours=5.5,
         status_expiry_limit_hours=25,
     )
-    assert [one.name for one in judge(HEALTHY, strict).problems] == ["lag", "refused", "dimension", "quote"]
+    assert [problem.name for problem in judge(HEALTHY, strict).problems] == ["lag", "refused", "dimension", "quote"]
 
 
 def test_each_dimension_may_have_a_limit_of_its_own() -> None:
     old = replace(HEALTHY, dimensions=[HEALTHY.dimensions[0], replace(HEALTHY.dimensions[1], age_hours=800)])
-    assert [one.name for one in judge(old, SETTINGS).problems] == ["dimension"]
+    assert [problem.name for problem in judge(old, SETTINGS).problems] == ["dimension"]
     assert judge(old, SETTINGS.model_copy(update={"status_merchants_age_limit_hours": 900})).problems == []
-    assert [one.name for one in judge(old, SETTINGS.model_copy(update={"status_fx_age_limit_hours": 4})).problems] == [
+    assert [
+        problem.name for problem in judge(old, SETTINGS.model_copy(update={"status_fx_age_limit_hours": 4})).problems
+    ] == [
         "dimension",
         "dimension",
         "quote",
@@ -220,7 +222,7 @@ def test_each_dimension_may_have_a_limit_of_its_own() -> None:
 def test_a_topic_that_keeps_little_is_in_no_danger_at_first() -> None:
     day = 24 * 3600.0
     names = [judge(replace(HEALTHY, backlog=lag(seconds=s, expires_s=day - s)), SETTINGS) for s in (600, day * 0.6)]
-    assert [[one.name for one in verdict.problems] for verdict in names] == [["lag"], ["expiry", "lag"]]
+    assert [[problem.name for problem in verdict.problems] for verdict in names] == [["lag"], ["expiry", "lag"]]
 
 
 @pytest.mark.parametrize(

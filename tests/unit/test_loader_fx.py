@@ -107,8 +107,8 @@ def test_every_rate_of_the_history_is_the_quotient_of_its_quotes_to_twelve_decim
                 # round() of a Fraction rounds half to even.
                 expected[currency, row["Date"]] = round(quotes[reporting_currency] / quote * 10**12)
     assert len(expected) > 200_000
-    found = {key: int(rate.scaleb(12)) for key, rate in read(HISTORY, reporting_currency).items()}
-    assert found == expected
+    rates = {key: int(rate.scaleb(12)) for key, rate in read(HISTORY, reporting_currency).items()}
+    assert rates == expected
 
 
 def test_rates_have_the_direction_and_the_scale_that_the_table_states() -> None:
@@ -284,14 +284,14 @@ def test_the_data_portals_history_gives_the_rates_of_the_history() -> None:
     days = list(csv.DictReader(io.StringIO(text)))
     currencies = [name for name in days[0] if name not in ("Date", "")]
     # The portal goes by series, oldest first, and has no row or an empty one where the history says N/A.
-    found = [
+    quotes = [
         (day["Date"], currency, day[currency].replace("N/A", "NaN" if currency < "M" else ""))
         for currency in currencies
         for day in reversed(days)
         if day[currency] != "N/A" or currency > "H"
     ]
-    assert read(in_data(*found)) == read(HISTORY)
-    assert not is_partial(in_data(*found)) and is_partial(in_data(("2024-11-22", "USD", "1.0418")))
+    assert read(in_data(*quotes)) == read(HISTORY)
+    assert not is_partial(in_data(*quotes)) and is_partial(in_data(("2024-11-22", "USD", "1.0418")))
     assert read(in_data(("2024-11-22", "USD", "1.25"), ("2024-11-22", "JPY", "2"))) == {
         ("EUR", "2024-11-22"): Decimal("1.25"), ("USD", "2024-11-22"): 1, ("JPY", "2024-11-22"): Decimal("0.625"),
     }  # fmt: skip
@@ -343,7 +343,7 @@ def test_a_wrong_row_of_the_data_portal_is_named(
     ],
 )
 def test_the_daily_csv_writes_its_day_in_english(written: str, day: str) -> None:
-    assert {found for _, found in read(f"Date, USD, \n{written}, 1.1, \n")} == {day}
+    assert {day_read for _, day_read in read(f"Date, USD, \n{written}, 1.1, \n")} == {day}
 
 
 @pytest.mark.parametrize(
@@ -479,9 +479,9 @@ def test_a_table_of_ones_own_is_taken_as_it_is(
     writer.writerows(rows)
     expected = {(currency, day.isoformat()): Fraction(rate) for (day, currency), rate in rates.items()}
     expected |= {("USD", day.isoformat()): Fraction(1) for day in {day for day, _ in rates} | own_days}
-    found = read(text.getvalue())
-    assert {key: Fraction(rate) for key, rate in found.items()} == expected
-    assert {rate.as_tuple().exponent for rate in found.values()} == {-12}
+    loaded = read(text.getvalue())
+    assert {key: Fraction(rate) for key, rate in loaded.items()} == expected
+    assert {rate.as_tuple().exponent for rate in loaded.values()} == {-12}
 
 
 @pytest.mark.parametrize(
@@ -524,8 +524,8 @@ def test_a_rate_that_is_no_positive_plain_number_is_named_with_its_place(rate: s
     ],
 )
 def test_a_rate_is_read_exactly_and_rounded_once(written: str, rate: str) -> None:
-    found = read(f"{PLAIN}2024-01-02,JPY,{written}\n")
-    assert str(found["JPY", "2024-01-02"]) == rate
+    rates = read(f"{PLAIN}2024-01-02,JPY,{written}\n")
+    assert str(rates["JPY", "2024-01-02"]) == rate
 
 
 def test_problems_of_a_table_are_counted_together_in_the_order_of_the_file() -> None:

@@ -282,13 +282,13 @@ def test_what_is_no_good_parquet_gets_one_line(content: bytes, says: str) -> Non
 
 
 def test_parquet_lacks_a_column_or_has_it_twice() -> None:
-    one = pa.array(["1"])
+    column = pa.array(["1"])
     file = io.BytesIO()
-    parquet.write_table(pa.table([one] * 3, names=["merchant_id", "country", "country"]), file)
+    parquet.write_table(pa.table([column] * 3, names=["merchant_id", "country", "country"]), file)
     assert "lacks the columns merchant_name, category_code (found: 'merchant_id', 'co" in refusal(file.getvalue())[0]
     file = io.BytesIO()
     names = ["merchant_id", "merchant_name", "country", "country", "category_code"]
-    parquet.write_table(pa.table([one] * 5, names=names), file)
+    parquet.write_table(pa.table([column] * 5, names=names), file)
     assert "names country more than once" in refusal(file.getvalue())[0]
 
 
@@ -486,13 +486,13 @@ def test_a_few_rows_with_unknown_codes_are_left_out_and_named() -> None:
     def source() -> Source:
         return Source("Merchants file", "m.csv", (HEADER + "\n".join(rows) + "\n").encode())
 
-    found = read_merchants(source(), rejected_share_limit=0.001)
-    assert found.columns["merchant_id"] == [*range(1, 5), *range(6, 1000), *range(1001, 2001)]
-    assert {len(values) for values in found.columns.values()} == {1998}
-    assert found.columns["merchant_name"][4] == "Acme 6"
+    merchants = read_merchants(source(), rejected_share_limit=0.001)
+    assert merchants.columns["merchant_id"] == [*range(1, 5), *range(6, 1000), *range(1001, 2001)]
+    assert {len(values) for values in merchants.columns.values()} == {1998}
+    assert merchants.columns["merchant_name"][4] == "Acme 6"
     country = "column country: 'QQ' is not an ISO 3166-1 country code of two capital letters"
     category = "column category_code: '0001' is not an ISO 18245 merchant category code of four digits"
-    assert found.rejected == [Rejected("line 6", "5", country), Rejected("line 1001", "1000", category)]
+    assert merchants.rejected == [Rejected("line 6", "5", country), Rejected("line 1001", "1000", category)]
 
     # Three of 2,000 are more than one in a thousand; a row with two unknown codes is one row.
     rows[999] = "1000,Acme 1000,QQ,0001"

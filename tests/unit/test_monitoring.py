@@ -37,8 +37,8 @@ EXPORTED = exported(HEALTHY)
 
 def selectors(expression: str) -> list[tuple[str, dict[str, str]]]:
     """Return the metrics that an expression names, with their label conditions."""
-    found = re.findall(r"\b(paystream_[a-z0-9_]+)(?:\{([^}]*)\})?", expression)
-    return [(name, dict(re.findall(r"(\w+)=~?\"([^\"]*)\"", labels))) for name, labels in found]
+    matches = re.findall(r"\b(paystream_[a-z0-9_]+)(?:\{([^}]*)\})?", expression)
+    return [(name, dict(re.findall(r"(\w+)=~?\"([^\"]*)\"", labels))) for name, labels in matches]
 
 
 def expressions() -> list[str]:
@@ -52,8 +52,11 @@ def test_every_metric_in_a_rule_or_a_panel_is_exported(expression: str) -> None:
     for name, labels in selectors(expression):
         assert name in EXPORTED
         for label, wanted in labels.items():
-            values = {dict(one)[label] for one in EXPORTED[name]}
-            assert all(any(re.fullmatch(one, value) for value in values) for one in wanted.split("|")), (name, label)
+            values = {dict(sample)[label] for sample in EXPORTED[name]}
+            assert all(any(re.fullmatch(pattern, value) for value in values) for pattern in wanted.split("|")), (
+                name,
+                label,
+            )
 
 
 def test_legends_name_labels_that_exist() -> None:
@@ -61,7 +64,7 @@ def test_legends_name_labels_that_exist() -> None:
         for target in panel["targets"]:
             for label in re.findall(r"{{(\w+)}}", target["legendFormat"]):
                 [(name, _)] = selectors(target["expr"])
-                assert all(label in dict(one) for one in EXPORTED[name]), panel["title"]
+                assert all(label in dict(sample) for sample in EXPORTED[name]), panel["title"]
 
 
 def sections() -> dict[str, str]:
@@ -106,11 +109,11 @@ def test_values_and_labels() -> None:
 
 def test_what_is_not_known_is_left_out_and_said() -> None:
     away = Status("transactions", "paystream", HEALTHY.at, 5.0, unmeasured=[Unmeasured(Subject.UNREAD, "Gone.", 3)])
-    found = exported(away)
-    assert found["paystream_up"] == {(("service", "kafka"),): 0, (("service", "clickhouse"),): 1}
-    assert found["paystream_healthy"] == {(): 0}
-    assert found["paystream_problem"][("name", "unmeasured"),] == 1
-    assert not {name for name in found if "lag" in name or "latency" in name or "audit" in name}
+    metrics = exported(away)
+    assert metrics["paystream_up"] == {(("service", "kafka"),): 0, (("service", "clickhouse"),): 1}
+    assert metrics["paystream_healthy"] == {(): 0}
+    assert metrics["paystream_problem"][("name", "unmeasured"),] == 1
+    assert not {name for name in metrics if "lag" in name or "latency" in name or "audit" in name}
 
 
 def test_no_traffic_is_no_latency_and_no_division() -> None:

@@ -24,10 +24,10 @@ def rows(count: int) -> Rows:
 
 @pytest.fixture
 def show(monkeypatch, capsys):
-    def shown(found: Rows, width: int, terminal: bool = True, limit: int | None = None) -> list[str]:
+    def shown(rows: Rows, width: int, terminal: bool = True, limit: int | None = None) -> list[str]:
         monkeypatch.setattr(command, "console", Console(width=width))
         monkeypatch.setattr(command, "is_terminal", lambda: terminal)
-        command._show(Asked(find_report("merchant_by_day"), DAY, DAY), found, MOMENT, limit)
+        command._show(Asked(find_report("merchant_by_day"), DAY, DAY), rows, MOMENT, limit)
         return capsys.readouterr().out.splitlines()
 
     return shown
