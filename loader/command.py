@@ -8,7 +8,6 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from paystream.clickhouse import answering, connect
 from paystream.errors import PaystreamError
 from paystream.loader import gates, sample
 from paystream.loader.dimension import FX, MERCHANTS, Dimension
@@ -19,6 +18,7 @@ from paystream.loader.repair_command import ThenRepair, repair_after, repair_tra
 from paystream.loader.snapshot_command import compare_snapshots, list_history, roll_back_dimension
 from paystream.loader.source import SHOWN_PROBLEMS, Rejected, Source, read_source
 from paystream.output import console, counted, errors, is_terminal, note, print_fields, print_json
+from paystream.schema import connected
 from paystream.settings import Settings, load_settings
 
 app = typer.Typer(help="Merchants and exchange rates, as transactions are enriched with.", no_args_is_help=True)
@@ -187,7 +187,7 @@ def _report_rejected(source: Source, rejected: Sequence[Rejected]) -> None:
 
 def _newest_quote(settings: Settings) -> str:
     # Of what serves: the file that was merged into it may end earlier.
-    with connect(settings) as client, answering("Newest quote"):
+    with connected(settings, "Newest quote") as client:
         return client.query(f"SELECT max(rate_date) FROM {FX.table}").first_row[0].isoformat()
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from clickhouse_connect.driver.client import Client
 
-from paystream.clickhouse import answering, connect
 from paystream.errors import UsageError
 from paystream.loader.dimension import Dimension
 from paystream.loader.source import Rejected
+from paystream.schema import connected
 from paystream.settings import Settings
 
 SHOWN_CHANGES = 20
@@ -60,7 +60,7 @@ def list_snapshots(settings: Settings, dimension: Dimension) -> list[Snapshot]:
         UsageError: the schema does not exist yet.
         ServiceUnavailable: ClickHouse cannot be reached.
     """
-    with connect(settings) as client, answering(f"History of '{dimension.name}'"):
+    with connected(settings, f"History of '{dimension.name}'") as client:
         return snapshots(client, dimension)
 
 
@@ -79,7 +79,7 @@ def compare(settings: Settings, dimension: Dimension, before: int, after: int) -
         f"FROM (SELECT *, 1 AS there FROM ({rows_of}{before})) AS b "
         f"FULL JOIN (SELECT *, 1 AS there FROM ({rows_of}{after})) AS a USING ({key})"
     )
-    with connect(settings) as client, answering(f"History of '{dimension.name}'"):
+    with connected(settings, f"History of '{dimension.name}'") as client:
         kept = {snapshot.snapshot_id: snapshot for snapshot in snapshots(client, dimension)}
         for snapshot_id in (before, after):
             require_kept(dimension, kept, snapshot_id)

@@ -1,4 +1,4 @@
-"""The connection that loading and repairing share, and the check that what they need is there."""
+"""The connection to the configured database whose failures are told to a user, with what is needed there."""
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from paystream.settings import Settings
 
 
 @contextmanager
-def connected(settings: Settings, what: str, state: str, needed: Collection[str]) -> Iterator[Client]:
+def connected(settings: Settings, what: str, state: str = "", needed: Collection[str] = ()) -> Iterator[Client]:
     """Open a client on the configured database, in which these tables, views and dictionaries exist.
 
     Args:
@@ -21,12 +21,13 @@ def connected(settings: Settings, what: str, state: str, needed: Collection[str]
         needed: the names.
 
     Raises:
-        UsageError: one of them does not exist.
+        UsageError: one of them, or a table that is asked for meanwhile, does not exist.
         ServiceUnavailable: ClickHouse cannot be reached, or was lost on the way.
+        PaystreamError: ClickHouse refused a statement.
     """
     with connect(settings) as client, answering(what, state):
-        there = client.query("SELECT name FROM system.tables WHERE database = currentDatabase()").result_rows
-        if missing := sorted(set(needed) - {name for (name,) in there}):
+        query = "SELECT name FROM system.tables WHERE database = currentDatabase()"
+        if missing := needed and sorted(set(needed) - {name for (name,) in client.query(query).result_rows}):
             raise UsageError(
                 f"{what}: {', '.join(missing)} do{'es' * (len(missing) == 1)} not exist in database "
                 f"'{settings.clickhouse_database}'. Run `paystream migrate up`."

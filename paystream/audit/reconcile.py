@@ -10,8 +10,8 @@ from paystream.audit.deep import compare_rows
 from paystream.audit.holes import Gap, Holes, explain
 from paystream.audit.ledger import Block, blocks_since, intervals, reach_before, read_first
 from paystream.broker import Broker, Position, Retention, open_broker
-from paystream.clickhouse import answering, connect
 from paystream.errors import UsageError
+from paystream.schema import connected
 from paystream.settings import Settings
 
 LEDGER_KEPT = timedelta(days=90)
@@ -132,7 +132,7 @@ def audit(settings: Settings, window: timedelta, deep: bool = False) -> Audit:
     """
     since = datetime.now(UTC) - window
     what = f"Audit of topic '{settings.kafka_topic}'"
-    with open_broker(settings) as broker, connect(settings) as client, answering(what):
+    with open_broker(settings) as broker, connected(settings, what) as client:
         retention = broker.retention()
         audited = [_reconcile(settings, broker, client, partition, since, retention) for partition in broker.partitions]
         partitions = [partition for partition, _, _ in audited]

@@ -146,15 +146,7 @@ def _show_replay(status: str, plan: Plan, done: Replayed | None, most: int) -> N
     if not plan.matched:
         say("Nothing matches.")
         return
-    before = [
-        f"{count:,} {words}"
-        for count, words in [
-            (plan.stored, "stored"),
-            (plan.refused_again, "refused again"),
-            (plan.in_flight, "in flight"),
-        ]
-        if count
-    ]
+    before = _outcomes(plan)
     say(f"{plan.matched:,} messages match" + (f"; of those replayed before: {', '.join(before)}." if before else "."))
     if done is None:
         over = f", which is more than --max {most} allows" if plan.to_send > most else ""
@@ -173,25 +165,21 @@ def _show_groups(refused: list[Group]) -> None:
         return
     table = Table("reason", "messages", "first, last (UTC)", "partitions", "replayed", "example", show_lines=True)
     for group in refused:
-        outcomes = [
-            f"{count:,} {words}"
-            for count, words in [
-                (group.replayed, "sent"),
-                (group.stored, "stored"),
-                (group.refused_again, "refused again"),
-                (group.in_flight, "in flight"),
-            ]
-            if count
-        ]
+        sent = [f"{group.replayed:,} sent"] if group.replayed else []
         table.add_row(
             Text(group.reason),
             f"{group.messages:,}",
             f"{group.first:%Y-%m-%d %H:%M:%S}\n{group.last:%Y-%m-%d %H:%M:%S}",
             ", ".join(map(str, group.partitions)),
-            "\n".join(outcomes) or "none",
+            "\n".join(sent + _outcomes(group)) or "none",
             Text(f"{_at(group.example)}\n{group.example.text}") if group.example else "",
         )
     console.print(table)
+
+
+def _outcomes(replayed: Plan | Group) -> list[str]:
+    counts = {"stored": replayed.stored, "refused again": replayed.refused_again, "in flight": replayed.in_flight}
+    return [f"{count:,} {outcome}" for outcome, count in counts.items() if count]
 
 
 def _group_fields(group: Group) -> dict[str, object]:

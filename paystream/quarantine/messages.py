@@ -6,8 +6,6 @@ under the reason and the time of its newest replay's refusal, else of its own.
 """
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,8 +13,8 @@ from typing import Any
 from clickhouse_connect.driver.client import Client
 
 from paystream.broker import kafka_time
-from paystream.clickhouse import answering, connect
 from paystream.errors import UsageError
+from paystream.schema import connected
 from paystream.settings import Settings
 
 EXAMPLE_CHARACTERS = 100
@@ -231,7 +229,7 @@ def groups(settings: Settings, selection: Selection) -> list[Group]:
         ServiceUnavailable: ClickHouse cannot be reached.
         UsageError: the schema does not exist yet, or nothing was ever refused for the reason.
     """
-    with connected(settings) as client:
+    with connected(settings, f"Quarantine of '{settings.clickhouse_database}'") as client:
         require_known(client, settings, selection)
         condition, parameters = selection.condition()
         rows = client.query(
@@ -328,19 +326,6 @@ def parse_time(text: str, now: datetime) -> datetime:
             f"Time '{printable(text.encode(errors='replace'))}' is not understood. "
             "Write it as 2026-05-31T14:00, which is UTC, or as an age: 90m, 2h, 7d."
         ) from None
-
-
-@contextmanager
-def connected(settings: Settings) -> Iterator[Client]:
-    """Open a client whose failures are errors that a user can act upon.
-
-    Raises:
-        ServiceUnavailable: ClickHouse cannot be reached, or was lost on the way.
-        UsageError: the schema does not exist yet.
-        PaystreamError: ClickHouse refused a statement.
-    """
-    with connect(settings) as client, answering(f"Quarantine of '{settings.clickhouse_database}'"):
-        yield client
 
 
 def _example(client: Client, settings: Settings, row: tuple[Any, ...]) -> Example | None:

@@ -28,12 +28,12 @@ from paystream.quarantine.messages import (
     Example,
     Place,
     Selection,
-    connected,
     contents,
     example,
     require_known,
     sizes,
 )
+from paystream.schema import connected
 from paystream.settings import Settings
 
 HEADER = "paystream-replay"
@@ -126,7 +126,7 @@ def plan(settings: Settings, selection: Selection, *, again: bool = False) -> Pl
         ServiceUnavailable: ClickHouse cannot be reached.
         UsageError: the schema does not exist yet, or no message was refused for the reason.
     """
-    with connected(settings) as client:
+    with connected(settings, f"Quarantine of '{settings.clickhouse_database}'") as client:
         require_known(client, settings, selection)
         return _plan(client, settings, selection, again, most=1)[0]
 
@@ -159,7 +159,7 @@ def replay(
             is no longer there, or more than ``most`` match; nothing was sent.
     """
     replay_id = str(uuid.uuid4())
-    with connected(settings) as client:
+    with connected(settings, f"Quarantine of '{settings.clickhouse_database}'") as client:
         require_known(client, settings, selection)
         with (
             open_broker(settings) as broker,
