@@ -124,7 +124,7 @@ def fetch(kind: str, place: str, limits: Limits) -> tuple[str, bytes, datetime |
 def _main() -> None:
     request = json.load(sys.stdin)
     what, limits = request["what"], Limits(**request["limits"])
-    # Ends the process at once, also amid a call of a library: nothing here needs tidying up.
+    # Ends the process at once, even inside a library call: nothing here needs tidying up.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, limits.total_s)
     try:
@@ -186,7 +186,7 @@ def _read_http(what: str, place: str, limits: Limits) -> tuple[datetime | None, 
     except requests.TooManyRedirects:
         raise UsageError(f"{what}: more than {MAX_REDIRECTS} redirects. Name the last address with --from.") from None
     except ValueError:
-        # Not the error's own words: they repeat the address, with what is secret in it. So do those below.
+        # Not the error's own words: they repeat the address and its secrets. So do those below.
         raise UsageError(f"{what}: it, or where it redirects to, is not a valid address. Correct --from.") from None
     except requests.RequestException as error:
         raise ServiceUnavailable(
@@ -230,7 +230,7 @@ def _check_answer(what: str, status: int, encoding: str) -> None:
 
 
 def _http_cause(error: BaseException, limits: Limits) -> str:
-    """Return what is behind an error, in words that do not repeat the address."""
+    """Return the cause of an error, in words that do not repeat the address."""
     import urllib3.exceptions
 
     chain = []

@@ -57,12 +57,12 @@ def require_known(forced: Collection[str]) -> None:
     """Check the names given to ``--force``.
 
     Raises:
-        UsageError: one is no gate.
+        UsageError: one of them is not a gate.
     """
     unknown = [name for name in forced if name not in GATES]
     if unknown:
         listed = "; ".join(f"{name} ({what})" for name, what in GATES.items())
-        raise UsageError(f"Gate '{unknown[0]}': there is none of that name. --force takes {listed}.")
+        raise UsageError(f"Gate '{unknown[0]}': there is no such gate. --force takes {listed}.")
 
 
 def check(

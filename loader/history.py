@@ -127,7 +127,7 @@ def require_kept(dimension: Dimension, known: Mapping[int, Snapshot], snapshot_i
     """Return the snapshot of this number.
 
     Raises:
-        UsageError: there is none, or its rows are not kept any more.
+        UsageError: there is none, or its rows are no longer kept.
     """
     cause = "does not exist" if snapshot_id not in known else "is not kept any more"
     if snapshot_id not in known or not known[snapshot_id].kept:
@@ -145,7 +145,7 @@ def keep(client: Client, dimension: Dimension, staging: str, snapshot_id: int) -
 
 
 def prune(client: Client, dimension: Dimension, kept: int) -> None:
-    """Drop the rows of all but so many of the newest snapshots; their records stay."""
+    """Drop the rows of all but the newest ``kept`` snapshots; their records stay."""
     old = client.query(
         "SELECT DISTINCT toUInt32(partition) AS snapshot_id FROM system.parts WHERE database = currentDatabase() "
         f"AND table = '{dimension.history}' AND active ORDER BY snapshot_id DESC LIMIT 1000000 OFFSET {kept}"

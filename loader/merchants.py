@@ -26,7 +26,7 @@ the one for guns and ammunition, which ISO 18245 has had since 2023 and the pack
 MerchantsFormat = Literal["csv", "parquet"]
 
 _PART = 10**12
-"""Places of the second part file begin after so many: more than a file has lines."""
+"""Where the places of the second part file begin: more than a file has lines."""
 
 
 def _merchant_id(text: str) -> int:

@@ -59,7 +59,7 @@ def refresh(
     """Replace a dimension by these rows, unless they come from the very file that serves already.
 
     On return the table, its dictionary and the record in ``dimension_snapshots`` agree, and ``<table>_history`` has a
-    copy. After an error the previous snapshot serves as before; only if ClickHouse is lost amid the swap it may be the
+    copy. After an error the previous snapshot serves as before; if ClickHouse is lost during the swap it may be the
     new one, and the next run settles that.
 
     Args:

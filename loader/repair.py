@@ -1,7 +1,7 @@
 """Repair: write again, with a newer version, exactly the transactions that would be enriched otherwise today.
 
 What a row should be is the view ``transactions_to_repair``'s to say. Here is where to look: a table of years cannot be
-read at each refresh, so only those days are whose rates, or whose merchants, are others than the last repair saw.
+read at each refresh, so a repair reads only the days whose rates or merchants have changed since the last one.
 """
 
 import time
@@ -18,7 +18,7 @@ from paystream.schema import connected
 from paystream.settings import Settings
 
 BATCH_ROWS = 1_000_000
-"""A batch reads about so many stored rows: what a killed repair loses, and what bounds its memory."""
+"""Stored rows that a batch reads, roughly: what a killed repair loses, and what bounds its memory."""
 
 SETTLE_S = 5.0
 """A block under way when a dictionary was exchanged is stored with the old one, and takes less than this."""
@@ -121,7 +121,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class _Seen:
-    """What a repair saw of a day: compared with what is now, it says whether the day must be looked at."""
+    """What a repair saw of a day. Where it differs from the present, the day must be looked at."""
 
     rates_hash: int
     fx_snapshot_id: int
@@ -135,7 +135,7 @@ class _Plan:
 
     days: dict[date, list[int] | None]
     seen: dict[date, _Seen]
-    """What to record at the end: of the days above, and of others that need not be looked at."""
+    """What to record at the end, for the days above and for those that need no look."""
 
 
 def repair(
@@ -168,7 +168,7 @@ def repair(
             [[started_at]] = client.query("SELECT now64(3, 'UTC')").result_rows
             plan = _plan(client, settings, first, every_day)
             if _loaded(client) == loaded:
-                break  # else a dictionary changed amid the waiting or the planning
+                break  # else a dictionary changed while this waited or planned
         # Until a day is done nothing is known of it: whatever ends this repair, the next one looks at it again.
         _record(client, {day: _Seen(0, 0, 0, 0) for day in plan.days}, started_at)
         names = ", ".join(_columns(client))
@@ -277,7 +277,7 @@ def _plan(client: Client, settings: Settings, first: date, every_day: bool) -> _
         if every_day or seen is None or seen.rates_hash != rates_hash:
             whole.add(day)
         elif restating and seen.restated_snapshot_id < kept_since:
-            whole.add(day)  # what has changed since is not known any more
+            whole.add(day)  # what has changed since then is no longer known
     if any(0 < seen.fx_snapshot_id < fx - 1 for seen in before.values()):
         # A snapshot came and went that no repair saw: what was stored meanwhile may have its rates.
         whole |= _enriched_since_oldest_repair(client)
@@ -308,7 +308,7 @@ def _enriched_since_oldest_repair(client: Client) -> set[date]:
 
 
 def _late_merchants(client: Client, before: dict[date, _Seen], snapshot_id: int) -> dict[date, set[int]]:
-    """Return the merchants that came after their payments, by day; ``LISTED_MERCHANTS`` and one more at most."""
+    """Return the merchants loaded after their payments, by day; ``LISTED_MERCHANTS`` and one more at most."""
     rows = client.query(_LATE, parameters={"limit": LISTED_MERCHANTS + 1}).result_rows
     return {
         day: set(merchant_ids)
@@ -320,7 +320,7 @@ def _late_merchants(client: Client, before: dict[date, _Seen], snapshot_id: int)
 def _changed_merchants(
     client: Client, before: dict[date, _Seen], snapshot_id: int, kept_since: int
 ) -> dict[date, set[int]]:
-    """Return the merchants that are others than the last repair saw, by day; as many as of late ones at most."""
+    """Return the merchants that changed since the last repair, by day; ``LISTED_MERCHANTS`` and one more at most."""
     restated = [seen.restated_snapshot_id for seen in before.values() if seen.restated_snapshot_id]
     if not restated:
         return {}

@@ -184,7 +184,7 @@ class Broker:
     def retention(self, timeout_s: float = TIMEOUT_S) -> Retention:
         """Return how long the topic keeps a message; not known when the broker does not tell in time.
 
-        A topic that is compacted and not also deleted from keeps its messages for ever.
+        A topic that is compacted and not also deleted from keeps its messages forever.
         """
         admin = AdminClient(client_config(self._settings) | {"log_level": 0})
         resource = ConfigResource(ResourceType.TOPIC, self._settings.kafka_topic)

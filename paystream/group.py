@@ -80,7 +80,7 @@ class Asked:
         self._future: Future[ConsumerGroupDescription] = wanted[settings.kafka_group]
 
     def answer(self) -> Group | None:
-        """Return the group; None where the broker does not tell in time, or must not."""
+        """Return the group; None where the broker does not tell in time, or is not allowed to."""
         try:
             group = self._future.result(self._timeout_s + 1)
         except (KafkaException, TimeoutError):

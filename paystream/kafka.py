@@ -1,4 +1,4 @@
-"""The connection to Kafka, for every tool that produces or looks at the topic."""
+"""The connection to Kafka, for every tool that produces to the topic or looks at it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

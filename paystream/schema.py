@@ -1,4 +1,4 @@
-"""The connection to the configured database whose failures are told to a user, with what is needed there."""
+"""A connection to the configured database that says in one line what is missing there or went wrong."""
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager

@@ -36,7 +36,7 @@ def audit(
 
     Compares the broker's offsets with the ledger, and looks every hole up in the broker: tombstone or empty message,
     transaction marker or compacted, expired before it was read, or lost. Takes nothing from the group, and writes
-    nothing but its verdict, for `paystream status`. Exit code 1 on lost or expired messages, a topic made anew, a group
+    nothing but its verdict, for `paystream status`. Exit code 1 on lost or expired messages, a recreated topic, a group
     without offsets, or holes too many to look up.
 
     With --reports it compares the reports' roll-ups with the payments themselves, for the newest half hours and some
@@ -47,7 +47,7 @@ def audit(
     settings = load_settings()
     if reports:
         if deep:
-            raise UsageError("Audit: --deep is of messages and --reports of the reports. Ask for one of them.")
+            raise UsageError("Audit: --deep compares messages and --reports compares reports. Give one of them.")
         _audit_reports(settings, older, as_json)
         return
     window = _duration(since)

@@ -14,7 +14,7 @@ LOOKUP_MESSAGES = 3_000_000
 
 SCAN_OFFSETS = 100_000
 JOIN_OFFSETS = 5_000
-"""To begin to read elsewhere takes at least as long as to read on over so many messages, and is charged as such."""
+"""Seeking elsewhere takes at least as long as reading on over this many messages, and is charged as such."""
 EXAMPLES = 5
 
 TOMBSTONE, EMPTY, CONTENT = range(3)

@@ -220,7 +220,7 @@ def _reconcile(
 
 
 def _is_of_another_topic(broker: Broker, position: Position, block: Block) -> bool:
-    """Return whether a block of the ledger was read from a topic of the same name that is no more.
+    """Return whether a block of the ledger was read from a topic of the same name that no longer exists.
 
     The ledger knows the newest timestamp in the block, so a newer message in its place is not one that it had. Both
     are the producers' times, compared with nothing else: their clocks may be wrong. Of the blocks in question the one
@@ -240,7 +240,7 @@ def _hours_from_oldest(position: Position) -> float | None:
 
 
 def headroom_hours(position: Position, retention: Retention) -> float | None:
-    """Return how long the oldest unread message is still kept, or one arriving now; None: for ever, or not known."""
+    """Return how long the oldest unread message is still kept, or one arriving now; None: forever, or not known."""
     hours = []
     if retention.milliseconds is not None:
         waiting = datetime.now(UTC) - position.unread_at if position.unread_at else timedelta(0)

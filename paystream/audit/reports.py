@@ -11,13 +11,13 @@ from paystream.reports.report import open_reports, stored_days
 from paystream.settings import Settings
 
 RECENT = 4
-"""Half hours that are compared whatever chance says: the newest there are, the current one among them."""
+"""The newest half hours, the current one among them: these are always compared."""
 SHOWN = 20
 """Differences that are listed; all are counted."""
 
 _KEY = "merchant_id, currency, status, reporting_currency, enrichment_status, country, category_code"
 _OF_PAYMENTS = ", ".join(f"p.{name} AS {name}" for name in _KEY.split(", ")[1:])
-# Days say no more than this of a payment.
+# The roll-up by day knows no more than this of a payment.
 _OF_DAYS = (
     "p.currency AS currency, p.status AS status, p.reporting_currency AS reporting_currency, "
     "'' AS enrichment_status, '' AS country, '' AS category_code"
@@ -28,7 +28,7 @@ _SLOT = "toStartOfInterval(created_at, INTERVAL 30 MINUTE)"
 _BUCKETS = "{buckets:Array(DateTime('UTC'))}"
 _DAYS = "{days:Array(Date)}"
 
-# Signed, so that what agrees comes to nothing: what a roll-up is made of, less what it says. Buckets of which something
+# Signed, so that what agrees cancels out: what a roll-up is made of, less what it says. Buckets of which something
 # was written since are left out: they are computed again within a minute.
 _COMPARE = f"""
 SELECT

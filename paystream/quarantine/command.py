@@ -68,10 +68,10 @@ def replay(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Send refused messages again, after what refused them was put right. Repeating it sends nothing twice.
+    """Send refused messages again, after a fix of what refused them. Repeating it sends nothing twice.
 
-    Each goes to the partition it came from, with its key and its bytes, and is judged anew. Times are those at which
-    ClickHouse refused a message (quarantined_at, UTC). What became of them says `paystream quarantine list`.
+    Each goes to its own partition, with its key and its bytes, and is validated again. Times are those at which
+    ClickHouse refused a message (quarantined_at, UTC). `paystream quarantine list` says what became of them.
 
     Example: paystream quarantine replay --reason currency_unknown --since 2h --dry-run
     """
@@ -79,7 +79,7 @@ def replay(
     selection = Selection(reason, since and parse_time(since, now), until and parse_time(until, now), partition, offset)
     if selection.is_everything:
         raise UsageError(
-            "Replay of everything that was ever refused is hardly meant. "
+            "Replay without a condition would send everything that was ever refused. "
             "Choose with --reason, --since, --until or --partition, first with --dry-run."
         )
     if offset is not None and partition is None:

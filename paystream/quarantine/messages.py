@@ -154,7 +154,7 @@ WHERE kafka_topic = {{topic:String}}
 @dataclass(frozen=True)
 class Place:
     """Where a message stands in the topic. The timestamp (milliseconds since 1970) tells a topic that was deleted and
-    made again, whose offsets begin anew."""
+    recreated, whose offsets start over."""
 
     partition: int
     offset: int
@@ -190,7 +190,7 @@ class Group:
     refused_again: int
     in_flight: int
     example: Example | None
-    """None if its bytes went by age while this was asked."""
+    """None if its bytes expired while this was asked."""
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ class Selection:
 
     @property
     def is_everything(self) -> bool:
-        """Return whether there is no condition."""
+        """Return whether no condition was given."""
         return self == Selection()
 
     def condition(self) -> tuple[str, dict[str, Any]]:
@@ -258,18 +258,18 @@ def require_known(client: Client, settings: Settings, selection: Selection) -> N
 
 
 def contents(client: Client, settings: Settings, places: list[Place]) -> dict[Place, tuple[bytes, bytes]]:
-    """Return key and bytes of messages in one partition. Those that went by age meanwhile are missing."""
+    """Return key and bytes of messages in one partition. Those that have expired meanwhile are missing."""
     rows = _content(client, settings, places, "raw_message")
     return {place: (key, message) for place, (key, message) in rows.items() if place in places}
 
 
 def sizes(client: Client, settings: Settings, places: list[Place]) -> dict[Place, int]:
-    """Return how many bytes each of these messages in one partition has. Those that went by age are missing."""
+    """Return how many bytes each of these messages in one partition has. Those that have expired are missing."""
     return {place: size for place, (_, size) in _content(client, settings, places, "length(raw_message)").items()}
 
 
 def example(client: Client, settings: Settings, place: Place) -> Example | None:
-    """Return a message shortened to look at, None if it went by age meanwhile."""
+    """Return a message shortened to look at, None if it has expired meanwhile."""
     columns = f"substring(raw_message, 1, {4 * EXAMPLE_CHARACTERS}), length(raw_message)"
     content = _content(client, settings, [place], columns).get(place)
     if content is None:
@@ -280,7 +280,7 @@ def example(client: Client, settings: Settings, place: Place) -> Example | None:
 
 
 def printable(value: bytes, *, size: int | None = None, characters: int = EXAMPLE_CHARACTERS) -> str:
-    """Return bytes as text of one line that does nothing to a terminal, at most so many characters and an ellipsis.
+    """Return bytes as one line of text that is safe on a terminal, cut to ``characters`` and an ellipsis.
 
     Whatever is not printable Unicode is escaped as in Python: control characters, invisible and direction-changing
     ones, invalid UTF-8. A backslash is doubled, so that no text looks like an escape.

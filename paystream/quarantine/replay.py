@@ -4,7 +4,7 @@ The record comes first: a row ``sending`` in quarantine_replays, then the messag
 Each replayed message names its replay and its origin in a header, so that whoever comes after a killed replay can look
 into the topic for what it had sent, and neither loses nor repeats any of it.
 
-A Kafka transaction would do that too, but a replay killed amid one would hold up ingest until the broker gives it up.
+A Kafka transaction would do that too, but a replay killed inside one would hold up ingest until the broker aborts it.
 """
 
 import socket
@@ -276,7 +276,7 @@ class _Sender:
             cause = next((error.str() for error in unknown if error), "no answer")
             raise ServiceUnavailable(
                 f"Replay to topic '{self._settings.kafka_topic}': {len(unknown)} messages of a batch of "
-                f"{len(attempts)} were not confirmed: {cause}. Run it again: that finds out, and sends what is left."
+                f"{len(attempts)} were not confirmed: {cause}. Run it again: that finds out, and sends the rest."
             )
         return len(delivered), len(rejected), "the broker finds the message too large" if rejected else ""
 

@@ -64,7 +64,7 @@ def report(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write it to this file.", dir_okay=False)] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="At most so many rows; a terminal shows 50, or what fits.")
+        int | None, typer.Option(min=1, help="At most this many rows; a terminal shows 50, or what fits.")
     ] = None,
     spreadsheet: Annotated[
         bool | None,
@@ -97,7 +97,7 @@ def report(
     if out and not out.absolute().parent.is_dir():
         raise UsageError(f"File '{out}': there is no folder '{out.parent}'. Make it first.")
     if chosen is Format.PARQUET and not out:
-        raise UsageError("Format 'parquet': it is no text to print. Name a file with --out.")
+        raise UsageError("Format 'parquet': it is binary and cannot be printed. Name a file with --out.")
     _answer(asked, chosen, out, limit, wait)
 
 
@@ -138,7 +138,7 @@ def rebuild(
     last: Annotated[str | None, typer.Option("--to", help="The last day; without it the newest.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Compute what reports are made of anew, from the payments themselves, the newest day first.
+    """Recompute what reports are made of, from the payments themselves, the newest day first.
 
     ClickHouse does that by itself every 40 seconds for what has changed. This is for a great deal at once: a table that
     was filled before it had reports, or a restatement of many days. Ingest and refreshes go on; doing it again is
@@ -151,11 +151,11 @@ def rebuild(
     if first_day and last_day:
         refuse_disorder(first_day, last_day)
     settings = load_settings()
-    with errors.status("Computing reports anew") as status:
+    with errors.status("Recomputing reports") as status:
 
         def show(progress: Progress) -> None:
             status.update(
-                f"Computing reports anew: {progress.rows:,} payments, day {progress.days_done + 1} of {progress.days}"
+                f"Recomputing reports: {progress.rows:,} payments, day {progress.days_done + 1} of {progress.days}"
                 f" ({progress.day})"
             )
 

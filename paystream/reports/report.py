@@ -131,7 +131,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Rows:
-    """The first rows of a report. ``more``: whether there are others."""
+    """The first rows of a report. ``more``: whether there are further rows."""
 
     columns: tuple[str, ...]
     rows: list[tuple[Any, ...]]
@@ -305,7 +305,7 @@ def month_of(text: str) -> tuple[date, date]:
     try:
         first = datetime.strptime(text, "%Y-%m").date()
     except ValueError:
-        raise UsageError(f"Month '{text}': it is none. Write it as 2026-11.") from None
+        raise UsageError(f"Month '{text}': not a month. Write it as 2026-11.") from None
     return first, first.replace(day=monthrange(first.year, first.month)[1])
 
 
@@ -322,4 +322,4 @@ def day_of(text: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError:
-        raise UsageError(f"Day '{text}': it is none. Write it as 2026-11-25, today or yesterday.") from None
+        raise UsageError(f"Day '{text}': not a day. Write it as 2026-11-25, today or yesterday.") from None

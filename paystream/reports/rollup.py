@@ -13,7 +13,7 @@ from paystream.reports.report import open_reports, stored_days
 from paystream.settings import Settings, project_folder
 
 BATCH_ROWS = 1_000_000
-"""About so many stored rows are read at a time: what bounds the memory, and what a killed rebuild loses."""
+"""Stored rows that are read at a time, roughly: what bounds the memory, and what a killed rebuild loses."""
 
 _SETTINGS = {"max_threads": 1}
 """One thread, so that ingest keeps the others."""
@@ -85,9 +85,9 @@ def rebuild(
     report: Callable[[Progress], None] = lambda progress: None,
     among: Collection[date] | None = None,
 ) -> Rebuilt:
-    """Compute the roll-ups of the days from ``first`` to ``last`` anew, or of all days; ingest and refreshes go on.
+    """Recompute the roll-ups of the days from ``first`` to ``last``, or of all days; ingest and refreshes go on.
 
-    With ``among``, of those that are named there too.
+    With ``among``, only of the days that are also in it.
 
     A bucket whose payments were deleted is emptied. After all days the refreshes go on from here, and need not look at
     what was stored before. Killed at any moment it leaves each bucket as it was or as it should be; run again, it does

@@ -53,7 +53,7 @@ def status(
             min=0.2,
             max=86_400,
             metavar="[SECONDS]",
-            help="Ask again and again, every 2 s or so many; ends with Ctrl-C.",
+            help="Ask again every 2 s, or every SECONDS; Ctrl-C ends it.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document; with --watch, one a line.")] = False,

@@ -29,7 +29,7 @@ def routes(current: Callable[[], tuple[Status, Verdict]]) -> dict[str, Callable[
 def parts(status: Status, verdict: Verdict) -> dict[str, str]:
     """Return the HTML of each part of the page that changes, by its id, and the verdict's word as ``word``.
 
-    What changes at every moment is apart from what is read aloud (``verdict``), which only changes with the reasons.
+    What changes all the time is kept apart from what is read aloud (``verdict``), which changes only with the reasons.
     """
     reasons = "".join(
         f"<li>{escape(problem.text)} <span class=where>Runbook: {escape(problem.section)}</span></li>"

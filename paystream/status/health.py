@@ -11,9 +11,9 @@ from paystream.status.state import DIMENSIONS, OBJECTIVE_LIMIT, OBJECTIVE_SHARE,
 PARTS_LIMIT = 500
 """Active parts in one partition. The engine delays inserts from 1,000 on and refuses them from 3,000 on."""
 AT_LEAST = 10
-"""So many refused messages, late or pending payments are needed before their share means something."""
+"""Refused messages, late or pending payments it takes before their share means something."""
 ERROR_AFTER_S = 10
-"""What ingest runs into is a reason once a message has waited so long: a broker that restarts is none."""
+"""An error of ingest is a reason once a message has waited this long: a broker that restarts is not one."""
 PENDING_SHARE_LIMIT = 0.05
 REPORTS_LIMIT_S = 300
 """Reports are computed every 40 s and are a minute behind at most, unless there is a backlog or a refresh fails."""
@@ -25,7 +25,7 @@ class Problem:
 
     Attributes:
         name: a word that alerts and logs can match: the same for the same kind of problem.
-        text: what is measured and what it may be, without a full stop.
+        text: what was measured and its limit, without a full stop.
         section: where docs/runbook.md says what to do.
     """
 
@@ -98,7 +98,7 @@ def _backlog(status: Status, settings: Settings) -> list[Problem]:
     limit_s = settings.status_lag_limit_seconds
     blocked = [lag for lag in backlog.partitions if lag.waits_for_transaction and lag.seconds > limit_s]
     if blocked:
-        # Its own messages may be all there is: what is behind a transaction is known when it ends, and not before.
+        # Its own messages may be all there are: what is behind a transaction is known only when it ends.
         oldest = max(blocked, key=lambda lag: lag.seconds)
         since = status.at - timedelta(seconds=oldest.seconds)
         count = sum(lag.blocked for lag in blocked)

@@ -10,10 +10,10 @@ RETENTION_TIMEOUT_S = 2
 """The stand-in broker never answers this one."""
 
 CLOCK_TOLERANCE = timedelta(seconds=5)
-"""So far clocks of sound machines may be apart."""
+"""How far apart the clocks of sound machines may be."""
 
 OLDEST = timedelta(days=365)
-"""An older time is none: a producer that counts in seconds stamps a day of January 1970. Also in ledger_mv.sql."""
+"""An older time is taken for wrong: a producer that counts in seconds stamps January 1970. Also in ledger_mv.sql."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class PartitionLag:
         blocked: those of them that are handed to nobody until a transaction ends; its own count among them.
         blocked_from: the offset of the first message of that transaction; None when none is open.
         seconds: how long the oldest unread message has waited, by its Kafka timestamp and this machine's clock.
-        is_dated: whether that timestamp can be: there is one, of this year, and not ahead of this machine's clock.
+        is_dated: whether that timestamp is there, less than a year old, and not ahead of this machine's clock.
         overdue: how many have waited longer than the objective allows.
         expired: offsets that retention removed before the group read them.
-        expires_s: how long the oldest unread message is still kept, or one that arrives now; None: for ever, or the
+        expires_s: how long the oldest unread message is still kept, or one that arrives now; None: forever, or the
             broker does not tell.
     """
 
@@ -72,7 +72,7 @@ def _lag(broker: Broker, partition: int, retention: Retention, overdue_after: ti
         seconds=waited.total_seconds(),
         overdue=max(0, overdue - position.unread),
         expired=_expired(position),
-        # A message without a time is kept as long as the newest one of its segment: nothing to be called for.
+        # A message without a time is kept as long as the newest one of its segment: no reason to wake anybody.
         expires_s=None if kept_hours is None or not is_dated else kept_hours * 3600,
         is_dated=is_dated,
         blocked=position.blocked,

@@ -89,7 +89,7 @@ def _flow(status: Status) -> Iterator[Metric]:
         quantiles = (("0.5", flow.p50_s), ("0.95", flow.p95_s), ("0.99", flow.p99_s))
         text = "From the Kafka timestamp to stored, last five minutes, to within 9 %."
         yield _gauge("latency_seconds", text, [((share,), value) for share, value in quantiles], "quantile")
-        text = "Payments whose Kafka timestamp can't be, last five minutes; latency is of the others."
+        text = "Payments with an impossible Kafka timestamp, last five minutes; latency leaves them out."
         yield _single("untimed_payments", text, flow.untimed)
         yield _single("messages_per_second", "Messages read, mean of the last five minutes.", flow.messages_per_s)
         share = flow.refused / flow.messages if flow.messages else 0.0

@@ -19,7 +19,7 @@ SELECT
     sum(late_payments) AS late,
     if(payments = 0, NULL, minIf(hour, timed_payments > 0)) AS since,
     -- A message that is stamped ahead of time is no newer than its block.
-    -- Nor is one old that is stamped with no time that can be.
+    -- An impossible timestamp says nothing of its age.
     if(
         sum(read) = 0 OR max(newest) <= max(last_read) - INTERVAL 1 YEAR, NULL,
         greatest(0, dateDiff('millisecond', least(max(newest), max(last_read)), now64(3)) / 1000)

@@ -37,7 +37,7 @@ class Answer:
 
 
 def kept_status(settings: Settings, kept_s: float = KEPT_S) -> Callable[[], tuple[Status, Verdict]]:
-    """Return a function that gives the status, at most so old: however many look, the services are asked once."""
+    """Return a function that gives a status at most ``kept_s`` old: however many look, the services are asked once."""
     lock = threading.Lock()
     last: list[tuple[float, Status, Verdict]] = []
 
@@ -55,7 +55,7 @@ def handler(routes: Mapping[str, Callable[[], Answer]]) -> type[BaseHTTPRequestH
     """Return what answers GET and HEAD with these paths' answers, and says on stderr when one fails."""
 
     class Handler(BaseHTTPRequestHandler):
-        timeout = 30  # a reader that says nothing holds no thread for ever
+        timeout = 30  # a reader that says nothing holds no thread forever
 
         def do_GET(self) -> None:
             route = routes.get(self.path.partition("?")[0])

@@ -112,7 +112,7 @@ class Flow:
         p50_s, p95_s, p99_s: from a payment's Kafka timestamp (by default the producer's clock) until it is stored
             (ClickHouse's clock), to within 9 %; None when no payment was.
         payments: how many these are of.
-        untimed: further payments, whose Kafka timestamp can't be: none, or more than a year old.
+        untimed: further payments, without a Kafka timestamp or with one more than a year old.
     """
 
     messages: int
@@ -308,7 +308,7 @@ def read_status(settings: Settings) -> Status:
         backlog = None
     totals: _Totals | None = stored.pop("totals", None)
     if backlog and totals and totals.quiet_s is not None:
-        # The oldest unread message bears no time that can be: since the last block there was nothing to wait for.
+        # The oldest unread message has no plausible time; it can have waited since the last block at most.
         partitions = [lag if lag.is_dated else replace(lag, seconds=totals.quiet_s) for lag in backlog.partitions]
         backlog = replace(backlog, partitions=partitions)
     # Without the broker nobody knows what is overdue, and the budget would seem to recover.

@@ -116,7 +116,7 @@ def _unread(status: Status) -> Section:
         (str(lag.partition), f"{lag.messages:,}", _seconds(lag.seconds), f"{lag.overdue:,}")
         for lag in backlog.partitions
     ]
-    note = "The topic keeps messages for ever, or the broker does not tell how long."
+    note = "The topic keeps messages forever, or the broker does not tell how long."
     if backlog.expires_s is not None:
         what = "The oldest unread message expires in" if backlog.messages else "A message that arrives now is kept for"
         note = f"{what} {duration(max(0, backlog.expires_s))}."
@@ -137,7 +137,7 @@ def _latency(status: Status) -> Section:
     )
     note = "Last five minutes, to within 9 %."
     if flow and flow.untimed:
-        note += f" Of {flow.payments:,} messages; {flow.untimed:,} more bear a Kafka timestamp that can't be."
+        note += f" Of {flow.payments:,} messages; {flow.untimed:,} more have an impossible Kafka timestamp."
     return Section("latency", "Latency, produced to stored", ("of the payments", "within"), rows, note)
 
 
