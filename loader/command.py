@@ -17,7 +17,7 @@ from paystream.loader.refresh import Refreshed, refresh, require_schema
 from paystream.loader.repair_command import ThenRepair, repair_after, repair_transactions, show_repaired
 from paystream.loader.snapshot_command import compare_snapshots, list_history, roll_back_dimension
 from paystream.loader.source import SHOWN_PROBLEMS, Rejected, Source, read_source
-from paystream.output import console, counted, errors, is_terminal, note, print_fields, print_json
+from paystream.output import counted, errors, is_terminal, note, print_fields, print_json, say
 from paystream.schema import connected
 from paystream.settings import Settings, load_settings
 
@@ -197,12 +197,9 @@ def _report(dimension: Dimension, done: Refreshed, fields: dict[str, Any], as_js
     elif is_terminal():
         what = "loaded" if done.result == "loaded" else "unchanged, this very file serves already:"
         newest = f", newest quote {fields['newest_quote']}" if "newest_quote" in fields else ""
-        console.print(
+        say(
             f"{dimension.name}: {what} snapshot {done.snapshot_id}, {done.rows:,} rows, {fields['seconds']} s, "
-            f"SHA-256 {done.checksum[:12]}...{newest}",
-            soft_wrap=True,
-            markup=False,
-            highlight=False,
+            f"SHA-256 {done.checksum[:12]}...{newest}"
         )
         if "repaired_rows" in fields:
             show_repaired(fields)
@@ -215,11 +212,6 @@ def _report_sample(dimension: str, path: Path, size: int, as_json: bool) -> None
     if as_json:
         print_json(fields)
     elif is_terminal():
-        console.print(
-            f"Wrote {path} ({size:,} bytes). Load it with `paystream dims refresh {dimension} --from {path}`.",
-            soft_wrap=True,
-            markup=False,
-            highlight=False,
-        )
+        say(f"Wrote {path} ({size:,} bytes). Load it with `paystream dims refresh {dimension} --from {path}`.")
     else:
         print_fields("dims_sample", fields)

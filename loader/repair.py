@@ -281,10 +281,14 @@ def _plan(client: Client, settings: Settings, first: date, every_day: bool) -> _
     if any(0 < seen.fx_snapshot_id < fx - 1 for seen in before.values()):
         # A snapshot came and went that no repair saw: what was stored meanwhile may have its rates.
         whole |= _enriched_since_oldest_repair(client)
-    listed = _late_merchants(client, before, merchants)
-    if restating:
-        for day, changed in _changed_merchants(client, before, merchants, kept_since).items():
-            listed.setdefault(day, set()).update(changed)
+    listed = _merchants(client, _LATE, {}, lambda day: day in before and before[day].merchants_snapshot_id != merchants)
+    if restating and (restated := [seen.restated_snapshot_id for seen in before.values() if seen.restated_snapshot_id]):
+        since = {"since": max(min(restated), kept_since)}
+        changed = _merchants(
+            client, _CHANGED, since, lambda day: day in before and before[day].restated_snapshot_id != merchants
+        )
+        for day, merchant_ids in changed.items():
+            listed.setdefault(day, set()).update(merchant_ids)
     whole |= {day for day, merchant_ids in listed.items() if len(merchant_ids) > LISTED_MERCHANTS}
     stored = client.query(
         "SELECT DISTINCT toDate(created_at) FROM transactions WHERE toDate(created_at) IN {days:Array(Date)}",
@@ -307,29 +311,12 @@ def _enriched_since_oldest_repair(client: Client) -> set[date]:
     }
 
 
-def _late_merchants(client: Client, before: dict[date, _Seen], snapshot_id: int) -> dict[date, set[int]]:
-    """Return the merchants loaded after their payments, by day; ``LISTED_MERCHANTS`` and one more at most."""
-    rows = client.query(_LATE, parameters={"limit": LISTED_MERCHANTS + 1}).result_rows
-    return {
-        day: set(merchant_ids)
-        for day, merchant_ids in rows
-        if day in before and before[day].merchants_snapshot_id != snapshot_id
-    }
-
-
-def _changed_merchants(
-    client: Client, before: dict[date, _Seen], snapshot_id: int, kept_since: int
+def _merchants(
+    client: Client, query: str, parameters: dict[str, int], is_open: Callable[[date], bool]
 ) -> dict[date, set[int]]:
-    """Return the merchants that changed since the last repair, by day; ``LISTED_MERCHANTS`` and one more at most."""
-    restated = [seen.restated_snapshot_id for seen in before.values() if seen.restated_snapshot_id]
-    if not restated:
-        return {}
-    parameters = {"limit": LISTED_MERCHANTS + 1, "since": max(min(restated), kept_since)}
-    return {
-        day: set(merchant_ids)
-        for day, merchant_ids in client.query(_CHANGED, parameters=parameters).result_rows
-        if day in before and before[day].restated_snapshot_id != snapshot_id
-    }
+    """Return a query's merchants by day, of the open days; ``LISTED_MERCHANTS`` and one more at most of each."""
+    rows = client.query(query, parameters=parameters | {"limit": LISTED_MERCHANTS + 1}).result_rows
+    return {day: set(merchant_ids) for day, merchant_ids in rows if is_open(day)}
 
 
 def _batches(client: Client, day: date, merchants: list[int] | None) -> Iterator[str]:

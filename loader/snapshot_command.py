@@ -60,12 +60,9 @@ def list_history(name: OfDimension, as_json: AsJson = False) -> None:
         console.print(table if snapshots else f"No snapshot of '{name}' was loaded yet.")
     else:
         for snapshot in snapshots:
-            counted = {"forced_gates": _listed(snapshot), "rejected": len(snapshot.rejected)}
+            gates = ",".join(snapshot.forced_gates) or "none"
+            counted = {"forced_gates": gates, "rejected": len(snapshot.rejected)}
             print_fields("dims_snapshot", {"dimension": name.value} | asdict(snapshot) | counted)
-
-
-def _listed(snapshot: history.Snapshot) -> str:
-    return ",".join(snapshot.forced_gates) or "none"
 
 
 def compare_snapshots(
@@ -80,12 +77,7 @@ def compare_snapshots(
     """
     dimension = _dimension(name)
     comparison = history.compare(load_settings(), dimension, before, after)
-    counts = {
-        "added": comparison.added,
-        "removed": comparison.removed,
-        "changed": comparison.changed,
-        "unchanged": comparison.unchanged,
-    }
+    counts = {name: getattr(comparison, name) for name in ("added", "removed", "changed", "unchanged")}
     if as_json:
         print_json(asdict(comparison))
     elif is_terminal():

@@ -25,6 +25,11 @@ def note(text: str) -> None:
     errors.print(f"note: {text}", style="yellow", soft_wrap=True, markup=False, highlight=False)
 
 
+def say(text: str, where: Console = console) -> None:
+    """Print text as it is: no line is broken, and nothing in it is markup."""
+    where.print(text, soft_wrap=True, markup=False, highlight=False)
+
+
 def counted(number: int, noun: str) -> str:
     """Return a number of things in words: ``1 row``, ``2,000 rows``."""
     return f"{number:,} {noun}{'s' * (number != 1)}"

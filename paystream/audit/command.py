@@ -13,7 +13,7 @@ from paystream.audit.reconcile import audit as run_audit
 from paystream.audit.record import record
 from paystream.audit.reports import audit_reports
 from paystream.errors import UsageError
-from paystream.output import console, errors, is_terminal, print_fields, print_json
+from paystream.output import console, errors, is_terminal, print_fields, print_json, say
 from paystream.settings import Settings, load_settings
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -63,7 +63,7 @@ def audit(
     advice = _advice(result)
     if not as_json:
         for line in advice:
-            errors.print(line, soft_wrap=True, markup=False, highlight=False)
+            say(line, errors)
     if result.verdict != "complete":
         raise typer.Exit(1)
 
@@ -79,9 +79,7 @@ def _audit_reports(settings: Settings, older: int, as_json: bool) -> None:
         "complete_until": "never" if result.complete_until is None else f"{result.complete_until:%Y-%m-%dT%H:%M:%SZ}",
     }
     if as_json:
-        print_json(
-            fields | {"compared": result.slots, "examples": [asdict(difference) for difference in result.examples]}
-        )
+        print_json(fields | {"compared": result.slots, "examples": result.examples})
     elif is_terminal() and result.examples:
         names = ("rollup", "bucket", "merchant_id", "currency", "status", "transactions", "amount", "amount_reporting")
         table = Table(*(name.replace("_", " ") for name in names), title="What the roll-ups lack", title_justify="left")
@@ -99,11 +97,8 @@ def _audit_reports(settings: Settings, older: int, as_json: bool) -> None:
         for difference in result.examples:
             print_fields("audit_difference", asdict(difference))
     if result.differences:
-        errors.print(
-            f"{result.differences:,} differences between reports and payments. "
-            "See 'Reports differ' in docs/runbook.md.",
-            soft_wrap=True, markup=False, highlight=False,
-        )  # fmt: skip
+        differ = f"{result.differences:,} differences between reports and payments."
+        say(f"{differ} See 'Reports differ' in docs/runbook.md.", errors)
         raise typer.Exit(1)
 
 
@@ -115,19 +110,18 @@ def _duration(text: str) -> timedelta:
     return window
 
 
+def _values(result: Audit, name: str) -> list[Any]:
+    return [value for partition in result.partitions if (value := getattr(partition, name)) is not None]
+
+
 def _total(result: Audit, name: str) -> int | None:
-    values = [getattr(partition, name) for partition in result.partitions if getattr(partition, name) is not None]
+    values = _values(result, name)
     return sum(values) if values else None
 
 
-def _least(result: Audit, name: str) -> float | None:
-    return min(
-        (value for partition in result.partitions if (value := getattr(partition, name)) is not None), default=None
-    )
-
-
 def _fields(result: Audit) -> dict[str, Any]:
-    headroom, from_oldest = _least(result, "headroom_hours"), _least(result, "hours_from_oldest")
+    headroom = min(_values(result, "headroom_hours"), default=None)
+    from_oldest = min(_values(result, "hours_from_oldest"), default=None)
     fields: dict[str, Any] = {
         "topic": result.topic,
         "verdict": result.verdict,
@@ -149,19 +143,10 @@ def _fields(result: Audit) -> dict[str, Any]:
 
 
 def _document(result: Audit) -> dict[str, Any]:
-    return {
-        "verdict": result.verdict,
-        "topic": result.topic,
-        "since": result.since,
-        "retention_hours": result.retention_hours,
-        "holes": asdict(result.holes),
-        "in_several_partitions": result.in_several_partitions,
-        "changed_keys": result.changed_keys,
-        "changed_key_example": result.example or None,
-        "left_unread": result.left_unread,
-        "partitions": [asdict(partition) for partition in result.partitions],
-        "advice": _advice(result),
-    }
+    fields = asdict(result)
+    example = fields.pop("example") or None
+    head = {"verdict": result.verdict, "holes": asdict(result.holes)}
+    return head | fields | {"changed_key_example": example, "advice": _advice(result)}
 
 
 def _show(result: Audit) -> None:

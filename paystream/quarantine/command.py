@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from paystream.errors import CheckFailed, UsageError
-from paystream.output import console, errors, is_terminal, print_fields, print_json
+from paystream.output import console, errors, is_terminal, print_fields, print_json, say
 from paystream.quarantine.messages import Example, Group, Selection, groups, parse_time
 from paystream.quarantine.replay import Plan, Replayed
 from paystream.quarantine.replay import plan as plan_replay
@@ -138,9 +138,6 @@ def _report(plan: Plan, done: Replayed | None, most: int, as_json: bool) -> None
 
 
 def _show_replay(status: str, plan: Plan, done: Replayed | None, most: int) -> None:
-    def say(line: str) -> None:
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
-
     if done and done.found_sent:
         say(f"{done.found_sent:,} messages of an interrupted replay turned out to be sent; that is recorded now.")
     if not plan.matched:
