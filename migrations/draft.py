@@ -6,6 +6,7 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from textwrap import indent
 
 from paystream.errors import UsageError
 from paystream.migrations import freeze, scratch
@@ -50,7 +51,7 @@ class _Steps:
         detail = "".join(f"--     {line}\n" for line in lines)
         self.add(
             phase,
-            f"-- {why}\n{detail}SELECT throwIf(1, '{UNWRITTEN}')",
+            f"{indent(why, '-- ')}\n{detail}SELECT throwIf(1, '{UNWRITTEN}')",
             f"SELECT '{UNWRITTEN}: what takes it back'",
         )
 

@@ -1,11 +1,12 @@
 """``paystream report`` and ``paystream rollup``."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +19,9 @@ from paystream.output import console, errors, is_terminal, print_fields, print_j
 from paystream.reports.report import (
     REPORTS,
     Asked,
+    Report,
     Rows,
+    all_reports,
     check,
     day_of,
     export,
@@ -91,18 +94,23 @@ def report(
         return
     chosen = kind or (_by_name(out) if out else Format.TABLE if is_terminal() else Format.CSV)
     for_people = is_terminal() if spreadsheet is None else spreadsheet
-    asked = Asked(find_report(name), *_days(day, month, first, last), merchant, for_people and chosen is Format.CSV)
+    first_day, last_day = _days(day, month, first, last)
     if out and chosen in (Format.TABLE, Format.JSON):
         raise UsageError(f"File '{out}': a file is written as csv or parquet. Say which with --format.")
     if out and not out.absolute().parent.is_dir():
         raise UsageError(f"File '{out}': there is no folder '{out.parent}'. Make it first.")
     if chosen is Format.PARQUET and not out:
         raise UsageError("Format 'parquet': it is binary and cannot be printed. Name a file with --out.")
-    _answer(asked, chosen, out, limit, wait)
+    for_spreadsheet = for_people and chosen is Format.CSV
+    ask = partial(Asked, first=first_day, last=last_day, merchant_id=merchant, for_spreadsheet=for_spreadsheet)
+    _answer(name, ask, chosen, out, limit, wait)
 
 
-def _answer(asked: Asked, kind: Format, out: Path | None, limit: int | None, wait: bool) -> None:
+def _answer(
+    name: str, ask: Callable[[Report], Asked], kind: Format, out: Path | None, limit: int | None, wait: bool
+) -> None:
     with open_reports(load_settings()) as client:
+        asked = ask(find_report(name, all_reports(client)))
         check(client, asked)
         with errors.status(f"Report {asked.report.name}"):
             until = wait_until_complete(client, asked.report) if wait else freshness(client)[asked.report.view]
@@ -174,16 +182,16 @@ def _refuse(*options: object) -> None:
 
 def _list(kind: Format | None) -> None:
     with open_reports(load_settings()) as client:
-        until = freshness(client)
+        until, reports = freshness(client), all_reports(client).values()
     if kind is Format.JSON:
-        print_json([{"report": r.name, "row": r.grain, "complete_until": until[r.view]} for r in REPORTS.values()])
+        print_json([{"report": r.name, "row": r.grain, "complete_until": until[r.view]} for r in reports])
     elif is_terminal():
         table = Table("report", "a row is", "complete until (UTC)")
-        for report in REPORTS.values():
+        for report in reports:
             table.add_row(report.name, report.grain, _said(until[report.view]))
         console.print(table)
     else:
-        for report in REPORTS.values():
+        for report in reports:
             fields = {"name": report.name, "row": report.grain, "complete_until": _said(until[report.view])}
             print_fields("report", fields)
 

@@ -2,7 +2,7 @@
 
 import time
 from calendar import monthrange
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -138,17 +138,34 @@ class Rows:
     more: bool
 
 
-def find_report(name: str) -> Report:
+def all_reports(client: Client) -> dict[str, Report]:
+    """Return the reports by name: those that come with Paystream, and the project's own.
+
+    A view ``report_…`` with a column ``day`` is one as soon as ``report_freshness`` lists it.
+    """
+    merchants = "hasAll(groupArray(name), ['merchant_id', 'merchant_name'])"
+    rows = client.query(
+        f"SELECT table, {merchants} FROM system.columns WHERE database = currentDatabase()"
+        " AND table IN (SELECT report FROM report_freshness) GROUP BY table ORDER BY table"
+    ).result_rows
+    own = [
+        Report(view.removeprefix("report_"), f"as {view} says in sql/4_report", "ALL", has_merchant=bool(has_merchant))
+        for view, has_merchant in rows
+    ]
+    return {report.name: report for report in own} | REPORTS
+
+
+def find_report(name: str, reports: Mapping[str, Report] = REPORTS) -> Report:
     """Return the report of this name, with or without ``report_``.
 
     Raises:
         UsageError: there is none; the message names the nearest.
     """
     short = name.lower().removeprefix("report_").replace("-", "_")
-    if short in REPORTS:
-        return REPORTS[short]
-    near = get_close_matches(short, REPORTS, 1)
-    advice = f"Did you mean '{near[0]}'?" if near else f"Reports are {', '.join(REPORTS)}."
+    if short in reports:
+        return reports[short]
+    near = get_close_matches(short, reports, 1)
+    advice = f"Did you mean '{near[0]}'?" if near else f"Reports are {', '.join(reports)}."
     raise UsageError(f"Report '{name}': there is no such report. {advice}")
 
 

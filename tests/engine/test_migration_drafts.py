@@ -466,3 +466,14 @@ def test_new_on_the_command_line_has_nothing_to_write(
         'migrate_new status="nothing to do" version=none statements=0 unwritten=0\n',
         "",
     )
+
+
+def test_a_change_of_many_lines_that_no_alter_does_is_a_marked_place(checkout: Checkout, engine: Settings) -> None:
+    last = "        failed                 UInt64,\n"
+    counted = "                arraySum(p -> if(p.status = 'failed', p.transactions, 0), own),\n"
+    edits = [(last, last + last.replace("failed  ", "disputed")), (counted, counted + counted.replace("failed", "new"))]
+    checkout.edit("merchant_days", *edits)
+    draft = checkout.new("add_disputed", engine)
+    assert draft.unwritten == 1
+    # It can be read, though not applied: all of the mark's reason is a comment.
+    assert read_history(checkout.versions, finished=False)[-1].unwritten_steps() == [1]

@@ -113,6 +113,11 @@ def test_add_a_report(walk: Walk) -> None:
         now=NOW,
     )
     assert found == [(day.date(), "5462", 1) for day in DAYS]
+    listed = walk.run("report")
+    assert 'name=volume_by_category row="as report_volume_by_category says in sql/4_report"' in listed
+    days = ("--from", f"{DAYS[0]:%F}", "--to", f"{DAYS[1]:%F}")
+    printed = walk.run("report", "volume_by_category", *days).splitlines()
+    assert [line.split(",")[:3] for line in printed[1:]] == [[f'"{day:%F}"', '"5462"', "1"] for day in DAYS]
 
 
 def test_add_a_currency(walk: Walk) -> None:
