@@ -1,5 +1,6 @@
 """``paystream init`` and ``paystream upgrade``."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -32,7 +33,7 @@ def init(
         return print_fields("init", {"project": folder, "files": len(files)})
     console.print(f"Project '{folder}' has {len(files)} files. Next:\n", markup=False, highlight=False)
     console.print(
-        f"  cd {folder}\n"
+        f"  cd {shlex.quote(str(folder))}\n"
         "  paystream up            # Kafka and ClickHouse on this machine\n"
         "  paystream migrate up    # create the schema\n"
         "  paystream demo          # dimensions, a minute of payments, a verdict\n\n"
