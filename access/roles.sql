@@ -35,7 +35,7 @@ GRANT INSERT, CREATE TABLE, DROP TABLE ON paystream.fx_rates* TO paystream_loade
 GRANT ALTER DELETE ON paystream.merchants_history TO paystream_loader;
 GRANT ALTER DELETE ON paystream.fx_rates_history TO paystream_loader;
 GRANT INSERT, CREATE TABLE, DROP TABLE ON paystream.dims_* TO paystream_loader;
-GRANT INSERT, CREATE TABLE, DROP TABLE ON paystream.transactions_repair* TO paystream_loader;
+GRANT INSERT, CREATE TABLE, DROP TABLE, ALTER MODIFY COMMENT ON paystream.transactions_repair* TO paystream_loader;
 GRANT TABLE ENGINE ON MergeTree, TABLE ENGINE ON ReplacingMergeTree TO paystream_loader;
 GRANT SYSTEM RELOAD DICTIONARY ON *.* TO paystream_loader;
 GRANT SELECT ON system.* TO paystream_loader;

@@ -179,7 +179,9 @@ def _connected(settings: Settings, dimension: Dimension) -> AbstractContextManag
 
 
 def _locked(client: Client, dimension: Dimension) -> AbstractContextManager[Lock]:
-    return locked(client, _lock_name(dimension), f"Refresh of '{dimension.name}'", like="dimension_snapshots")
+    return locked(
+        client, _lock_name(dimension), f"Refresh of '{dimension.name}'", like="dimension_snapshots", keeps_left=True
+    )
 
 
 def _lock_name(dimension: Dimension) -> str:

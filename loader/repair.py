@@ -158,7 +158,7 @@ def repair(
     began = time.monotonic()
     with (
         _connected(settings) as client,
-        locked(client, LOCK, "Repair of transactions", wait_s=LOCK_WAIT_S) as lock,
+        locked(client, LOCK, "Repair of transactions", like="repaired_days", wait_s=LOCK_WAIT_S) as lock,
     ):
         first = _first_day(client)
         if first is None:

@@ -106,6 +106,7 @@ def locked(
     what: str,
     *,
     like: str = "",
+    keeps_left: bool = False,
     wait_s: float = 0,
     expires: bool = True,
     is_patient: bool = False,
@@ -117,7 +118,8 @@ def locked(
         client: a client on the configured database; its statements are known by the lock from now on.
         name: the lock's, which is that of its table.
         what: what is being done, for messages.
-        like: the table whose columns the lock's table shall have. Then what dead holders left is the caller's to drop.
+        like: the table whose columns the lock's table shall have.
+        keeps_left: leave the locks of dead holders to the caller, who reads and drops them.
         wait_s: how many seconds to wait for another holder.
         expires: whether a holder elsewhere counts as dead after ``EXPIRES_S`` seconds of silence.
         is_patient: wait as long, besides, as the server works on a statement of the holder's.
@@ -147,8 +149,8 @@ def locked(
             raise Held(what, other)
         time.sleep(LOOK_AGAIN_S)
     try:
-        if not like:
-            drop_left(client, name)
+        if not keeps_left:
+            _drop_left(client, name)
         yield Lock(client, name, what, token, comment, time.monotonic())
     except LockMustStay:
         raise
@@ -185,8 +187,7 @@ def remove(client: Client, name: str) -> None:
     client.command(f"DROP TABLE IF EXISTS {name} SYNC")
 
 
-def drop_left(client: Client, name: str) -> None:
-    """Drop the locks of dead holders that were set aside."""
+def _drop_left(client: Client, name: str) -> None:
     left = client.query(
         "SELECT name FROM system.tables WHERE database = currentDatabase() AND match(name, {pattern:String})",
         parameters={"pattern": f"^{name}_[0-9a-f]{{12}}$"},

@@ -10,9 +10,11 @@ import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 from confluent_kafka import Producer
 
+from paystream import lock
 from paystream.clickhouse import ACCESS_DENIED, connect
 from paystream.devstack.local_users import users_xml
 from paystream.kafka import client_config
+from paystream.loader import repair
 from paystream.reports.report import REPORTS
 from paystream.settings import Settings
 
@@ -84,6 +86,17 @@ def test_the_loader_does_what_cron_and_the_operator_ask(run: Run, filled: Path) 
     assert status["unmeasured"] == []
     run("loader", "quarantine", "list")
     run("loader", "rollup", "rebuild")
+
+
+def test_a_long_repair_of_the_loader_says_that_it_lives(
+    stack: Settings, filled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "RENEW_S", -1)
+    with (
+        connect(stack.model_copy(update={"clickhouse_user": "loader"})) as client,
+        lock.locked(client, repair.LOCK, "Test", like="repaired_days") as held,
+    ):
+        held.keep()
 
 
 @pytest.mark.parametrize("report", list(REPORTS))

@@ -109,7 +109,7 @@ def test_the_life_of_a_schema(stack: Settings, engine: Settings, tmp_path: Path)
 
         # A column through message, view, table and report.
         checkout.add_channel()
-        assert len(check_files(folder, checkout.root, engine)) == 9
+        assert len(check_files(checkout.root, engine)) == 9
         assert checkout.new("add_channel", engine).unwritten == 0
         plan = runner.plan(stack, folder)
         assert not any(step.destructive or "pauses" in step.means or "rows in" in step.means for step in plan)
@@ -132,7 +132,7 @@ def test_the_life_of_a_schema(stack: Settings, engine: Settings, tmp_path: Path)
         checkout.edit("report_merchant_by_day", ("p.amount AS amount,", "p.amount AS amount, 1 AS edition,"))
         checkout.new("edition", engine)
         runner.up(stack, folder)
-        assert check_files(folder, checkout.root) == []
+        assert check_files(checkout.root) == []
         assert check_database(stack, folder) == []
         grow(stack)
 
