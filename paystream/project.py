@@ -117,15 +117,15 @@ def init(folder: Path, example_settings: str) -> list[str]:
     Raises:
         UsageError: it is not empty, can't be written, or is within another project. Then nothing is left there.
     """
-    if outer := find(folder.resolve().parent):
-        raise UsageError(
-            f"Project '{folder}': it would be within another, '{outer}'. Choose a folder outside of that one."
-        )
     written: list[Path] = []
     try:
+        if outer := find(folder.resolve().parent):
+            raise UsageError(
+                f"Project '{folder}': it would be within another, '{outer}'. Choose a folder outside of that one."
+            )
         if folder.exists() and (there := sorted(path.name for path in folder.iterdir())):
             raise UsageError(
-                f"Project '{folder}': the folder is not empty (it has {', '.join(there[:3])}). Choose another one."
+                f"Project '{folder}': the folder is not empty (it has {', '.join(there[:3])}). Empty it, or choose another."
             )
         made = [path for path in (folder, *folder.parents) if not path.exists()]
         texts = {path: (REFERENCE / path).read_bytes() for path in _paths(REFERENCE)}

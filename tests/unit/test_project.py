@@ -119,6 +119,14 @@ def test_init_within_a_project_or_a_file_is_refused(mine: Path) -> None:
         init(mine.parent / "reference" / RANKING, "")
 
 
+def test_init_in_a_working_directory_that_was_deleted_says_so(reference: Path, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(UsageError, match="cannot be written: No such file or directory"):
+        init(Path("x"), "")
+
+
 def test_init_that_fails_leaves_nothing(reference: Path, tmp_path: Path, monkeypatch) -> None:
     write = project._write
 
