@@ -125,7 +125,7 @@ def init(folder: Path, example_settings: str) -> list[str]:
             )
         if folder.exists() and (there := sorted(path.name for path in folder.iterdir())):
             raise UsageError(
-                f"Project '{folder}': the folder is not empty (it has {', '.join(there[:3])}). Empty it, or choose another."
+                f"Project '{folder}': it is not empty (it has {', '.join(there[:3])}). Empty it, or choose another."
             )
         made = [path for path in (folder, *folder.parents) if not path.exists()]
         texts = {path: (REFERENCE / path).read_bytes() for path in _paths(REFERENCE)}

@@ -107,7 +107,7 @@ def test_init_writes_the_reference_and_an_example_of_the_settings(reference: Pat
 def test_init_leaves_a_folder_alone_that_is_not_empty(reference: Path, tmp_path: Path, there: str) -> None:
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / there).touch()
-    with pytest.raises(UsageError, match=rf"the folder is not empty \(it has {there}\)"):
+    with pytest.raises(UsageError, match=rf"it is not empty \(it has {there}\)"):
         init(tmp_path / "used", "")
     assert [path.name for path in (tmp_path / "used").iterdir()] == [there]
 
