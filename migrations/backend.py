@@ -286,7 +286,7 @@ class ClickHouseBackend(DatabaseBackend):
             # Before anything is taken back: the server finishes a statement whose migrator was killed meanwhile.
             self._record(migration, "unfinished", steps)
         # yoyo wraps the steps that it has read itself.
-        self._drop_kafka_tables_first([getattr(one, "step", one)._rollback for one in migration.steps[:steps]])
+        self._drop_kafka_tables_first([getattr(step, "step", step)._rollback for step in migration.steps[:steps]])
         for number in reversed(range(steps)):
             self._record(migration, "unfinished", number + 1)
             migration.steps[number].rollback(self)

@@ -70,7 +70,7 @@ def read_source(path: Path, root: Path) -> Source:
     shown = path.relative_to(root).as_posix()
     text = read_text(path).strip().rstrip(";")
     try:
-        found = fingerprint(text)
+        meaning = fingerprint(text)
     except SqlglotError as error:
         cause = re.sub(r"\x1b\[\d+m", "", " ".join(str(error).split()))[:200].rstrip(". ")
         raise UsageError(f"SQL file '{shown}' cannot be parsed: {cause}. Correct it.") from error
@@ -100,7 +100,7 @@ def read_source(path: Path, root: Path) -> Source:
             f"SQL file '{shown}' cannot be used: it begins with {' '.join(words[:4])}. Begin it with a plain CREATE."
         )
     kind = "MATERIALIZED VIEW" if upper[1] == "MATERIALIZED" else upper[1]
-    return Source(name, shown, kind, text, found)
+    return Source(name, shown, kind, text, meaning)
 
 
 def _what(statements: list[Words]) -> str:

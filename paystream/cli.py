@@ -65,11 +65,11 @@ _CLASSES: dict[str, str] = {"status": "paystream.status.command:WatchCommand"}
 def _assemble(wanted: str | None = None) -> None:
     """Put the commands together: all, or the wanted one alone, since importing all takes longer than many a command."""
     for name in [wanted] if wanted in _COMMANDS else _COMMANDS:
-        found = _import(_COMMANDS[name])
-        if isinstance(found, typer.Typer):
-            app.add_typer(found, name=name)
+        command = _import(_COMMANDS[name])
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
         else:
-            app.command(name, cls=_import(_CLASSES[name]) if name in _CLASSES else None)(found)
+            app.command(name, cls=_import(_CLASSES[name]) if name in _CLASSES else None)(command)
 
 
 def _import(place: str) -> Any:
@@ -79,7 +79,9 @@ def _import(place: str) -> Any:
 
 def main() -> None:
     """Run the command line. Exit codes: 0 fine, 1 a check failed, 2 wrong use, 3 a service cannot be reached."""
-    _assemble(next((word for word in sys.argv[1:] if not word.startswith("-")), None))
+    # The word after --project is a folder, which may have a command's name.
+    words = () if "--project" in sys.argv else sys.argv[1:]
+    _assemble(next((word for word in words if not word.startswith("-")), None))
     try:
         app()
     except Exception as error:

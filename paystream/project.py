@@ -92,7 +92,7 @@ def require(folder: Path | None) -> Path:
     """Return a project folder as it is.
 
     Raises:
-        UsageError: it is none, or there is none.
+        UsageError: it has no marker, or there is no project.
     """
     if folder is None:
         raise UsageError(

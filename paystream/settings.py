@@ -169,8 +169,8 @@ class Settings(BaseSettings):
     @property
     def kafka_addresses(self) -> list[tuple[str, int]]:
         """Host and port of each of the brokers; IPv6 addresses without brackets."""
-        found = (broker.rpartition(":") for broker in self.kafka_brokers.split(","))
-        return [(host.strip("[]"), int(port)) for host, _, port in found]
+        addresses = (broker.rpartition(":") for broker in self.kafka_brokers.split(","))
+        return [(host.strip("[]"), int(port)) for host, _, port in addresses]
 
     @property
     def kafka_security(self) -> dict[str, str]:

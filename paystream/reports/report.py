@@ -317,7 +317,7 @@ def month_of(text: str) -> tuple[date, date]:
     """Return the first and the last day of a month such as ``2026-11``.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is not a month.
     """
     try:
         first = datetime.strptime(text, "%Y-%m").date()
@@ -330,7 +330,7 @@ def day_of(text: str) -> date:
     """Return a day such as ``2026-11-25``, ``today`` or ``yesterday`` (UTC).
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is not a day.
     """
     today = datetime.now(UTC).date()
     named = {"today": today, "yesterday": today - timedelta(days=1)}
