@@ -34,7 +34,7 @@ VIEW_TYPES = "view-types"
 REASONS = {rule.id: rule.reason for rule in RULES} | {
     FILE: "A file that can't be read is not checked, and the next version would be written without it.",
     UNREAD: "A file that the linter can't read is checked by none of its rules.",
-    WAIVER: "A waiver without a reason, or without a cause any more, hides the next mistake.",
+    WAIVER: "A waiver without a reason, or one no longer needed, hides the next mistake.",
 }
 """Why each rule is one, by id."""
 

@@ -413,7 +413,7 @@ RULES = (
     ),
     Rule(
         "unstable-key",
-        "Kafka delivers again after a crash; a key of now() or a random makes the second copy a row of its own.",
+        "Kafka delivers again after a crash; a key of now() or a random value makes the second copy a separate row.",
         unstable_key,
     ),
     Rule(
@@ -433,7 +433,7 @@ RULES = (
     ),
     Rule(
         "summing-target",
-        "An insert is not a merge: a sum counts every message that is delivered again, and never finds out.",
+        "A sum counts a redelivered message again, and nothing corrects it.",
         summing_target,
     ),
     Rule(
