@@ -108,7 +108,7 @@ def prepare(instance: Instance, files: Mapping[str, str] = NO_FILES) -> list[str
             f"ClickHouse's configuration '{folder}' cannot be written: {error.strerror or error}. "
             "Make room for it, or set PAYSTREAM_HOME to another folder."
         ) from error
-    return [sys.executable, "-m", "paystream.devstack.clickhouse_program", str(folder), str(instance.data)]
+    return [sys.executable, "-P", "-m", "paystream.devstack.clickhouse_program", str(folder), str(instance.data)]
 
 
 @contextmanager

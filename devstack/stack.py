@@ -334,7 +334,7 @@ def _start_broker(home: Path, kind: Literal["kafka", "memory"], addresses: dict[
         command = kafka_broker.prepare(home, host, port, free_port(host, besides=taken))
         folder = home / "kafka"
     else:
-        command = [sys.executable, "-m", "paystream.devstack.memory_broker", "--host", host, "--port", str(port)]
+        command = [sys.executable, "-P", "-m", "paystream.devstack.memory_broker", "--host", host, "--port", str(port)]
         folder = home
     _start(home, "broker", kind, [(host, port)], command, folder)
 

@@ -48,7 +48,7 @@ def demo(
 
 def _run(*words: str, may_fail: bool = False) -> bool:
     console.print(f"\n$ paystream {' '.join(words)}", style="bold", markup=False, highlight=False, soft_wrap=True)
-    code = subprocess.run([sys.executable, "-m", "paystream", *words]).returncode
+    code = subprocess.run([sys.executable, "-P", "-m", "paystream", *words]).returncode
     if code and not may_fail:
         raise PaystreamError(f"Demo: `paystream {' '.join(words)}` ended with {code}; it says why. Then run it again.")
     return code == 0

@@ -216,7 +216,7 @@ class Generator:
         self._replies: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         # A session of its own, so that Ctrl-C reaches it only through us.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "paystream.loadtest.generator"],
+            [sys.executable, "-P", "-m", "paystream.loadtest.generator"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,

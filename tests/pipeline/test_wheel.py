@@ -39,9 +39,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("empty")
+
+
+@pytest.fixture(scope="module")
+def run(site: Path, folder: Path) -> Iterator[Callable[..., str]]:
     """A function that runs the installed command in an empty folder and returns what it printed."""
-    folder = tmp_path_factory.mktemp("empty")
     settings = settings_on_free_ports(folder / "unused")
     ports = {name: text for name, text in settings.environment().items() if "PORT" in name or "BROKERS" in name}
     environment = {
@@ -98,3 +102,14 @@ def test_a_project_has_nothing_of_the_checkout(site: Path, run: Callable[..., st
     program = "import paystream.project as project; print(project.CHECKOUT, project.REFERENCE)"
     told = subprocess.run([site.parents[2] / "bin" / "python", "-c", program], capture_output=True, text=True, cwd="/")
     assert told.stdout == f"None {site / 'paystream'}\n"
+
+
+def test_a_clone_as_working_directory_does_not_stand_in_for_what_is_installed(
+    run: Callable[..., str], folder: Path
+) -> None:
+    run("init", "shadowed")
+    (folder / "shadowed/paystream").mkdir()
+    (folder / "shadowed/paystream/__init__.py").touch()
+    view = folder / "shadowed/sql/4_report/report_freshness.sql"
+    view.write_text(view.read_text().replace("said.1 AS report,", "upper(said.1) AS report,"))
+    assert "0018_upper" in run("migrate", "new", "upper", within="shadowed")
