@@ -112,7 +112,16 @@ class Settings(BaseSettings):
     clickhouse_secure: bool = False
     clickhouse_database: Identifier = "paystream"
     clickhouse_cluster: Annotated[str, _form("([A-Za-z_][A-Za-z0-9_]*)?", "a name of letters, digits and _")] = Field(
-        "", description="the cluster that holds the schema; empty: one server"
+        "", description="the cluster that holds the schema, as the servers' remote_servers names it; empty: one server"
+    )
+    clickhouse_nodes: Annotated[
+        str,
+        BeforeValidator(lambda text: re.sub(r"\s*,\s*", ",", text.strip()) if isinstance(text, str) else text),
+        _form(rf"({_BROKER}(,{_BROKER})*)?", "host:port[,host:port...], such as ch1:8123,ch2:8123"),
+    ] = Field(
+        "",
+        description="HTTP address of every node of the cluster; empty: those of system.clusters, which takes that "
+        "clickhouse_host answers",
     )
 
     reporting_currency: Annotated[str, AfterValidator(_is_currency)] = Field(
@@ -192,9 +201,14 @@ class Settings(BaseSettings):
         return {key: value for key, value in plain.items() if value} | further
 
     @property
-    def on_cluster(self) -> str:
-        """What makes a statement run on every node, with a space before it; ``""`` for one server."""
-        return f" ON CLUSTER {self.clickhouse_cluster}" if self.clickhouse_cluster else ""
+    def node_addresses(self) -> list[tuple[str, int]]:
+        """Host and HTTP port of each of ``clickhouse_nodes``; IPv6 addresses without brackets."""
+        addresses = (node.rpartition(":") for node in self.clickhouse_nodes.split(",") if node)
+        return [(host.strip("[]"), int(port)) for host, _, port in addresses]
+
+    def at(self, host: str, port: int) -> "Settings":
+        """Return these settings with another ClickHouse server, such as another node of the cluster."""
+        return self.model_copy(update={"clickhouse_host": host, "clickhouse_port": port})
 
     def environment(self) -> dict[str, str]:
         """Return these settings as environment variables, for a child process to read the same ones."""

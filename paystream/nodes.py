@@ -1,0 +1,288 @@
+"""The servers that hold the schema: one server alone, or every node of a cluster, each at its own HTTP address.
+
+A cluster is one or more sets of nodes. A set has one node for each shard (or several, that replicate each other) and
+a consumer group of its own, so that it holds all payments by itself. Which shard of which set a node is say its own
+macros: ``shard``, ``set`` (default 1) and ``replica``. Two clusters of ``remote_servers`` tell the nodes of each other:
+``NAME``, in which a shard's nodes of all sets are its replicas, is what is read through; ``NAME_set``, needed where there
+are several sets, has the nodes of the node's own set alone, and is what ingest writes through.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import OperationalError
+
+from paystream.clickhouse import answering, cause_of, connect
+from paystream.errors import PaystreamError, ServiceUnavailable, UsageError
+from paystream.settings import Settings
+
+Answer = TypeVar("Answer")
+
+FIRST_SET = "1"
+
+
+@dataclass(frozen=True)
+class Node:
+    """A server that answers."""
+
+    settings: Settings
+    """The command's settings, at this server, with its set's consumer group."""
+    shard: int = 1
+    set: str = FIRST_SET
+    replica: str = ""
+    version: str = ""
+
+    @property
+    def address(self) -> str:
+        """Return its HTTP address."""
+        return address_of(self.settings.clickhouse_host, self.settings.clickhouse_port)
+
+
+@dataclass(frozen=True)
+class Away:
+    """A node that does not answer, at its HTTP address, or its native one where no other is known."""
+
+    address: str
+    cause: str
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """All servers that hold the schema.
+
+    Attributes:
+        cluster: what reads go through; ``""`` for one server.
+        writes: the cluster that ingest writes through.
+        is_replicated: whether a shard of a set has several nodes.
+        shards: how many shards the cluster has.
+        present: the nodes that answer, by set and shard.
+        away: those that do not.
+    """
+
+    cluster: str
+    writes: str
+    is_replicated: bool
+    shards: int
+    present: tuple[Node, ...]
+    away: tuple[Away, ...] = ()
+
+    @property
+    def entry(self) -> Settings:
+        """Return the settings of the node to read through: the configured one, or another where that is away."""
+        return self.present[0].settings
+
+    @property
+    def sets(self) -> list[str]:
+        """Return the sets that have a node which answers."""
+        return list(dict.fromkeys(node.set for node in self.present))
+
+    def first_of_sets(self) -> list[Node]:
+        """Return a node of each set, to do through it what every set needs once."""
+        return [next(node for node in self.present if node.set == name) for name in self.sets]
+
+    def require_all(self, what: str) -> None:
+        """Make sure that every node answers, before anything is changed.
+
+        Raises:
+            ServiceUnavailable: naming those that do not.
+        """
+        if self.away:
+            told = "; ".join(f"node '{node.address}' does not answer: {node.cause}" for node in self.away)
+            raise ServiceUnavailable(f"{what}: {told}. Nothing was changed. Start it, then run this again.")
+
+
+def find(settings: Settings) -> Nodes:
+    """Return the servers that hold the schema. One server is not asked; the nodes of a cluster are.
+
+    Raises:
+        ServiceUnavailable: no node answers, or without ``clickhouse_nodes`` the configured one does not.
+        UsageError: the cluster is not what the settings, ``remote_servers`` and the nodes' macros say of it.
+    """
+    if not settings.clickhouse_cluster:
+        return Nodes("", "", False, 1, (Node(settings),))
+    addresses, away = _addresses(settings)
+    named = len(addresses) + len(away)
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        looks = list(pool.map(lambda address: _look(settings.at(*address)), addresses))
+    away += [look for look in looks if isinstance(look, Away)]
+    seen = [look for look in looks if isinstance(look, _Look)]
+    if not seen:
+        told = "; ".join(f"'{node.address}': {node.cause}" for node in away)
+        raise ServiceUnavailable(f"Cluster '{settings.clickhouse_cluster}': no node answers: {told}. Start them.")
+    for look in seen:
+        _refuse_contradictions(look, named)
+    _refuse_twins(seen)
+    writes = seen[0].writes
+    replicas = Counter(shard for cluster, shard, _ in seen[0].members if cluster == writes)
+    configured = address_of(settings.clickhouse_host, settings.clickhouse_port)
+    present = sorted(
+        (look.node for look in seen), key=lambda node: (node.address != configured, node.set, node.shard, node.replica)
+    )
+    return Nodes(
+        settings.clickhouse_cluster, writes, max(replicas.values()) > 1, len(replicas), tuple(present), tuple(away)
+    )
+
+
+def each(nodes: Nodes, what: str, ask: Callable[[Node, Client], Answer]) -> list[tuple[Node, Answer]]:
+    """Return what a function gives for each node that answers, asked side by side, each with a client of its own.
+
+    Raises:
+        ServiceUnavailable, UsageError, PaystreamError: as ``answering``; the message names the node.
+    """
+
+    def ask_one(node: Node) -> tuple[Node, Answer]:
+        told = f"{what} on node '{node.address}'" if nodes.cluster else what
+        with answering(told), connect(node.settings) as client:
+            return node, ask(node, client)
+
+    if len(nodes.present) == 1:
+        return [ask_one(nodes.present[0])]
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        return list(pool.map(ask_one, nodes.present))
+
+
+@contextmanager
+def naming(node: Node, nodes: Nodes) -> Iterator[None]:
+    """Have what goes wrong meanwhile say on which node of a cluster it did."""
+    try:
+        yield
+    except PaystreamError as error:
+        if nodes.cluster and node.address not in str(error):
+            raise type(error)(f"Node '{node.address}': {error}") from error
+        raise
+
+
+def address_of(host: str, port: int) -> str:
+    """Return host and port in one text, an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What one node says of itself and of the cluster."""
+
+    node: Node
+    macros: dict[str, str]
+    writes: str
+    members: list[tuple[str, int, bool]]
+    """Of both clusters, for each node: the cluster, the shard's number, and whether it is this node."""
+    hosts: list[str]
+    """The native addresses of the cluster's nodes."""
+
+
+def _addresses(settings: Settings) -> tuple[list[tuple[str, int]], list[Away]]:
+    """Return the HTTP addresses of the nodes, and those nodes of which none can be learnt."""
+    if settings.clickhouse_nodes:
+        addresses = settings.node_addresses
+        if twice := [address_of(*address) for address, times in Counter(addresses).items() if times > 1]:
+            raise UsageError(f"PAYSTREAM_CLICKHOUSE_NODES names '{twice[0]}' twice. Name each node once.")
+        return addresses, []
+    cluster = settings.clickhouse_cluster
+    port = "https_port" if settings.clickhouse_secure else "http_port"
+    with answering(f"Cluster '{cluster}'"), connect(settings, database="") as client:
+        listed = client.query(
+            "SELECT host_name, port FROM system.clusters WHERE cluster = {cluster:String}",
+            parameters={"cluster": cluster},
+        ).result_rows
+        if not listed:
+            raise _unknown(settings, client)
+        heard = {
+            (host, native): http
+            for host, native, http in client.query(
+                f"SELECT host_name, port, getServerPort('{port}') FROM clusterAllReplicas('{cluster}', system.clusters)"
+                f" WHERE cluster = '{cluster}' AND is_local SETTINGS skip_unavailable_shards = 1"
+            ).result_rows
+        }
+    away = [
+        Away(f"{host}:{native} (native protocol)", "it does not answer other nodes")
+        for host, native in listed
+        if (host, native) not in heard
+    ]
+    return [(host, http) for (host, _), http in heard.items()], away
+
+
+def _look(settings: Settings) -> _Look | Away:
+    cluster = settings.clickhouse_cluster
+    address = address_of(settings.clickhouse_host, settings.clickhouse_port)
+    try:
+        with answering(f"Cluster '{cluster}' on node '{address}'"), connect(settings, database="") as client:
+            macros = dict(client.query("SELECT macro, substitution FROM system.macros").result_rows)
+            rows = client.query(
+                "SELECT cluster, shard_num, toBool(is_local), host_name, port FROM system.clusters"
+                " WHERE cluster IN ({own:String}, {writes:String})",
+                parameters={"own": cluster, "writes": f"{cluster}_set"},
+            ).result_rows
+            if not any(name == cluster for name, *_ in rows):
+                raise _unknown(settings, client)
+            version = client.server_version
+    except ServiceUnavailable as error:
+        cause = cause_of(error.__cause__) if isinstance(error.__cause__, OperationalError) else str(error).rstrip(".")
+        return Away(address, cause)
+    shard = macros.get("shard", "")
+    if not shard.isdigit():
+        said = f"is '{shard}'" if shard else "is missing"
+        raise UsageError(
+            f"Node '{address}' of cluster '{cluster}': its macro `shard` {said}. Give it the number that its shard has "
+            "in remote_servers, from 1."
+        )
+    set_name = macros.get("set", FIRST_SET)
+    group = settings.kafka_group if set_name == FIRST_SET else f"{settings.kafka_group}-{set_name}"
+    node = Node(
+        settings.model_copy(update={"kafka_group": group}), int(shard), set_name, macros.get("replica", ""), version
+    )
+    writes = f"{cluster}_set" if any(name != cluster for name, *_ in rows) else cluster
+    members = [(name, number, is_local) for name, number, is_local, *_ in rows]
+    return _Look(node, macros, writes, members, [f"{host}:{port}" for name, *_, host, port in rows if name == cluster])
+
+
+def _unknown(settings: Settings, client: Client) -> UsageError:
+    known = [name for (name,) in client.query("SELECT DISTINCT cluster FROM system.clusters ORDER BY 1").result_rows]
+    address = address_of(settings.clickhouse_host, settings.clickhouse_port)
+    return UsageError(
+        f"Cluster '{settings.clickhouse_cluster}' is not known to node '{address}', which knows "
+        f"{', '.join(known) or 'none'}. Correct its remote_servers, or PAYSTREAM_CLICKHOUSE_CLUSTER."
+    )
+
+
+def _refuse_contradictions(look: _Look, named: int) -> None:
+    node, cluster = look.node, look.node.settings.clickhouse_cluster
+    if len(look.hosts) != named:
+        raise UsageError(
+            f"Cluster '{cluster}': node '{node.address}' has {len(look.hosts)} nodes in remote_servers "
+            f"({', '.join(look.hosts)}), and PAYSTREAM_CLICKHOUSE_NODES names {named}. Make the two agree."
+        )
+    for name in {cluster, look.writes}:
+        own = [number for member, number, is_local in look.members if member == name and is_local]
+        # Behind translated addresses a node may not know itself there.
+        if own and own != [node.shard]:
+            says = f"shard {own[0]}" if len(own) == 1 else "several of them"
+            raise UsageError(
+                f"Node '{node.address}' of cluster '{name}': by its macro `shard` it is shard {node.shard}, and by "
+                f"its remote_servers {says}. Correct the one that is wrong."
+            )
+
+
+def _refuse_twins(seen: list[_Look]) -> None:
+    places: dict[tuple[str, int, str], Node] = {}
+    for look in seen:
+        node = look.node
+        if twin := places.get((node.set, node.shard, node.replica)):
+            raise UsageError(
+                f"Nodes '{twin.address}' and '{node.address}' of cluster '{node.settings.clickhouse_cluster}' both say "
+                f"that they are shard {node.shard} of set {node.set}. Give one of them its own macro `shard`, `set`, "
+                "or `replica`."
+            )
+        places[node.set, node.shard, node.replica] = node
+    if len({look.writes for look in seen}) > 1 or (
+        len({look.node.set for look in seen}) > 1 and seen[0].writes == seen[0].node.settings.clickhouse_cluster
+    ):
+        cluster = seen[0].node.settings.clickhouse_cluster
+        raise UsageError(
+            f"Cluster '{cluster}' has several sets of nodes, and a node's remote_servers lack '{cluster}_set', the "
+            "nodes of its own set. Ingest would write to another set. Add it."
+        )
