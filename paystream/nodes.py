@@ -3,8 +3,8 @@
 A cluster is one or more sets of nodes. A set has one node for each shard (or several, that replicate each other) and
 a consumer group of its own, so that it holds all payments by itself. Which shard of which set a node is say its own
 macros: ``shard``, ``set`` (default 1) and ``replica``. Two clusters of ``remote_servers`` tell the nodes of each other:
-``NAME``, in which a shard's nodes of all sets are its replicas, is what is read through; ``NAME_set``, needed where there
-are several sets, has the nodes of the node's own set alone, and is what ingest writes through.
+``NAME``, in which a shard's nodes of all sets are its replicas, is what is read through; ``NAME_set``, needed where
+there are several sets, has the nodes of the node's own set alone, and is what ingest writes through.
 """
 
 from collections import Counter

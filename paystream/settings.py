@@ -300,5 +300,8 @@ def _env_file(path: Path) -> dict[str, str]:
 
 
 def _meant(name: str, known: set[str]) -> str:
-    close = get_close_matches(name.upper(), known, n=1)
+    # A shorter form is close to several, and meant is the one that it begins.
+    close = [other for other in sorted(known) if other.startswith(name.upper())] or get_close_matches(
+        name.upper(), known, n=1
+    )
     return f" (did you mean {close[0]}?)" if close else ""
