@@ -300,8 +300,7 @@ def _env_file(path: Path) -> dict[str, str]:
 
 
 def _meant(name: str, known: set[str]) -> str:
-    # A shorter form is close to several, and meant is the one that it begins.
-    close = [other for other in sorted(known) if other.startswith(name.upper())] or get_close_matches(
-        name.upper(), known, n=1
-    )
+    # DB is closer to NODES than to DATABASE, which it has its letters from.
+    shortened = re.compile(".*".join(map(re.escape, name.upper())))
+    close = sorted(filter(shortened.match, known), key=len) or get_close_matches(name.upper(), known, n=1)
     return f" (did you mean {close[0]}?)" if close else ""
