@@ -1,28 +1,30 @@
 """Has anything drifted: the files from the versions, the versions from their lock, a database from both?"""
 
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from paystream import group
 from paystream.clickhouse import answering
 from paystream.devstack import clickhouse_server
-from paystream.errors import UsageError
 from paystream.migrations import lock_file, named_collection, scratch
 from paystream.migrations.backend import ClickHouseBackend
 from paystream.migrations.freeze import compare
 from paystream.migrations.history import UNWRITTEN, object_name, read_history, versions_folder
-from paystream.migrations.runner import database_exists
+from paystream.migrations.runner import cluster_for, database_exists
 from paystream.migrations.schema import (
     WRITE_VERSION,
     Command,
     Difference,
     detached,
     diff,
+    distributed,
     read_snapshot,
     reformatted,
     spelled,
 )
 from paystream.migrations.sources import read_sources
+from paystream.nodes import find, naming
 from paystream.settings import Settings, project_folder
 
 _UP = Command("paystream migrate up")
@@ -71,21 +73,32 @@ def check_files(root: Path | None = None, engine: Settings | None = None) -> lis
 def check_database(settings: Settings, folder: Path | None = None) -> list[Difference]:
     """Compare the objects of a database with what its versions give, in the engine's own spelling. Changes nothing.
 
-    Objects that a pending version is about are not compared, since what they should be until then is not written down.
+    Of a cluster, every node that answers is compared. Objects that a pending version is about are not compared, since
+    what they should be until then is not written down.
 
     Raises:
         ServiceUnavailable: ClickHouse cannot be reached.
-        UsageError: the versions cannot be read, the server is too old, or the schema is on a cluster.
+        UsageError: the versions cannot be read, or a server is too old.
     """
-    if settings.clickhouse_cluster:
-        raise UsageError(
-            f"Check of database '{settings.clickhouse_database}' cannot run on cluster "
-            f"'{settings.clickhouse_cluster}': what the versions give is written down for one server. "
-            "Check the files alone, with --offline."
-        )
     folder = folder or versions_folder()
+    nodes = find(settings)
+    expected = [entry.create for entry in read_snapshot(lock_file.snapshot_path(folder)).values()]
+    if nodes.cluster:
+        from paystream.migrations.cluster import render
+
+        cluster = cluster_for(nodes)
+        expected = [text for create in expected for text in render(create, cluster)]
+    differences = []
+    for node in nodes.present:
+        with naming(node, nodes):
+            found = _check_server(node.settings, folder, {object_name(text): text for text in expected})
+        where = f"node {node.address}" if nodes.cluster else "database"
+        differences += [replace(difference, where=where) for difference in found]
+    return differences
+
+
+def _check_server(settings: Settings, folder: Path, expected: dict[str, str]) -> list[Difference]:
     history = read_history(folder, finished=False)
-    expected = {name: entry.create for name, entry in read_snapshot(lock_file.snapshot_path(folder)).items()}
     if not database_exists(settings):
         return [Difference("database", settings.clickhouse_database, "missing", fix=_UP)]
     what = f"Check of database '{settings.clickhouse_database}'"
@@ -94,6 +107,8 @@ def check_database(settings: Settings, folder: Path | None = None) -> list[Diffe
         states = backend.states()
         database = settings.clickhouse_database
         live = {name: named_collection.authored(text, database) for name, text in spelled(client, database).items()}
+        if settings.clickhouse_cluster:
+            live |= reformatted(client, distributed(client))
         away = detached(client, settings.clickhouse_database)
         wanted = reformatted(client, expected)
         otherwise = group.look(client, settings)

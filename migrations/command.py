@@ -15,6 +15,7 @@ from paystream.kafka import topic_partitions
 from paystream.migrations import lineage_command, lint_command, runner
 from paystream.migrations.plan import Step
 from paystream.migrations.schema import Difference
+from paystream.nodes import find
 from paystream.output import console, is_terminal, note, print_fields, print_json
 from paystream.settings import Settings, load_settings
 
@@ -23,12 +24,8 @@ app.command("lint")(lint_command.lint)
 app.command("lineage")(lineage_command.lineage)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-Cluster = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="For this cluster, as the servers' remote_servers names it, instead of PAYSTREAM_CLICKHOUSE_CLUSTER.",
-    ),
+SkipAway = Annotated[
+    bool, typer.Option("--skip-away", help="Go on without the nodes of the cluster that do not answer.")
 ]
 AllowDestructive = Annotated[
     bool, typer.Option("--allow-destructive", help="Go on where rows, or values of a column, are lost for good.")
@@ -43,27 +40,25 @@ def status(as_json: AsJson = False) -> None:
 
     Example: paystream migrate status
     """
-    versions = runner.status(load_settings())
+    settings = load_settings()
+    versions = runner.status(settings)
     if as_json:
-        print_json([asdict(version) for version in versions])
+        print_json([_without_node(asdict(version)) for version in versions])
     elif is_terminal():
-        table = Table("", "version", "state", "applied at (UTC)")
-        for version in versions:
-            applied_at = f"{version.applied_at:%Y-%m-%d %H:%M:%S}" if version.applied_at else ""
-            table.add_row(escape(_MARKS[version.state]), version.version, version.state, applied_at)
-        console.print(table)
+        _draw_status(versions)
     else:
         for version in versions:
             applied_at = version.applied_at.isoformat() if version.applied_at else "none"
             fields = {"version": version.version, "state": version.state, "applied_at": applied_at}
-            print_fields("migrate_status", fields)
+            print_fields("migrate_status", fields | ({"node": version.node} if version.node else {}))
+    _tell_of_away(settings)
 
 
 @app.command()
 def plan(
-    cluster: Cluster = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="As for an empty server or cluster: all versions. No server is asked.")
+        bool,
+        typer.Option("--all", help="All versions, as for an empty server, which is not asked; or for each empty node."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -73,12 +68,15 @@ def plan(
 
     Example: paystream migrate plan
     """
-    settings = _settings(cluster)
+    settings = load_settings()
     steps = runner.plan_all(settings) if everything else runner.plan(settings)
+    _tell_of_away(settings)
     destructive = sum(step.destructive for step in steps)
     state = "to do" if steps else "nothing to do"
     if as_json:
-        print_json({"status": state, "destructive": destructive, "steps": [asdict(step) for step in steps]})
+        print_json(
+            {"status": state, "destructive": destructive, "steps": [_without_node(asdict(step)) for step in steps]}
+        )
         return
     if is_terminal():
         _draw_plan(steps)
@@ -92,7 +90,7 @@ def plan(
             "destructive": str(step.destructive).lower(),
             "statement": step.statement,
         }
-        print_fields("migrate_step", fields)
+        print_fields("migrate_step", fields | ({"nodes": ",".join(step.nodes)} if step.nodes else {}))
     print_fields("migrate_plan", {"status": state, "statements": len(steps), "destructive": destructive})
 
 
@@ -115,6 +113,7 @@ def check(
     differences += _lint()
     if not offline:
         differences += check_database(settings)
+        _tell_of_away(settings)
     if as_json:
         listed = [asdict(difference) for difference in differences]
         print_json({"status": "drifted" if differences else "ok", "differences": listed})
@@ -191,7 +190,7 @@ def up(
     leave_unread: Annotated[
         bool, typer.Option("--leave-unread", help="Read another topic although messages of the one so far are unread.")
     ] = False,
-    cluster: Cluster = None,
+    skip_away: SkipAway = False,
     as_json: AsJson = False,
 ) -> None:
     """Create the database if needed and apply every pending version, oldest first.
@@ -202,22 +201,27 @@ def up(
     Example: paystream migrate up
     """
     if dry_run:
-        plan(cluster, as_json=as_json)
+        plan(as_json=as_json)
         return
-    settings = _settings(cluster)
+    settings = load_settings()
 
     def applied(moved: runner.Moved) -> None:
         _print_moved("applied", moved, as_json)
 
     done = runner.up(
-        settings, allow_destructive=allow_destructive, leave_unread=leave_unread, on_applied=applied, tell=note
+        settings,
+        allow_destructive=allow_destructive,
+        leave_unread=leave_unread,
+        skip_away=skip_away,
+        on_applied=applied,
+        tell=note,
     )
     state = "migrated" if done.applied else "attached anew" if done.collection_changed else "nothing to do"
     if as_json:
         print_json(
             {
                 "status": state,
-                "applied": [moved.version for moved in done.applied],
+                "applied": list(dict.fromkeys(moved.version for moved in done.applied)),
                 "version": done.newest,
                 "kafka_settings_changed": done.collection_changed,
             }
@@ -241,7 +245,6 @@ def down(
     to: Annotated[str | None, typer.Option(metavar="VERSION", help="Take back every version newer than this.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Take back all versions.")] = False,
     allow_destructive: AllowDestructive = False,
-    cluster: Cluster = None,
     as_json: AsJson = False,
 ) -> None:
     """Take back the newest version. Refuses, with exit code 2, where that drops a table that holds rows or a column
@@ -256,7 +259,7 @@ def down(
         _print_moved("taken_back", moved, as_json)
 
     moved = runner.down(
-        _settings(cluster),
+        load_settings(),
         to=to,
         everything=everything,
         allow_destructive=allow_destructive,
@@ -265,7 +268,7 @@ def down(
     )
     state = "taken back" if moved else "nothing to do"
     if as_json:
-        print_json({"status": state, "taken_back": [version.version for version in moved]})
+        print_json({"status": state, "taken_back": list(dict.fromkeys(version.version for version in moved))})
     elif not is_terminal():
         print_fields("migrate_down", {"status": state})
     elif not moved:
@@ -279,7 +282,7 @@ def break_lock(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] =
     Example: paystream migrate break-lock --yes
     """
     settings = load_settings()
-    holder = runner.lock_holder(settings)
+    holder = "; ".join(dict.fromkeys(runner.lock_holders(settings).values()))
     if holder and not yes:
         if not sys.stdin.isatty():
             raise UsageError(f"Lock of {holder}: nobody is here to confirm. Repeat with --yes if it no longer runs.")
@@ -294,15 +297,40 @@ def break_lock(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] =
         )
 
 
-def _settings(cluster: str | None) -> Settings:
-    settings = load_settings()
-    return settings if cluster is None else settings.model_copy(update={"clickhouse_cluster": cluster})
+def _without_node(fields: dict[str, object]) -> dict[str, object]:
+    """Leave out what only a cluster has to say."""
+    return {name: value for name, value in fields.items() if value or name not in ("node", "nodes")}
+
+
+def _tell_of_away(settings: Settings) -> None:
+    for node in find(settings).away:
+        note(f"Node '{node.address}' could not be asked: {node.cause}.")
+
+
+def _draw_status(versions: list[runner.VersionStatus]) -> None:
+    """Draw the versions; of a cluster, how each node stands with them."""
+    addresses = list(dict.fromkeys(version.node for version in versions))
+    if addresses == [""]:
+        table = Table("", "version", "state", "applied at (UTC)")
+        for version in versions:
+            applied_at = f"{version.applied_at:%Y-%m-%d %H:%M:%S}" if version.applied_at else ""
+            table.add_row(escape(_MARKS[version.state]), version.version, version.state, applied_at)
+    else:
+        table = Table("version", *addresses)
+        states = {(version.version, version.node): version.state for version in versions}
+        for name in sorted({version.version for version in versions}):
+            told = [states.get((name, address)) for address in addresses]
+            table.add_row(name, *(escape(f"{_MARKS[state]} {state}") if state else "" for state in told))
+    console.print(table)
 
 
 def _draw_plan(steps: list[Step]) -> None:
     heading = None
     for step in steps:
-        if (title := step.version or "before the first version") != heading:
+        title = step.version or "before the first version"
+        if step.nodes:
+            title = f"{title}, on {', '.join(step.nodes)}"
+        if title != heading:
             heading = title
             console.print(f"[bold]{title}[/bold]", highlight=False)
         mark = "[red]![/red]" if step.destructive else "·"
@@ -331,12 +359,12 @@ def _print_moved(what: str, moved: runner.Moved, as_json: bool) -> None:
         return
     if is_terminal():
         words = what.replace("_", " ")
-        console.print(
-            f"{words} {moved.version} ({moved.statements} statements, {moved.seconds:.1f} s)", highlight=False
-        )
+        where = f" on {moved.node}" if moved.node else ""
+        told = f"{words} {moved.version}{where} ({moved.statements} statements, {moved.seconds:.1f} s)"
+        console.print(told, highlight=False)
     else:
         fields = {"version": moved.version, "statements": moved.statements, "seconds": f"{moved.seconds:.3f}"}
-        print_fields(f"migrate_{what}", fields)
+        print_fields(f"migrate_{what}", fields | ({"node": moved.node} if moved.node else {}))
 
 
 def _warn_about_kafka(settings: Settings) -> None:

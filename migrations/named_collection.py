@@ -54,6 +54,9 @@ _CLIENT = {
 _WRITTEN_BEFORE = ("kafka_sasl_mechanism", "kafka_sasl_username", "kafka_sasl_password")
 """Keys that versions may have written which did not note down the names of all they wrote."""
 
+NOBODY = {"kafka_broker_list": "127.0.0.1:1", "kafka_topic_list": "none", "kafka_group_name": "none"}
+"""Nobody listens on port 1: a Kafka table over this waits and reads nothing."""
+
 _LOG_OPERATION = "named collection"
 _LOG_TOPIC = "kafka topic"
 """The operation in the log whose comment is the topic and the consumer group that the table was attached with."""
@@ -76,8 +79,6 @@ def sync(backend: ClickHouseBackend, settings: Settings, kafka_tables: list[str]
     collection only then; consumption goes on from the committed offsets. A dictionary reads its own at every
     load, and one whose load had failed is loaded now, since the engine tries that again late (after minutes) or never.
     What an earlier version made over the collections of a database named paystream is made anew over this database's.
-    On a cluster, tables are attached and dictionaries loaded on every node, but the collections are written on this one
-    alone: ``ON CLUSTER`` would leave the passwords in Keeper's queue.
 
     Raises:
         PaystreamError: the engine refuses it. The message holds no value.
@@ -89,14 +90,14 @@ def sync(backend: ClickHouseBackend, settings: Settings, kafka_tables: list[str]
         _write(backend, dictionaries, _dictionary_values(settings))
         for dictionary in _failed_dictionaries(backend):
             name = backend.quote_identifier(dictionary)
-            backend.connection.command(f"SYSTEM RELOAD DICTIONARY{settings.on_cluster} {name}")
+            backend.connection.command(f"SYSTEM RELOAD DICTIONARY {name}")
         written = backend.newest_comment(_LOG_OPERATION).partition(" ")[2]
         _write(backend, kafka, values, written.split(",") if written else _WRITTEN_BEFORE)
         for statement in taking_over(backend, settings):
             backend.connection.command(statement)
         if attach:
             for table in existing(backend, kafka_tables):
-                name = f"{backend.quote_identifier(table)}{settings.on_cluster}"
+                name = backend.quote_identifier(table)
                 backend.connection.command(f"DETACH TABLE IF EXISTS {name} SYNC")
                 backend.connection.command(f"ATTACH TABLE {name}")
             backend.log(_LOG_TOPIC, kafka, f"{settings.kafka_topic} {settings.kafka_group}")
@@ -113,6 +114,14 @@ def sync(backend: ClickHouseBackend, settings: Settings, kafka_tables: list[str]
         raise PaystreamError(
             f"Named collections '{kafka}' and '{dictionaries}' cannot be written: {cause_of(error)}. {what_next}"
         ) from error
+
+
+def write_of_nobody(backend: ClickHouseBackend, settings: Settings) -> None:
+    """Write collections of a broker that there is not, so that a Kafka table reads nothing until ``sync``."""
+    kafka, dictionaries = (own(name, settings.clickhouse_database) for name in (KAFKA, DICTIONARIES))
+    _write(backend, dictionaries, _dictionary_values(settings))
+    if not _keys(backend, kafka):
+        _write(backend, kafka, NOBODY)
 
 
 def taking_over(backend: ClickHouseBackend, settings: Settings) -> list[str]:

@@ -10,7 +10,6 @@ from clickhouse_connect.driver.client import Client
 from paystream.migrations.history import Version, irreversible
 from paystream.migrations.statement import Words, words_of
 from paystream.migrations.types import holds
-from paystream.settings import Settings
 
 PAUSE_S = 7
 """About how long ingest stands still when a Kafka table is made anew: 6.4 to 6.8 s in six tries, of which 6 s are the
@@ -30,12 +29,8 @@ class Step:
     means: str
     destructive: bool = False
     """Whether rows or their values are gone for good; `up` then needs --allow-destructive."""
-
-
-def tables_of(settings: Settings) -> str:
-    """Return what to read for system.tables: of a cluster, a row for each node and table."""
-    cluster = settings.clickhouse_cluster
-    return f"clusterAllReplicas('{cluster}', system.tables)" if cluster else "system.tables"
+    nodes: tuple[str, ...] = ()
+    """The addresses of a cluster's nodes that it would run on."""
 
 
 @dataclass
@@ -43,7 +38,7 @@ class Live:
     """What a database holds that decides what a statement does. Updated as statements are explained."""
 
     rows: dict[str, int] = field(default_factory=dict)
-    """Stored rows of each table that stores any; on a cluster, those of the node that has most."""
+    """Stored rows of each table that stores any."""
     kafka: set[str] = field(default_factory=set)
     readers: set[str] = field(default_factory=set)
     """The materialized views on Kafka tables."""
@@ -54,13 +49,11 @@ class Live:
     """Type of each (table, column)."""
 
     @classmethod
-    def read(cls, client: Client, settings: Settings) -> "Live":
+    def read(cls, client: Client) -> "Live":
         """Read it from the configured database, which the client is connected to. Changes nothing."""
         live = cls()
         for name, engine, rows, readers in client.query(
-            f"SELECT name, engine, total_rows, dependencies_table FROM {tables_of(settings)}"
-            " WHERE database = {database:String}",
-            parameters={"database": settings.clickhouse_database},
+            "SELECT name, engine, total_rows, dependencies_table FROM system.tables WHERE database = currentDatabase()"
         ).result_rows:
             if engine == "Kafka":
                 live.kafka.add(name)
@@ -68,7 +61,7 @@ class Live:
             elif engine.endswith("View"):
                 live.views.add(name)
             elif rows:
-                live.rows[name] = max(rows, live.rows.get(name, 0))
+                live.rows[name] = rows
         live.refreshed = {
             name
             for (name,) in client.query(
@@ -108,8 +101,6 @@ def explain(versions: Iterable[Version], unfinished: dict[str, int], live: Live)
 def meaning(statement: str, live: Live) -> tuple[str, bool]:
     """Return what a statement does, in a few words, and whether data is gone for good afterwards."""
     words = words_of(statement)
-    if cluster := words.after("ON", "CLUSTER"):  # it does the same, on every node
-        words = Words((*words[: words.index(cluster[0]) - 2], *cluster[1:]))
     for beginning, explained in _MEANINGS.items():
         if words.begins(*beginning):
             rest = words[len(beginning) :]

@@ -13,9 +13,9 @@ _RATES = f"SELECT max(snapshot_id), anyOrNull(reporting_currency) FROM {TABLE}"
 def seed(client: Client, settings: Settings) -> None:
     """Let the reporting currency of the settings have its rate, as long as no file was loaded.
 
-    Does nothing where the versions have no rates (yet), and on a cluster, whose dimensions are loaded by hand.
+    Does nothing where the versions have no rates (yet).
     """
-    if settings.clickhouse_cluster or not _exists(client):
+    if not _exists(client):
         return
     [[snapshot_id, currency]] = client.query(_RATES).result_rows
     if snapshot_id or currency == settings.reporting_currency:

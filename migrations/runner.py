@@ -1,17 +1,17 @@
 """Bring a database to the newest version of the schema, and back.
 
-Where the settings name a cluster, the same versions run as ``cluster.py`` renders them. The node that these
-connect to keeps how far they are, and the lock.
+Where the settings name a cluster, every node runs the same versions itself, as ``cluster.py`` renders them, and keeps
+its own record of them, and its own lock: version by version, each on all nodes before the next.
 """
 
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from clickhouse_connect.driver.binding import quote_identifier
 from clickhouse_connect.driver.client import Client
@@ -21,11 +21,17 @@ from paystream import group, lock
 from paystream.broker import open_broker
 from paystream.clickhouse import answering, cause_of, connect
 from paystream.errors import PaystreamError, ServiceUnavailable, UsageError
+from paystream.loader.share import copy_whole_tables
 from paystream.migrations import named_collection, reporting_currency
 from paystream.migrations.backend import ClickHouseBackend, StatementFailed, UndoFailed, VersionState
 from paystream.migrations.history import Version, irreversible, object_name, read_history
-from paystream.migrations.plan import PAUSE_S, Live, Step, explain, tables_of
+from paystream.migrations.plan import PAUSE_S, Live, Step, explain
+from paystream.migrations.sharding import Sharding
+from paystream.nodes import Node, Nodes, each, find, naming
 from paystream.settings import Settings
+
+if TYPE_CHECKING:
+    from paystream.migrations.cluster import Cluster
 
 # All versions take a few seconds, on a busy machine more than ten.
 LOCK_TIMEOUT_S = 30
@@ -45,6 +51,8 @@ class VersionStatus:
     state: Literal["applied", "pending", "unfinished", "unknown"]
     applied_at: datetime | None
     """UTC; None unless it is applied."""
+    node: str = ""
+    """The address of the node of a cluster."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,8 @@ class Moved:
     version: str
     statements: int
     seconds: float
+    node: str = ""
+    """The address of the node of a cluster."""
 
 
 @dataclass(frozen=True)
@@ -68,37 +78,56 @@ class Upgrade:
 
 
 def status(settings: Settings, folder: Path | None = None) -> list[VersionStatus]:
-    """Return where the database stands with each version, oldest first. Works before the database exists.
+    """Return where each node that answers stands with each version, oldest first. Works before the database exists.
 
     Raises:
         ServiceUnavailable: ClickHouse cannot be reached.
         UsageError: the versions cannot be read.
     """
-    history = read_history(folder, finished=False)
-    states: dict[str, VersionState] = {}
-    if database_exists(settings):
-        with _migrating(settings), ClickHouseBackend.of(settings) as backend:
-            states = backend.states()
-    known = [version.id for version in history]
+    known = [version.id for version in read_history(folder, finished=False)]
+    nodes = find(settings)
     result = []
-    for name in known + sorted(set(states) - set(known)):
-        state = states[name].state if name in states else "pending"
-        applied_at = states[name].changed_at if state == "applied" else None
-        result.append(VersionStatus(name, state if name in known else "unknown", applied_at))
+    for node in nodes.present:
+        states: dict[str, VersionState] = {}
+        with naming(node, nodes):
+            if database_exists(node.settings):
+                with _migrating(settings), ClickHouseBackend.of(node.settings) as backend:
+                    states = backend.states()
+        for name in known + sorted(set(states) - set(known)):
+            state = states[name].state if name in states else "pending"
+            applied_at = states[name].changed_at if state == "applied" else None
+            address = node.address if nodes.cluster else ""
+            result.append(VersionStatus(name, state if name in known else "unknown", applied_at, address))
     return result
 
 
 def plan(settings: Settings, folder: Path | None = None) -> list[Step]:
     """Return each statement that ``up`` would run now, in order, with what it means for the rows that are there.
 
-    Changes nothing, and works before the database exists.
+    Changes nothing, and works before the database exists. Of a cluster, a step says on which nodes it would run.
 
     Raises:
         ServiceUnavailable: ClickHouse cannot be reached.
-        UsageError: the versions cannot be used, the server is too old, or it does not know the cluster, or the versions
-            are applied elsewhere than to that.
+        UsageError: the versions cannot be used, a server is too old, or the versions are applied otherwise than the
+            settings say.
     """
-    history = _history(settings, folder)
+    nodes = find(settings)
+    history = _history(settings, folder, nodes)
+    steps: dict[tuple[str, int, str, str], Step] = {}
+    for node in nodes.present:
+        with naming(node, nodes):
+            for step in _plan(node.settings, history):
+                key = (step.version, step.number, step.direction, step.statement)
+                before = steps.get(key, step)
+                # What it means differs in rows alone; what loses some is what has to be read.
+                shown = step if step.destructive > before.destructive else before
+                steps[key] = replace(shown, nodes=(*before.nodes, node.address) if nodes.cluster else ())
+    order = [version.id for version in history]
+    rank = {"": -1, **{name: at for at, name in enumerate(order)}}
+    return sorted(steps.values(), key=lambda step: rank[step.version])
+
+
+def _plan(settings: Settings, history: list[Version]) -> list[Step]:
     if not database_exists(settings):
         with _migrating(settings), connect(settings, database="") as client:
             return _from_nothing(settings, history, _collections(client))
@@ -113,16 +142,17 @@ def plan(settings: Settings, folder: Path | None = None) -> list[Step]:
             steps = _collection_steps(settings, _collections(backend.connection), 1, there, anew)
             if left := _left_unread(backend, settings):
                 steps = [*steps[:-1], replace(steps[-1], means=f"{steps[-1].means}; {left}")]
-        return [*steps, *explain(pending, unfinished, Live.read(backend.connection, settings))]
+        return [*steps, *explain(pending, unfinished, Live.read(backend.connection))]
 
 
 def plan_all(settings: Settings, folder: Path | None = None) -> list[Step]:
-    """Return each statement that ``up`` would run on an empty server or cluster. Asks none.
+    """Return each statement that ``up`` would run on an empty server, asking none, or on each node of a cluster.
 
     Raises:
         UsageError: the versions cannot be used.
+        ServiceUnavailable: no node of the cluster answers.
     """
-    return _from_nothing(settings, _history(settings, folder), set())
+    return _from_nothing(settings, _history(settings, folder, find(settings)), set())
 
 
 def up(
@@ -131,6 +161,8 @@ def up(
     *,
     allow_destructive: bool = False,
     leave_unread: bool = False,
+    skip_away: bool = False,
+    grow: tuple[int, datetime] | None = None,
     lock_timeout_s: float = LOCK_TIMEOUT_S,
     on_applied: Callable[[Moved], None] = lambda moved: None,
     tell: Callable[[str], None] = lambda text: None,
@@ -138,52 +170,118 @@ def up(
     """Create the database and the named collection where missing, and apply every pending version in order.
 
     A version left unfinished is taken back first. When a version fails, its completed steps are taken back, and the
-    versions before it stay.
+    versions before it stay. On a cluster, the nodes that had applied it already keep it, and the next run goes on from
+    there. A node that is new gets the dimensions of the others before it reads the topic.
 
     Args:
         settings: the database, and the Kafka connection that the named collection is made equal to.
         folder: where the versions are; else in the project.
         allow_destructive: go on where rows or values are lost for good, also in taking an unfinished version back.
         leave_unread: go on where another topic is read from now on, and messages of the one so far are unread.
+        skip_away: go on without the nodes of a cluster that do not answer.
+        grow: spread payments that are created from a moment on over so many shards.
         lock_timeout_s: seconds to wait for another migrator.
-        on_applied: called after each version.
+        on_applied: called after each version, on each node.
         tell: told, in a sentence, what takes long.
 
     Raises:
         PaystreamError: a version failed, or somebody else is migrating.
-        ServiceUnavailable: ClickHouse cannot be reached, or went away.
-        UsageError: the versions cannot be used, the server is too old, it does not know the cluster, the versions are
-            applied elsewhere than to that, rows would be lost, messages would be left unread, or others read with the
-            consumer group; nothing was attempted.
+        ServiceUnavailable: ClickHouse cannot be reached, or went away, or a node does not answer.
+        UsageError: the versions cannot be used, a server is too old, the versions are applied otherwise than the
+            settings say, rows would be lost, messages would be left unread, or others read with the consumer group;
+            nothing was attempted.
     """
-    history = _history(settings, folder)
-    if not database_exists(settings):
-        with _migrating(settings), connect(settings, database="") as client:
-            client.command(_create_database(settings))
-    with _locked(settings, lock_timeout_s, tell) as backend:
-        backend.ensure_internal_schema_updated()
-        states = backend.states()
-        _refuse_other_cluster(settings, backend, states)
-        pending, unfinished = _pending(history, states)
-        if pending and not allow_destructive:
-            _refuse_to_lose_rows(settings, backend, [version for version in pending if version.id in unfinished])
-            _refuse_destruction(explain(pending, unfinished, Live.read(backend.connection, settings)))
-        if backend.newest_comment(_CLUSTER) != settings.clickhouse_cluster:
-            backend.log(_CLUSTER, settings.clickhouse_database, settings.clickhouse_cluster)
-        kafka_tables = _kafka_tables(settings, history)
-        is_current = named_collection.is_current(backend, settings)
-        if kafka_tables and not is_current:
-            group.refuse_others(settings)
-            if not leave_unread and (left := _left_unread(backend, settings)):
-                raise UsageError(
-                    f"Topic '{settings.kafka_topic}' cannot be read yet: {left}. Let the Kafka table read those first, "
-                    "with the topic as it was, or repeat with --leave-unread to leave them."
-                )
-        attach = not is_current or bool(group.look(backend.connection, settings))
-        named_collection.sync(backend, settings, kafka_tables, attach)
-        applied = [_move(backend, version, "apply", history, on_applied) for version in pending]
-        reporting_currency.seed(backend.connection, settings)
-    return Upgrade(tuple(applied), history[-1].id, attach)
+    nodes = find(settings)
+    if not skip_away:
+        nodes.require_all(f"Migration of database '{settings.clickhouse_database}'")
+    sharding = sharding_of(nodes)
+    if grow:
+        sharding = sharding.grown(*grow)
+    history = _history(settings, folder, nodes, sharding)
+    for node in nodes.present:
+        with naming(node, nodes):
+            if not database_exists(node.settings):
+                _refuse_background_inserts(node, nodes)
+                with _migrating(settings), connect(node.settings, database="") as client:
+                    client.command(_create_database(settings))
+    with ExitStack() as stack:
+        targets = []
+        for node in sorted(nodes.present, key=lambda node: node.address):
+            with naming(node, nodes):
+                backend = stack.enter_context(_locked(node.settings, lock_timeout_s, tell))
+                targets.append(_Target(node, nodes, backend))
+        for target in targets:
+            with naming(target.node, nodes):
+                _examine(target, history, allow_destructive, leave_unread)
+        for target in targets:
+            with naming(target.node, nodes):
+                if target.backend.newest_comment(_CLUSTER) != settings.clickhouse_cluster:
+                    target.backend.log(_CLUSTER, settings.clickhouse_database, settings.clickhouse_cluster)
+                if target.is_new:
+                    # Nothing is read before it has the dimensions.
+                    named_collection.write_of_nobody(target.backend, target.node.settings)
+                else:
+                    target.attach()
+        applied = []
+        for version in history:
+            for target in targets:
+                if version in target.pending:
+                    with naming(target.node, nodes):
+                        applied.append(_move(target, version, "apply", history, on_applied))
+        for target in targets:
+            with naming(target.node, nodes):
+                _spread(target, sharding)
+                reporting_currency.seed(target.backend.connection, settings)
+        if any(target.is_new for target in targets):
+            copy_whole_tables(nodes, [target.node for target in targets if target.is_new], tell)
+        for target in targets:
+            with naming(target.node, nodes):
+                if target.is_new:
+                    target.attach()
+    return Upgrade(tuple(applied), history[-1].id, any(target.attached for target in targets))
+
+
+@dataclass
+class _Target:
+    """A server to migrate."""
+
+    node: Node
+    nodes: Nodes
+    backend: ClickHouseBackend
+    pending: list[Version] = field(default_factory=list)
+    kafka_tables: list[str] = field(default_factory=list)
+    is_current: bool = True
+    is_new: bool = False
+    """Whether it joins nodes that have the schema."""
+    attached: bool = False
+
+    def attach(self) -> None:
+        """Make the named collections what the settings say, and have the Kafka table read with them."""
+        settings = self.node.settings
+        self.attached = not self.is_current or bool(group.look(self.backend.connection, settings))
+        named_collection.sync(self.backend, settings, self.kafka_tables, self.attached)
+
+
+def _examine(target: _Target, history: list[Version], allow_destructive: bool, leave_unread: bool) -> None:
+    """Find out what there is to do on a server, and refuse what should not be done, before anything is changed."""
+    settings, backend = target.node.settings, target.backend
+    backend.ensure_internal_schema_updated()
+    states = backend.states()
+    _refuse_other_cluster(settings, backend, states)
+    target.pending, unfinished = _pending(history, states)
+    if target.pending and not allow_destructive:
+        _refuse_to_lose_rows(backend, [version for version in target.pending if version.id in unfinished])
+        _refuse_destruction(explain(target.pending, unfinished, Live.read(backend.connection)))
+    target.kafka_tables = _kafka_tables(settings, history)
+    target.is_current = named_collection.is_current(backend, settings)
+    target.is_new = bool(target.nodes.cluster) and not target.is_current and not named_collection.read_so_far(backend)
+    if target.kafka_tables and not target.is_current:
+        group.refuse_others(settings)
+        if not leave_unread and (left := _left_unread(backend, settings)):
+            raise UsageError(
+                f"Topic '{settings.kafka_topic}' cannot be read yet: {left}. Let the Kafka table read those first, "
+                "with the topic as it was, or repeat with --leave-unread to leave them."
+            )
 
 
 def down(
@@ -208,53 +306,75 @@ def down(
         everything: take back all versions instead.
         allow_destructive: do it even where it drops a table with rows.
         lock_timeout_s: seconds to wait for another migrator.
-        on_taken_back: called after each version.
+        on_taken_back: called after each version, on each node.
         tell: told, in a sentence, what takes long.
 
     Raises:
         PaystreamError: a step failed, or somebody else is migrating.
-        ServiceUnavailable: ClickHouse cannot be reached, or went away.
-        UsageError: rows would be lost, ``to`` is no version, the newest version is not among the files, the server does
-            not know the cluster, or the versions are applied elsewhere than to that; nothing was attempted.
+        ServiceUnavailable: ClickHouse cannot be reached, or went away, or a node does not answer.
+        UsageError: rows would be lost, ``to`` is no version, the newest version is not among the files, or the versions
+            are applied otherwise than the settings say; nothing was attempted.
     """
-    history = _history(settings, folder)
+    nodes = find(settings)
+    nodes.require_all(f"Migration of database '{settings.clickhouse_database}'")
+    history = _history(settings, folder, nodes)
     known = [version.id for version in history]
     if to is not None and to not in known:
         raise UsageError(f"Version '{to}' does not exist. Choose one of {', '.join(known)}.")
-    with _locked(settings, lock_timeout_s, tell) as backend:
-        states = backend.states()
-        _refuse_unknown_cluster(settings, backend.connection)
-        _refuse_other_cluster(settings, backend, states)
-        if unknown := sorted(set(states) - set(known)):
-            raise UsageError(
-                f"Version '{unknown[-1]}' cannot be taken back: it is not among the files. "
-                "Use the checkout that it was applied from."
-            )
-        present = [version for version in reversed(history) if version.id in states]
+    with ExitStack() as stack:
+        targets, present = [], {}
+        for node in sorted(nodes.present, key=lambda node: node.address):
+            with naming(node, nodes):
+                backend = stack.enter_context(_locked(node.settings, lock_timeout_s, tell))
+                states = backend.states()
+                _refuse_other_cluster(settings, backend, states)
+                if unknown := sorted(set(states) - set(known)):
+                    raise UsageError(
+                        f"Version '{unknown[-1]}' cannot be taken back: it is not among the files. "
+                        "Use the checkout that it was applied from."
+                    )
+                targets.append(_Target(node, nodes, backend))
+                present[node.address] = [version for version in reversed(history) if version.id in states]
+        on_any = [version for version in reversed(history) if any(version in there for there in present.values())]
         if to is not None:
-            chosen = [version for version in present if known.index(version.id) > known.index(to)]
+            chosen = [version for version in on_any if known.index(version.id) > known.index(to)]
         else:
-            chosen = present if everything else present[:1]
+            chosen = on_any if everything else on_any[:1]
+        for target in targets:
+            target.pending = [version for version in chosen if version in present[target.node.address]]
+            if not allow_destructive:
+                with naming(target.node, nodes):
+                    _refuse_to_lose_rows(target.backend, target.pending)
         if not allow_destructive:
-            _refuse_to_lose_rows(settings, backend, chosen)
             _refuse_irreversible(chosen)
-        taken_back = [_move(backend, version, "rollback", history, on_taken_back) for version in chosen]
-        if taken_back and chosen == present:
-            named_collection.drop_unused(backend, settings)
+        taken_back = []
+        for version in chosen:
+            for target in targets:
+                if version in target.pending:
+                    with naming(target.node, nodes):
+                        taken_back.append(_move(target, version, "rollback", history, on_taken_back))
+        for target in targets:
+            if target.pending and target.pending == present[target.node.address]:
+                with naming(target.node, nodes):
+                    named_collection.drop_unused(target.backend, target.node.settings)
     return taken_back
 
 
-def lock_holder(settings: Settings) -> str | None:
-    """Return who migrates the database at the moment and since when, None when nobody does."""
-    with _migrating(settings), ClickHouseBackend.of(settings) as backend:
-        other = lock.holder(backend.connection, backend.lock_table)
-        return other and str(other)
+def lock_holders(settings: Settings) -> dict[str, str]:
+    """Return who migrates the database at the moment and since when, by the server's address; empty: nobody does."""
+    holders = {}
+    for node in find(settings).present:
+        with _migrating(settings), ClickHouseBackend.of(node.settings) as backend:
+            if other := lock.holder(backend.connection, backend.lock_table):
+                holders[node.address] = str(other)
+    return holders
 
 
 def break_lock(settings: Settings) -> None:
     """Remove the lock of a migrator that was killed. One that still runs would no longer be alone."""
-    with _migrating(settings), ClickHouseBackend.of(settings) as backend:
-        lock.remove(backend.connection, backend.lock_table)
+    for node in find(settings).present:
+        with _migrating(settings), ClickHouseBackend.of(node.settings) as backend:
+            lock.remove(backend.connection, backend.lock_table)
 
 
 def database_exists(settings: Settings) -> bool:
@@ -262,11 +382,10 @@ def database_exists(settings: Settings) -> bool:
 
     Raises:
         ServiceUnavailable: ClickHouse cannot be reached.
-        UsageError: the server is too old, or does not know the cluster.
+        UsageError: the server is too old.
     """
     with _migrating(settings), connect(settings, database="") as client:
         refuse_old_server(settings, client.server_version)
-        _refuse_unknown_cluster(settings, client)
         return bool(
             client.query(
                 "SELECT count() FROM system.databases WHERE name = {name:String}",
@@ -288,8 +407,8 @@ def refuse_old_server(settings: Settings, server_version: str) -> None:
         )
 
 
-def _history(settings: Settings, folder: Path | None) -> list[Version]:
-    """Return all versions as they are to be run."""
+def _history(settings: Settings, folder: Path | None, nodes: Nodes, sharding: Sharding | None = None) -> list[Version]:
+    """Return all versions as each server is to run them."""
     history = [
         version.with_steps(
             tuple(named_collection.own(text, settings.clickhouse_database) for text in step)
@@ -297,46 +416,87 @@ def _history(settings: Settings, folder: Path | None) -> list[Version]:
         )
         for version in read_history(folder)
     ]
-    if not settings.clickhouse_cluster:
+    if not nodes.cluster:
         return history
     # sqlglot, which this takes, is not for one server to wait for.
-    from paystream.migrations.cluster import cluster_of, rendered
+    from paystream.migrations.cluster import rendered
 
-    cluster = cluster_of(settings.clickhouse_cluster, settings.clickhouse_database)
+    cluster = cluster_for(nodes, sharding)
     return [rendered(version, cluster) for version in history]
 
 
-def _refuse_unknown_cluster(settings: Settings, client: Client) -> None:
-    if not (wanted := settings.clickhouse_cluster):
+def cluster_for(nodes: Nodes, sharding: Sharding | None = None) -> "Cluster":
+    """Return what statements are rendered for, with the sharding that the nodes have, if not another one.
+
+    Raises:
+        UsageError: the cluster's or the database's name is no identifier.
+        ServiceUnavailable: a node was lost on the way.
+    """
+    from paystream.migrations.cluster import cluster_of
+
+    database = nodes.entry.clickhouse_database
+    return cluster_of(
+        nodes.cluster,
+        nodes.writes,
+        database,
+        sharding or sharding_of(nodes),
+        is_replicated=nodes.is_replicated,
+    )
+
+
+def sharding_of(nodes: Nodes) -> Sharding:
+    """Return how the nodes spread rows over the shards; as they are at present, where no node has any table yet.
+
+    Nodes differ where the growth of the cluster was cut off: the one that knows most is right.
+    """
+    known = [found for _, found in each(nodes, "Sharding", _sharding_on, database="") if found]
+    return max(known, key=lambda sharding: len(sharding.before), default=Sharding(nodes.shards))
+
+
+def _sharding_on(node: Node, client: Client) -> Sharding | None:
+    rows = client.query(
+        "SELECT engine_full FROM system.tables WHERE database = {database:String} AND name = 'transactions_to_shards'",
+        parameters={"database": node.settings.clickhouse_database},
+    ).result_rows
+    return Sharding.parsed(rows[0][0]) if rows else None
+
+
+def _spread(target: _Target, sharding: Sharding) -> None:
+    """Have a node send each row to its shard, as all nodes are to do from now on."""
+    if not target.nodes.cluster or _sharding_on(target.node, target.backend.connection) in (None, sharding):
         return
-    known = sorted({name for (name,) in client.query("SELECT cluster FROM system.clusters").result_rows})
-    if wanted not in known:
+    from paystream.migrations.cluster import to_shards
+
+    cluster = cluster_for(target.nodes, sharding)
+    for table in cluster.keys:
+        if target.backend.connection.command(f"EXISTS TABLE {table}_to_shards"):
+            target.backend.connection.command(to_shards(table, cluster))
+
+
+def _refuse_background_inserts(node: Node, nodes: Nodes) -> None:
+    if not nodes.cluster:
+        return
+    with _migrating(node.settings), connect(node.settings, database="") as client:
+        setting = client.server_settings.get("distributed_foreground_insert")
+    if setting and setting.value not in ("1", "true"):
         raise UsageError(
-            f"Cluster '{wanted}' cannot be migrated: ClickHouse "
-            f"'{settings.clickhouse_host}:{settings.clickhouse_port}' knows {', '.join(known) or 'none'}. Correct its "
-            f"remote_servers or the name; `paystream migrate plan --all --cluster {wanted}` needs no server."
+            f"Node '{node.address}' cannot hold the schema: its setting distributed_foreground_insert is "
+            f"{setting.value}, so offsets would be committed while rows wait in its queue. Set it to 1 in the default "
+            "profile; nothing was changed."
         )
 
 
 def _refuse_other_cluster(settings: Settings, backend: ClickHouseBackend, states: dict[str, VersionState]) -> None:
-    """Make sure that the versions that are applied are so where the settings say, and that this node knows of them."""
+    """Make sure that the versions that are applied are so where the settings say."""
     database, now = settings.clickhouse_database, settings.clickhouse_cluster
     was = backend.newest_comment(_CLUSTER)
     if states and was != now:
         here, there = (f"cluster '{name}'" if name else "one server alone" for name in (now, was))
         raise UsageError(
-            f"Database '{database}' cannot be migrated on {here}: its versions were applied to {there}. "
-            f"Repeat with --cluster {was or repr(was)}."
+            f"Database '{database}' cannot be migrated on {here}: its versions were applied to {there}. Set "
+            f"PAYSTREAM_CLICKHOUSE_CLUSTER={was or '(empty)'}, or give the {'cluster' if now else 'server'} a database "
+            "of its own with PAYSTREAM_CLICKHOUSE_DATABASE."
         )
-    if now and not states:
-        split = backend.connection.query(
-            "SELECT name FROM system.tables WHERE database = currentDatabase() AND engine = 'Distributed'"
-        ).result_rows
-        if split:
-            raise UsageError(
-                f"Database '{database}' cannot be migrated on cluster '{now}' from this node: it holds {split[0][0]}, "
-                "but no record of versions. Connect to the node that the versions were applied from."
-            )
 
 
 def _pending(history: list[Version], states: dict[str, VersionState]) -> tuple[list[Version], dict[str, int]]:
@@ -359,7 +519,7 @@ def _pending(history: list[Version], states: dict[str, VersionState]) -> tuple[l
 
 
 def _create_database(settings: Settings) -> str:
-    return f"CREATE DATABASE IF NOT EXISTS {quote_identifier(settings.clickhouse_database)}{settings.on_cluster}"
+    return f"CREATE DATABASE IF NOT EXISTS {quote_identifier(settings.clickhouse_database)}"
 
 
 def _from_nothing(settings: Settings, history: list[Version], collections: set[str]) -> list[Step]:
@@ -384,7 +544,6 @@ def _collection_steps(
         told.append((f"{start} …", f"writes {what} from the settings"))
     told += [(statement, f"gives {object_name(statement)} this database's own connection") for statement in anew]
     for table in kafka_tables:
-        table = f"{table}{settings.on_cluster}"
         told.append((f"DETACH TABLE IF EXISTS {table} SYNC", f"pauses ingest for about {PAUSE_S} s"))
         told.append((f"ATTACH TABLE {table}", "ingest goes on with the new connection"))
     return [Step("", number, "apply", *texts) for number, texts in enumerate(told, start=first)]
@@ -415,7 +574,7 @@ def _left_unread(backend: ClickHouseBackend, settings: Settings) -> str:
 
 
 def _move(
-    backend: ClickHouseBackend,
+    target: _Target,
     version: Version,
     direction: Literal["apply", "rollback"],
     history: list[Version],
@@ -424,12 +583,13 @@ def _move(
     started = time.monotonic()
     try:
         if direction == "apply":
-            backend.apply_one(version.migration)
+            target.backend.apply_one(version.migration)
         else:
-            backend.rollback_one(version.migration)
+            target.backend.rollback_one(version.migration)
     except (StatementFailed, UndoFailed, OperationalError) as error:
         raise _failure(version, direction, history, error) from error
-    moved = Moved(version.id, len(version.statements), time.monotonic() - started)
+    address = target.node.address if target.nodes.cluster else ""
+    moved = Moved(version.id, len(version.statements), time.monotonic() - started, address)
     on_moved(moved)
     return moved
 
@@ -482,15 +642,14 @@ def _refuse_irreversible(versions: list[Version]) -> None:
             )
 
 
-def _refuse_to_lose_rows(settings: Settings, backend: ClickHouseBackend, versions: list[Version]) -> None:
+def _refuse_to_lose_rows(backend: ClickHouseBackend, versions: list[Version]) -> None:
     dropped = {table: version.id for version in versions for table in version.tables_dropped_by_rollback()}
     if reporting_currency.TABLE in dropped and reporting_currency.is_all(backend.connection):
         del dropped[reporting_currency.TABLE]
     rows = backend.connection.query(
-        f"SELECT name, max(total_rows) FROM {tables_of(settings)}"
-        " WHERE database = {database:String} AND has({tables:Array(String)}, name) AND total_rows > 0"
-        " GROUP BY name ORDER BY name",
-        parameters={"database": settings.clickhouse_database, "tables": list(dropped)},
+        "SELECT name, total_rows FROM system.tables"
+        " WHERE database = currentDatabase() AND has({tables:Array(String)}, name) AND total_rows > 0 ORDER BY name",
+        parameters={"tables": list(dropped)},
     ).result_rows
     columns = {
         f"{table}.{column}": version.id

@@ -8,7 +8,6 @@ import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from clickhouse_connect.driver.binding import format_str
 from clickhouse_connect.driver.client import Client
@@ -50,7 +49,8 @@ WRITE_VERSION = Command("paystream migrate new NAME")
 class Difference:
     """One thing that is not as it should be."""
 
-    where: Literal["files", "versions", "lint", "database"]
+    where: str
+    """files, versions, lint, database, or a node of a cluster."""
     name: str
     how: str
     """``missing``, ``unknown``, ``differs``, ``detached`` or what is wrong, in a few words."""
@@ -112,6 +112,24 @@ def reformatted(client: Client, creates: dict[str, str]) -> dict[str, str]:
     texts = ", ".join(format_str(create) for create in creates.values())
     [[formatted]] = client.query(f"SELECT arrayMap(text -> formatQuery(text), [{texts}])").result_rows
     return {name: _plain(text, "") for name, text in zip(creates, formatted, strict=True)}
+
+
+def distributed(client: Client) -> dict[str, str]:
+    """Return a statement that creates each Distributed table of the connected database; wrong columns stand in it."""
+    columns = dict(
+        client.query(
+            "SELECT table, arrayStringConcat(groupArray(concat(name, ' ', type)), ', ') FROM system.columns"
+            " WHERE database = currentDatabase() GROUP BY table"
+        ).result_rows
+    )
+    creates = {}
+    for name, engine in client.query(
+        "SELECT name, engine_full FROM system.tables WHERE database = currentDatabase() AND engine = 'Distributed'"
+    ).result_rows:
+        share = f"{name.removesuffix('_to_shards')}_local"
+        head = f"AS {share}" if columns[name] == columns.get(share) else f"({columns[name]})"
+        creates[name] = f"CREATE TABLE {name} {head} ENGINE = {engine}"
+    return creates
 
 
 def diff(expected: str, actual: str) -> tuple[str, ...]:

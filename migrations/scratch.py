@@ -24,9 +24,8 @@ from paystream.migrations.sources import Source
 from paystream.migrations.statement import words_of
 from paystream.settings import Settings
 
-# Nobody listens on port 1: a Kafka table over this waits and reads nothing.
 _COLLECTIONS = {
-    named_collection.KAFKA: "kafka_broker_list = '127.0.0.1:1', kafka_topic_list = 'none', kafka_group_name = 'none'",
+    named_collection.KAFKA: ", ".join(f"{key} = '{value}'" for key, value in named_collection.NOBODY.items()),
     named_collection.DICTIONARIES: "user = 'default', password = ''",
 }
 # There is nothing for a view to refresh from.

@@ -128,8 +128,16 @@ def find(settings: Settings) -> Nodes:
     )
 
 
-def each(nodes: Nodes, what: str, ask: Callable[[Node, Client], Answer]) -> list[tuple[Node, Answer]]:
+def each(
+    nodes: Nodes, what: str, ask: Callable[[Node, Client], Answer], database: str | None = None
+) -> list[tuple[Node, Answer]]:
     """Return what a function gives for each node that answers, asked side by side, each with a client of its own.
+
+    Args:
+        nodes: the servers.
+        what: what is being done, for messages.
+        ask: is given the node and the client.
+        database: as for ``connect``.
 
     Raises:
         ServiceUnavailable, UsageError, PaystreamError: as ``answering``; the message names the node.
@@ -137,7 +145,7 @@ def each(nodes: Nodes, what: str, ask: Callable[[Node, Client], Answer]) -> list
 
     def ask_one(node: Node) -> tuple[Node, Answer]:
         told = f"{what} on node '{node.address}'" if nodes.cluster else what
-        with answering(told), connect(node.settings) as client:
+        with answering(told), connect(node.settings, database=database) as client:
             return node, ask(node, client)
 
     if len(nodes.present) == 1:
