@@ -11,6 +11,7 @@ from typing import Literal
 
 from clickhouse_connect.driver.client import Client
 
+from paystream import group
 from paystream.clickhouse import answering, connect
 from paystream.errors import CheckFailed, PaystreamError, UsageError
 from paystream.kafka import client_config
@@ -22,6 +23,7 @@ from paystream.loadtest.topic import Topic, open_topic
 from paystream.loadtest.usage import Meter
 from paystream.loadtest.watch import LOOK_EVERY_S, Watch, Watched
 from paystream.loadtest.workload import WITHOUT_RATE, Workload, plan_of
+from paystream.nodes import find
 from paystream.settings import Settings
 from paystream.signals import undisturbed
 
@@ -32,12 +34,6 @@ LEAD_S = 0.5
 
 DRAIN_LOOK_EVERY_S = 0.1
 LAST_ANSWERS_S = 5
-
-_ASSIGNED = """
-SELECT sum(length(assignments.partition_id))
-FROM system.kafka_consumers
-WHERE database = currentDatabase() AND table = 'transactions_queue'
-"""
 
 _QUOTED = """
 SELECT currency, max(valid_to) >= today(), min(valid_from) <= toDate(now() - {oldest_s:UInt32})
@@ -286,10 +282,11 @@ def wait_until_quiet(
     began = time.monotonic()
     least = math.inf
     ends_before = topic.ends()
+    nodes = find(settings)
     while True:
         lag = topic.lag() and topic.unread()
-        assigned = client.query(_ASSIGNED).result_rows[0][0]
-        if lag == 0 and assigned >= topic.partition_count:
+        assigned = group.partitions_assigned(nodes)
+        if lag == 0 and assigned >= topic.partition_count * len(nodes.sets):
             return
         if lag < least:
             began, least = time.monotonic(), lag

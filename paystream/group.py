@@ -12,6 +12,7 @@ from confluent_kafka.admin import AdminClient, ConsumerGroupDescription
 
 from paystream.errors import UsageError
 from paystream.kafka import client_config
+from paystream.nodes import Nodes, each
 from paystream.settings import Settings
 
 TABLE = "transactions_queue"
@@ -20,6 +21,13 @@ TIMEOUT_S = 2
 
 ASSIGNED_TOPICS = f"""
 SELECT arraySort(groupUniqArrayArray(assignments.topic))
+FROM system.kafka_consumers
+WHERE database = currentDatabase() AND table = '{TABLE}'
+"""
+
+
+_ASSIGNED = f"""
+SELECT sum(length(assignments.partition_id))
 FROM system.kafka_consumers
 WHERE database = currentDatabase() AND table = '{TABLE}'
 """
@@ -100,6 +108,12 @@ class Asked:
             sorted({place.topic for place in places}),
             sorted(place.partition for place in places if place.topic == self._settings.kafka_topic),
         )
+
+
+def partitions_assigned(nodes: Nodes) -> int:
+    """Return how many partitions the Kafka tables of all servers that answer have; each set of nodes has its own."""
+    counts = each(nodes, "Consumers", lambda node, client: client.query(_ASSIGNED).first_row[0])
+    return sum(count for _, count in counts)
 
 
 def attached_otherwise(topics: list[str], group: Group | None, settings: Settings) -> str:
