@@ -8,7 +8,7 @@ from rich.table import Table
 
 from paystream.devstack import stack
 from paystream.errors import PaystreamError
-from paystream.output import console, errors, is_terminal, note, print_fields, print_json
+from paystream.output import console, errors, is_terminal, note, print_fields, print_json, say
 from paystream.settings import load_settings
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -19,20 +19,33 @@ def up(
         stack.BrokerChoice,
         typer.Option(help="kafka: Apache Kafka. memory: a stand-in without Java. auto: kafka if it can run here."),
     ] = "auto",
+    nodes: Annotated[
+        int | None,
+        typer.Option(min=1, max=16, help="Start a cluster of so many ClickHouse nodes, or let it grow to so many."),
+    ] = None,
+    sets: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=4, help="Sets of so many nodes; each holds all payments. Readers fail over to another."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Start the local stack: Kafka and ClickHouse on this machine's loopback, with their data under .paystream/.
 
-    Starts only what is not running yet. Stop it with `paystream down`.
+    Starts only what is not running yet. Stop it with `paystream down`. A cluster has the name that
+    PAYSTREAM_CLICKHOUSE_CLUSTER sets. Without --nodes it starts as it was before.
 
     Example: paystream up --broker kafka
+
+    Example: PAYSTREAM_CLICKHOUSE_CLUSTER=paystream paystream up --nodes 2
     """
     settings = load_settings()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
         with errors.status("Starting the local stack (the first time, Apache Kafka is fetched)"):
-            started = stack.start(settings, broker)
+            started = stack.start(settings, broker, nodes=nodes, sets=sets)
     except KeyboardInterrupt:
         raise PaystreamError(
             f"Local stack '{settings.home.resolve()}': starting it was interrupted, and what had been started is "
@@ -45,6 +58,7 @@ def up(
         parts = [
             {"part": part.name, "kind": part.kind, "address": part.address, "pid": part.pid, "log": part.log}
             | ({"native_address": part.native_address} if part.native_address else {})
+            | ({"set": part.set, "shard": part.shard} if part.shard else {})
             for part in started.parts
         ]
         print_json({"status": status, "started": started.started, "parts": parts})
@@ -52,14 +66,20 @@ def up(
         table = Table("part", "address", "pid", "log", title=f"Local stack: {status}", title_justify="left")
         for part in started.parts:
             native = f"\n{part.native_address} (native protocol)" if part.native_address else ""
-            table.add_row(stack.LABELS[part.kind], part.address + native, str(part.pid), part.log)
+            place = f"\nset {part.set}, shard {part.shard}" if part.shard else ""
+            table.add_row(stack.LABELS[part.kind] + place, part.address + native, str(part.pid), part.log)
         console.print(table)
+        addresses = [part.address for part in started.parts if part.shard]
+        if len(addresses) > 1 and not settings.clickhouse_nodes:
+            say("With this in .env, commands find the nodes also while the first one is away:")
+            say(f"PAYSTREAM_CLICKHOUSE_NODES={','.join(addresses)}")
     else:
         fields = {"status": status, "started": ",".join(started.started) or "none"}
         for part in started.parts:
-            fields |= {part.kind: part.address}
-            fields |= {f"{part.kind}_native": part.native_address} if part.native_address else {}
-            fields |= {f"{part.kind}_pid": part.pid, f"{part.kind}_log": part.log}
+            fields |= {part.title: part.address}
+            fields |= {f"{part.title}_native": part.native_address} if part.native_address else {}
+            fields |= {f"{part.title}_set": part.set, f"{part.title}_shard": part.shard} if part.shard else {}
+            fields |= {f"{part.title}_pid": part.pid, f"{part.title}_log": part.log}
         print_fields("up", fields)
 
 
@@ -80,12 +100,12 @@ def down(
     for stop in stopped:
         if stop.how == "killed":
             note(f"{stop.part.label} did not heed SIGTERM for {stack.STOP_TIMEOUT_S} s and was killed.")
-    ended = {stop.part.kind: stop.how for stop in stopped}
+    ended = {stop.part.title: stop.how for stop in stopped}
     status = "stopped" if {"stopped", "killed"} & set(ended.values()) else "nothing was running"
     if as_json:
         print_json({"status": status, "parts": ended, "deleted": deleted})
     elif is_terminal():
-        how = "; ".join(f"{stack.LABELS[kind]}: {how}" for kind, how in ended.items())
+        how = "; ".join(f"{stop.part.label}: {stop.how}" for stop in stopped)
         console.print(f"Local stack: {status}." + (f" {how}." if how else ""))
         if deleted:
             console.print(f"Deleted from {settings.home}: {', '.join(deleted)}.", markup=False, highlight=False)

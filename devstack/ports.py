@@ -1,5 +1,6 @@
 """Free ports for servers."""
 
+import contextlib
 import random
 import socket
 from collections.abc import Collection
@@ -39,3 +40,20 @@ def free_ports(count: int) -> list[int]:
     for _ in range(count):
         ports.append(free_port(besides=ports))
     return ports
+
+
+def free_run(count: int, besides: Collection[int] = ()) -> int:
+    """Return the first of so many loopback ports in a row on which nobody listens. Arguments as in ``free_port``.
+
+    Raises:
+        OSError: as ``free_port``.
+    """
+    while True:
+        first = free_port(besides=[*besides, *_CANDIDATES[len(_CANDIDATES) - count + 1 :]])
+        with contextlib.suppress(OSError):
+            for port in range(first, first + count):
+                if port in besides:
+                    break
+                socket.create_server(("127.0.0.1", port)).close()
+            else:
+                return first

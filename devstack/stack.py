@@ -1,8 +1,9 @@
-"""Start and stop the local stack: a Kafka broker and a ClickHouse, each a process of its own, on loopback only.
+"""Start and stop the local stack: a Kafka broker and ClickHouse, each server a process of its own, on loopback only.
 
 Everything lives under ``settings.home``: ``kafka/`` and ``clickhouse/`` hold data, ``etc/clickhouse/`` ClickHouse's
 configuration, ``logs/`` what the parts print, and ``run/`` a record of each running part. ``stack.lock`` marks the
-folder as the stack's and admits one change at a time.
+folder as the stack's and admits one change at a time. Of a cluster each node has these for itself, ``clickhouse-1``
+and so on.
 """
 
 import contextlib
@@ -11,6 +12,7 @@ import fcntl
 import ipaddress
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -18,8 +20,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,18 +29,19 @@ import psutil
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from paystream.devstack import clickhouse_server, kafka_broker, maven, memory_broker
+from paystream.devstack import clickhouse_server, kafka_broker, local_cluster, maven, memory_broker
 from paystream.devstack.last_words import last_words
+from paystream.devstack.local_cluster import Address, Server
 from paystream.devstack.local_users import users_xml
-from paystream.devstack.ports import free_port, free_ports
+from paystream.devstack.ports import free_port, free_ports, free_run
 from paystream.errors import PaystreamError, ServiceUnavailable, UsageError
 from paystream.kafka import client_config
 from paystream.process import boot, identity, is_alive
 from paystream.settings import Settings
 
 BrokerChoice = Literal["auto", "kafka", "memory"]
-PartName = Literal["broker", "clickhouse"]
-Address = tuple[str, int]
+PartName = str
+"""``broker``, and ``clickhouse``; of a cluster ``clickhouse-1``, ``clickhouse-2`` and so on."""
 
 PARTITIONS = 4
 START_TIMEOUT_S = 60
@@ -48,10 +51,7 @@ PORT_RELEASE_S = 2
 FULL_BYTES = 1 << 20
 FOLDERS = ("kafka", "clickhouse", "etc", "logs", "run")
 LABELS = {"kafka": "Apache Kafka", "memory": "Memory broker", "clickhouse": "ClickHouse"}
-PORT_SETTINGS = {
-    "broker": ["PAYSTREAM_KAFKA_BROKERS"],
-    "clickhouse": ["PAYSTREAM_CLICKHOUSE_PORT", "PAYSTREAM_CLICKHOUSE_NATIVE_PORT"],
-}
+PORT_SETTINGS = ("PAYSTREAM_KAFKA_BROKERS", "PAYSTREAM_CLICKHOUSE_PORT", "PAYSTREAM_CLICKHOUSE_NATIVE_PORT")
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,14 @@ class Part:
     log: str
     native_address: str | None = None
     """Where ClickHouse speaks its native protocol; ``address`` is that of HTTP."""
+    set: int | None = None
+    shard: int | None = None
+    """The place of a cluster's node."""
+
+    @property
+    def title(self) -> str:
+        """Its name in output and of its log: a broker's says of which kind it is."""
+        return self.kind if self.name == "broker" else self.name
 
     @property
     def pid(self) -> int:
@@ -93,21 +101,36 @@ class Stopped:
     how: Literal["stopped", "killed", "dead already"]
 
 
-def settings_on_free_ports(home: Path) -> Settings:
-    """Return the settings of a stack in a folder, on free loopback ports, whatever the environment says."""
-    broker_port, http_port, native_port = free_ports(3)
+def settings_on_free_ports(home: Path, nodes: int = 0, sets: int = 1) -> Settings:
+    """Return the settings of a stack in a folder, on free loopback ports, whatever the environment says.
+
+    ``nodes`` is how many nodes each set of a cluster is to have; 0 for one server alone.
+    """
+    count = nodes * sets
+    broker_port, *http_ports = free_ports(1 + max(count, 1))
+    cluster = {
+        "clickhouse_cluster": "paystream",
+        "clickhouse_nodes": ",".join(f"127.0.0.1:{port}" for port in http_ports),
+    }
     return Settings(
         _env_file=None,
         home=home,
         kafka_brokers=f"127.0.0.1:{broker_port}",
         clickhouse_host="127.0.0.1",
-        clickhouse_port=http_port,
-        clickhouse_native_port=native_port,
+        clickhouse_port=http_ports[0],
+        clickhouse_native_port=free_run(max(count, 1), besides=[broker_port, *http_ports]),
+        **(cluster if count else {}),
     )
 
 
-def start(settings: Settings, broker: BrokerChoice = "auto", clickhouse_disk_mib: int | None = None) -> Stack:
-    """Start what is not running yet and return once every part answers and the topic exists with 4 partitions.
+def start(
+    settings: Settings,
+    broker: BrokerChoice = "auto",
+    clickhouse_disk_mib: int | None = None,
+    nodes: int | None = None,
+    sets: int | None = None,
+) -> Stack:
+    """Start what is not running yet and return once every part answers and the topic exists.
 
     ``auto`` takes Apache Kafka where Java is installed and the jars are there or can be fetched, and the in-memory
     broker elsewhere. If anything fails, or an exception such as KeyboardInterrupt arrives, the parts started by this
@@ -116,39 +139,50 @@ def start(settings: Settings, broker: BrokerChoice = "auto", clickhouse_disk_mib
     ``clickhouse_disk_mib`` is for tests of what a full disk does (Linux): ClickHouse's data goes to a disk of that size
     in memory. Only its process sees that disk, others find it at ``clickhouse_disk``, and it ends with the process.
 
+    ``nodes`` and ``sets`` are those of ``local_cluster.servers``. Where a running cluster grows, its other nodes are
+    restarted one after the other: ClickHouse as it runs here does not read a changed configuration.
+
     Raises:
         UsageError: the settings address no local stack, a port is taken, Apache Kafka was asked for and is not
-            installed, or a running part differs from the settings.
+            installed, a running part differs from the settings, or the cluster differs from the one that the home has.
         ServiceUnavailable: a part ended or gave no answer; the message carries the last telling line of its log.
         PaystreamError: the stack's files cannot be written.
     """
-    addresses = _local_addresses(settings)
+    _planned(settings, nodes, sets)  # refused before anything is made
     home = settings.home.resolve()
     with _locked(home):
+        broker_address, servers = _planned(settings, nodes, sets)
         running = {part.name: part for part in _recorded(home) if _process(part)}
-        _check_unchanged(running, addresses, broker)
-        for name in addresses.keys() - running.keys():
-            for address, setting in zip(addresses[name], PORT_SETTINGS[name], strict=True):
-                _check_port_free(name, address, setting)
+        _check_unchanged(running, broker_address, servers, broker)
+        absent = [server for server in servers if server.name not in running]
+        _check_ports_free(settings, broker_address if "broker" not in running else None, absent)
+        remembered = local_cluster.remembered_in(home)
+        remembered_before = remembered.read_text() if remembered.exists() else None
         notes = []
         try:
+            if settings.clickhouse_cluster:
+                remembered.write_text(local_cluster.remembered_text(settings.clickhouse_cluster, servers))
             if "broker" in running:
                 kind = running["broker"].kind
             else:
                 kind, note = _choose_broker(broker)
                 notes += [note] if note else []
-                _start_broker(home, kind, addresses)
-            _wait(home, "broker", _broker_question(settings, kind))
-            instance = _clickhouse_instance(home, addresses["clickhouse"])
-            if "clickhouse" not in running:
-                _start_clickhouse(home, instance, settings.clickhouse_database, clickhouse_disk_mib)
-            _wait(home, "clickhouse", lambda: None if instance.answers() else "it does not answer")
-            notes += _take_over(instance.data)
+                _start_broker(home, kind, broker_address, servers)
+            partitions = max(PARTITIONS, 2 * max(server.shard for server in servers))
+            _wait(home, "broker", _broker_question(settings, kind, partitions))
+            for server in absent:
+                _start_clickhouse(settings, server, servers, clickhouse_disk_mib)
+            for server in servers:
+                _wait_for_clickhouse(home, server)
+                notes += _take_over(home / server.name)
+            notes += _restart_outdated(settings, servers)
         except BaseException as error:
             with _signals_held():
-                for part in _recorded(home):
-                    if part.name not in running:
-                        _end(home, part)
+                _end(home, [part for part in _recorded(home) if part.name not in running])
+                if remembered_before is None:
+                    remembered.unlink(missing_ok=True)
+                else:
+                    remembered.write_text(remembered_before)
             if isinstance(error, OSError):
                 raise PaystreamError(
                     f"Local stack '{home}': its files cannot be written: {error.strerror or error}. "
@@ -159,8 +193,20 @@ def start(settings: Settings, broker: BrokerChoice = "auto", clickhouse_disk_mib
         return Stack(parts, tuple(part.name for part in parts if part.name not in running), tuple(notes))
 
 
+def restart(settings: Settings, name: PartName) -> None:
+    """Start one ClickHouse, after stopping it if it runs; the other parts are left as they are.
+
+    Raises:
+        UsageError, ServiceUnavailable, PaystreamError: as ``start``; there is no such part.
+    """
+    home = settings.home.resolve()
+    with _locked(home):
+        _, servers = _planned(settings, None, None)
+        _restart(settings, _named(servers, name), servers)
+
+
 def stop(settings: Settings) -> list[Stopped]:
-    """Stop every part that any ``start`` on this home left running, ClickHouse before its broker.
+    """Stop every part that any ``start`` on this home left running: ClickHouse, all nodes at once, then its broker.
 
     Each part gets SIGTERM and ``STOP_TIMEOUT_S`` seconds, then SIGKILL. Data stays.
 
@@ -171,7 +217,7 @@ def stop(settings: Settings) -> list[Stopped]:
     if not (home / "stack.lock").exists():
         return []
     with _locked(home):
-        return [Stopped(part, _end(home, part)) for part in reversed(_recorded(home))]
+        return _end(home, _recorded(home))
 
 
 def delete_data(settings: Settings) -> list[str]:
@@ -187,7 +233,7 @@ def delete_data(settings: Settings) -> list[str]:
     with _locked(home):
         if pids(settings):
             raise UsageError(f"Local stack '{home}': it is running. Run `paystream down` before its data is deleted.")
-        present = [home / name for name in FOLDERS if (home / name).exists()]
+        present = _folders(home)
         for folder in present:
             try:
                 shutil.rmtree(folder)
@@ -212,17 +258,16 @@ def kill(settings: Settings, name: PartName, number: signal.Signals) -> None:
     raise UsageError(f"Part '{name}' of the local stack: it is not running. Start it with `paystream up`.")
 
 
-def clickhouse_disk(settings: Settings) -> Path:
-    """Return where another process finds the running ClickHouse's data folder, also when it is on a disk of its own.
+def clickhouse_disk(settings: Settings, name: PartName = "clickhouse") -> Path:
+    """Return where another process finds a running ClickHouse's data folder, also when it is on a disk of its own.
 
     Raises:
         UsageError: it is not running.
     """
-    pid = pids(settings).get("clickhouse")
+    pid = pids(settings).get(name)
     if pid is None:
-        raise UsageError("ClickHouse of the local stack: it is not running. Start it with `paystream up`.")
-    folder = settings.home.resolve() / "clickhouse"
-    return Path(f"/proc/{pid}/root{folder}")
+        raise UsageError(f"Part '{name}' of the local stack: it is not running. Start it with `paystream up`.")
+    return Path(f"/proc/{pid}/root{settings.home.resolve() / name}")
 
 
 def pids(settings: Settings) -> dict[PartName, int]:
@@ -233,7 +278,9 @@ def pids(settings: Settings) -> dict[PartName, int]:
 # Settings and ports
 
 
-def _local_addresses(settings: Settings) -> dict[PartName, list[Address]]:
+def _planned(settings: Settings, nodes: int | None, sets: int | None) -> tuple[Address, list[Server]]:
+    """Return where the broker is to listen, and the ClickHouse servers."""
+    servers = local_cluster.servers(settings, nodes, sets)
     problems = []
     (broker_host, broker_port), *more = settings.kafka_addresses
     if more:
@@ -246,21 +293,29 @@ def _local_addresses(settings: Settings) -> dict[PartName, list[Address]]:
         problems.append("PAYSTREAM_KAFKA_SECURITY_PROTOCOL is not PLAINTEXT")
     if not _is_loopback(settings.clickhouse_host):
         problems.append(f"PAYSTREAM_CLICKHOUSE_HOST names '{settings.clickhouse_host}', which is someone else's server")
+    for host, _ in settings.node_addresses if settings.clickhouse_cluster else []:
+        if not _is_loopback(host):
+            problems.append(f"PAYSTREAM_CLICKHOUSE_NODES names '{host}', which is someone else's server")
     if settings.clickhouse_secure:
         problems.append("PAYSTREAM_CLICKHOUSE_SECURE is on, the local stack speaks plain HTTP")
-    if len({broker_port, settings.clickhouse_port, settings.clickhouse_native_port}) < 3:
-        names = ", ".join(name for names in PORT_SETTINGS.values() for name in names)
-        problems.append(f"two of {names} name the same port")
+    names = ", ".join([PORT_SETTINGS[0], _http_setting(settings), PORT_SETTINGS[2]])
+    ports = [broker_port, *(port for server in servers for _, port in (server.http, server.native))]
+    counted = f" for {len(servers)} nodes, which count up from it" if len(servers) > 1 else ""
+    if len(set(ports)) < len(ports):
+        problems.append(f"two of {names} name the same port{counted}")
+    if beyond := [port for port in ports[1:] if not 0 < port < 65536]:
+        problems.append(f"one of {names} names port {beyond[0]}{counted}, and that does not exist")
     if problems:
         raise UsageError(
             f"Local stack: it runs on this machine's loopback addresses only, but {'; '.join(problems)}. "
             "Unset them to use the local stack; a server of your own needs no `paystream up`."
         )
-    host = settings.clickhouse_host
-    return {
-        "broker": [(broker_host, broker_port)],
-        "clickhouse": [(host, settings.clickhouse_port), (host, settings.clickhouse_native_port)],
-    }
+    return (broker_host, broker_port), servers
+
+
+def _http_setting(settings: Settings) -> str:
+    named = settings.clickhouse_cluster and settings.clickhouse_nodes
+    return "PAYSTREAM_CLICKHOUSE_NODES" if named else PORT_SETTINGS[1]
 
 
 def _is_loopback(host: str) -> bool:
@@ -271,12 +326,15 @@ def _is_loopback(host: str) -> bool:
 
 
 def _check_unchanged(
-    running: dict[PartName, Part], addresses: dict[PartName, list[Address]], broker: BrokerChoice
+    running: dict[PartName, Part], broker_address: Address, servers: Sequence[Server], broker: BrokerChoice
 ) -> None:
+    planned = {"broker": [broker_address]} | {server.name: [server.http, server.native] for server in servers}
     for part in running.values():
-        if part.name == "clickhouse" and part.native_address is None:
+        if part.name not in planned:
+            raise UsageError(f"{part.label}: it is running, and is no part of this stack. Run `paystream down` first.")
+        if part.kind == "clickhouse" and part.native_address is None:
             raise UsageError(f"{part.label}: an earlier version of Paystream runs it. Run `paystream down` first.")
-        for address, now in zip([part.address, part.native_address], addresses[part.name], strict=False):
+        for address, now in zip([part.address, part.native_address], planned[part.name], strict=False):
             if address != _text(now):
                 raise UsageError(
                     f"{part.label} of the local stack: it is running on '{address}', but the settings now say "
@@ -292,7 +350,15 @@ def _text(address: Address) -> str:
     return f"{address[0]}:{address[1]}"
 
 
-def _check_port_free(name: PartName, address: Address, setting: str) -> None:
+def _check_ports_free(settings: Settings, broker_address: Address | None, servers: Sequence[Server]) -> None:
+    if broker_address:
+        _check_port_free("Kafka", broker_address, PORT_SETTINGS[0])
+    for server in servers:
+        _check_port_free("ClickHouse", server.http, _http_setting(settings))
+        _check_port_free("ClickHouse", server.native, PORT_SETTINGS[2])
+
+
+def _check_port_free(label: str, address: Address, setting: str) -> None:
     deadline = time.monotonic() + PORT_RELEASE_S
     while True:
         try:
@@ -303,7 +369,6 @@ def _check_port_free(name: PartName, address: Address, setting: str) -> None:
             if error.errno == errno.EADDRINUSE and time.monotonic() < deadline:
                 time.sleep(0.05)
                 continue
-            label = "Kafka" if name == "broker" else "ClickHouse"
             raise UsageError(
                 f"{label} '{_text(address)}': port {address[1]} cannot be used: {error.strerror}. "
                 f"Stop what uses it, or set {setting} to another one."
@@ -327,34 +392,66 @@ def _choose_broker(broker: BrokerChoice) -> tuple[Literal["kafka", "memory"], st
     return "kafka", None
 
 
-def _start_broker(home: Path, kind: Literal["kafka", "memory"], addresses: dict[PartName, list[Address]]) -> None:
-    [(host, port)] = addresses["broker"]
+def _start_broker(home: Path, kind: Literal["kafka", "memory"], address: Address, servers: Sequence[Server]) -> None:
+    host, port = address
     if kind == "kafka":
-        taken = [port for listening in addresses.values() for _, port in listening]
+        taken = [port, *(port for server in servers for _, port in (server.http, server.native))]
         command = kafka_broker.prepare(home, host, port, free_port(host, besides=taken))
         folder = home / "kafka"
     else:
         command = [sys.executable, "-P", "-m", "paystream.devstack.memory_broker", "--host", host, "--port", str(port)]
         folder = home
-    _start(home, "broker", kind, [(host, port)], command, folder)
+    _start(home, Part("broker", kind, _text(address), {}, ""), command, folder)
 
 
-def _clickhouse_instance(home: Path, addresses: list[Address]) -> clickhouse_server.Instance:
-    [(host, http_port), (_, native_port)] = addresses
-    return clickhouse_server.Instance(
-        host, http_port, native_port, home / "etc" / "clickhouse", home / "clickhouse", home / "logs" / "clickhouse.log"
-    )
+def _instance(home: Path, server: Server) -> clickhouse_server.Instance:
+    name, (host, http_port), (_, native_port) = server.name, server.http, server.native
+    log = home / "logs" / f"{name}.log"
+    return clickhouse_server.Instance(host, http_port, native_port, home / "etc" / name, home / name, log)
 
 
-def _start_clickhouse(home: Path, instance: clickhouse_server.Instance, database: str, disk_mib: int | None) -> None:
-    command = clickhouse_server.prepare(instance, {"users.d/roles.xml": users_xml(database)})
+def _start_clickhouse(
+    settings: Settings, server: Server, servers: Sequence[Server], disk_mib: int | None = None
+) -> None:
+    home = settings.home.resolve()
+    instance = _instance(home, server)
+    files = {"users.d/roles.xml": users_xml(settings.clickhouse_database)}
+    if cluster := settings.clickhouse_cluster:
+        files[local_cluster.CONFIGURATION_FILE] = local_cluster.configuration(cluster, servers, server)
+    command = clickhouse_server.prepare(instance, files)
     if disk_mib is not None:
         # A mount namespace of its own; other users become root in a user namespace, where they may mount.
         unshare = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"])]
         mount = 'mkdir -p "$2" && mount -t tmpfs -o size="$1"m tmpfs "$2" && shift 2 && exec "$@"'
         command = [*unshare, "sh", "-c", mount, "sh", str(disk_mib), str(instance.data), *command]
-    addresses = [(instance.host, instance.http_port), (instance.host, instance.native_port)]
-    _start(home, "clickhouse", "clickhouse", addresses, command, home)
+    place = (server.set, server.shard) if cluster else ()
+    part = Part(server.name, "clickhouse", _text(server.http), {}, "", _text(server.native), *place)
+    _start(home, part, command, home)
+
+
+def _wait_for_clickhouse(home: Path, server: Server) -> None:
+    instance = _instance(home, server)
+    _wait(home, server.name, lambda: None if instance.answers() else "it does not answer")
+
+
+def _restart(settings: Settings, server: Server, servers: Sequence[Server]) -> None:
+    home = settings.home.resolve()
+    with _signals_held():  # what ran before runs again, whatever comes between
+        _end(home, [part for part in _recorded(home) if part.name == server.name])
+        _check_ports_free(settings, None, [server])
+        _start_clickhouse(settings, server, servers)
+    _wait_for_clickhouse(home, server)
+
+
+def _restart_outdated(settings: Settings, servers: Sequence[Server]) -> list[str]:
+    """Restart the nodes that were told of another cluster, one after the other, and return a note of it."""
+    cluster, restarted = settings.clickhouse_cluster, []
+    for server in servers if cluster else ():
+        told = _instance(settings.home.resolve(), server).folder / local_cluster.CONFIGURATION_FILE
+        if not told.exists() or told.read_text() != local_cluster.configuration(cluster, servers, server):
+            _restart(settings, server, servers)
+            restarted.append(server.name)
+    return [f"Restarted, since the cluster has other nodes now: {', '.join(restarted)}."] if restarted else []
 
 
 def _take_over(data: Path) -> list[str]:
@@ -366,7 +463,7 @@ def _take_over(data: Path) -> list[str]:
     return [f"The data in '{data}', which an earlier version of Paystream had written, is taken over."]
 
 
-def _broker_question(settings: Settings, kind: str) -> Callable[[], str | None]:
+def _broker_question(settings: Settings, kind: str, partitions: int) -> Callable[[], str | None]:
     """Return a function that says what the broker lacks, creating the topic, and returns None once it is ready."""
     # Reconnecting at once: librdkafka's own pause grows to 10 s, and the broker is about to listen.
     hasty = {"log_level": 0, "reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": 200}
@@ -375,7 +472,7 @@ def _broker_question(settings: Settings, kind: str) -> Callable[[], str | None]:
     def ask() -> str | None:
         topic = admin.list_topics(timeout=1).topics.get(settings.kafka_topic)
         if topic is None and kind == "kafka":
-            admin.create_topics([NewTopic(settings.kafka_topic, PARTITIONS, 1)])[settings.kafka_topic].result(5)
+            admin.create_topics([NewTopic(settings.kafka_topic, partitions, 1)])[settings.kafka_topic].result(5)
             return "the topic is being created"
         if (
             topic is None
@@ -391,23 +488,24 @@ def _broker_question(settings: Settings, kind: str) -> Callable[[], str | None]:
 # Processes and their records
 
 
-def _start(home: Path, name: PartName, kind: str, addresses: list[Address], command: list[str], folder: Path) -> None:
-    logs = home / "logs"
-    for file in (logs / f"{kind}.log", logs / f"{kind}.out"):
+def _start(home: Path, part: Part, command: list[str], folder: Path) -> None:
+    """Start a part's process, and record it together with its process and log."""
+    log = home / "logs" / f"{part.title}.log"
+    for file in (log, log.with_suffix(".out")):
         if file.exists():  # one earlier run is kept, and a message about this run quotes only this run
             file.replace(f"{file}.1")
     # Kafka and ClickHouse write and roll their own logs; what else their processes print goes beside them.
-    output = logs / (f"{kind}.log" if kind == "memory" else f"{kind}.out")
+    output = log if part.kind == "memory" else log.with_suffix(".out")
     with _signals_held(), output.open("wb") as sink:
         process = subprocess.Popen(
             command, cwd=folder, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True
         )
         try:
-            address, *native = map(_text, addresses)
-            part = Part(name, kind, address, identity(process.pid), str(logs / f"{kind}.log"), *native)
-            record = home / "run" / f"{name}.json"
+            started = replace(part, process=identity(process.pid), log=str(log))
+            fields = {name: value for name, value in asdict(started).items() if value is not None}
+            record = home / "run" / f"{part.name}.json"
             draft = record.with_suffix(".new")
-            draft.write_text(json.dumps(asdict(part), indent=2) + "\n")
+            draft.write_text(json.dumps(fields, indent=2) + "\n")
             draft.replace(record)
         except BaseException:  # without a record, nobody would know of it
             process.kill()
@@ -440,8 +538,9 @@ def _wait(home: Path, name: PartName, ask: Callable[[], str | None]) -> None:
 
 
 def _recorded(home: Path) -> list[Part]:
-    records = (home / "run" / f"{name}.json" for name in ("broker", "clickhouse"))
-    return [Part(**_of_today(json.loads(record.read_text()))) for record in records if record.exists()]
+    servers = sorted((home / "run").glob("clickhouse*.json"), key=lambda record: (len(record.name), record.name))
+    records = (record for record in (home / "run" / "broker.json", *servers) if record.exists())
+    return [Part(**_of_today(json.loads(record.read_text()))) for record in records]
 
 
 def _of_today(record: dict[str, Any]) -> dict[str, Any]:
@@ -473,20 +572,41 @@ def _process(part: Part) -> psutil.Process | None:
     return None
 
 
-def _end(home: Path, part: Part) -> Literal["stopped", "killed", "dead already"]:
-    how = "dead already"
-    for number, verdict in ((signal.SIGTERM, "stopped"), (signal.SIGKILL, "killed")):
-        process = _process(part)
-        if process is None:
-            break
-        how = verdict
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.send_signal(number)
-        deadline = time.monotonic() + STOP_TIMEOUT_S
-        while _process(part) and time.monotonic() < deadline:
-            time.sleep(0.05)
-    (home / "run" / f"{part.name}.json").unlink(missing_ok=True)
-    return how
+def _end(home: Path, parts: Sequence[Part]) -> list[Stopped]:
+    """End parts: ClickHouse before its broker, and the nodes of a cluster at the same time."""
+    how: dict[PartName, Literal["stopped", "killed", "dead already"]] = {}
+    servers, brokers = (
+        [part for part in parts if part.name != "broker"],
+        [part for part in parts if part.name == "broker"],
+    )
+    for group in (servers, brokers):
+        for number, verdict in ((signal.SIGTERM, "stopped"), (signal.SIGKILL, "killed")):
+            for part in group:
+                if process := _process(part):
+                    how[part.name] = verdict
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        process.send_signal(number)
+            deadline = time.monotonic() + STOP_TIMEOUT_S
+            while any(map(_process, group)) and time.monotonic() < deadline:
+                time.sleep(0.05)
+        for part in group:
+            (home / "run" / f"{part.name}.json").unlink(missing_ok=True)
+    return [Stopped(part, how.get(part.name, "dead already")) for part in servers + brokers]
+
+
+def _named(servers: Sequence[Server], name: PartName) -> Server:
+    for server in servers:
+        if server.name == name:
+            return server
+    known = ", ".join(server.name for server in servers)
+    raise UsageError(f"Part '{name}' of the local stack: no ClickHouse of that name is in it. Name one of: {known}.")
+
+
+def _folders(home: Path) -> list[Path]:
+    """Return the folders that the stack makes, as far as they are there."""
+    nodes = [path.name for path in home.glob("clickhouse-*") if re.fullmatch(r"clickhouse-\d+", path.name)]
+    names = [*FOLDERS[:2], *sorted(nodes, key=lambda name: (len(name), name)), *FOLDERS[2:]]
+    return [home / name for name in names if (home / name).exists()]
 
 
 @contextlib.contextmanager
@@ -511,7 +631,7 @@ def _signals_held() -> Iterator[None]:
 def _locked(home: Path) -> Iterator[None]:
     lock = home / "stack.lock"
     # The lock is made before any folder and looked for after them, so that a first `up` at the same time is recognised.
-    present = [home / name for name in FOLDERS if (home / name).exists()]
+    present = _folders(home)
     if present and not lock.exists():
         raise UsageError(
             f"Folder '{present[0]}': it exists, but the local stack did not make it. "
