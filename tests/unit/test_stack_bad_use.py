@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from paystream.devstack import kafka_broker, maven, stack
-from paystream.errors import ServiceUnavailable
+from paystream.devstack import kafka_broker, local_cluster, maven, stack
+from paystream.errors import ServiceUnavailable, UsageError
 from paystream.settings import Settings
 
 Paystream = Callable[..., subprocess.Popen]
@@ -90,6 +90,63 @@ def test_settings_of_a_real_server(
     assert (code, out, len(err)) == (2, "", 1)
     assert complaint in err[0]
     assert not own_settings.home.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "arguments", "complaint"),
+    [
+        ({"CLUSTER": ""}, ["--nodes", "2"], "which needs a name. Set PAYSTREAM_CLICKHOUSE_CLUSTER=paystream."),
+        ({"CLUSTER": ""}, ["--sets", "2"], "which needs a name. Set PAYSTREAM_CLICKHOUSE_CLUSTER=paystream."),
+        ({}, ["--nodes", "0"], "'--nodes'"),
+        (
+            {"NODES": "127.0.0.1:1,127.0.0.1:2,127.0.0.1:3"},
+            ["--nodes", "2"],
+            "PAYSTREAM_CLICKHOUSE_NODES names 3 addresses, and 1 set(s) of 2 node(s) need 2.",
+        ),
+        ({"NODES": "127.0.0.1:1,127.0.0.1:1"}, [], "CLICKHOUSE_NODES, PAYSTREAM_CLICKHOUSE_NATIVE_PORT name the same"),
+        ({"NODES": "10.0.0.7:8123"}, [], "PAYSTREAM_CLICKHOUSE_NODES names '10.0.0.7', which is someone else's server"),
+        ({"PORT": "19001", "NATIVE_PORT": "19000"}, ["--nodes", "2"], "name the same port for 2 nodes, which count up"),
+        ({"PORT": "65535"}, ["--nodes", "2"], "names port 65536 for 2 nodes, which count up"),
+    ],
+)
+def test_clusters_that_cannot_be(
+    own_settings: Settings, paystream: Paystream, changes: dict[str, str], arguments: list[str], complaint: str
+) -> None:
+    changes = {f"PAYSTREAM_CLICKHOUSE_{name}": value for name, value in ({"CLUSTER": "paystream"} | changes).items()}
+    code, out, err = finish(paystream(own_settings, "up", *arguments, **changes))
+    assert (code, out) == (2, "")
+    assert complaint in " ".join(err)
+    assert not own_settings.home.exists()
+
+
+def test_a_port_in_use_of_a_later_node(own_settings: Settings, paystream: Paystream) -> None:
+    port = own_settings.clickhouse_port + 1
+    with socket.create_server(("127.0.0.1", port)):
+        code, out, err = finish(paystream(own_settings, "up", "--nodes", "2", PAYSTREAM_CLICKHOUSE_CLUSTER="paystream"))
+    assert (code, out, len(err)) == (2, "", 1)
+    assert f"port {port} cannot be used: Address already in use" in err[0]
+    assert "set PAYSTREAM_CLICKHOUSE_PORT" in err[0]
+    assert stack.pids(own_settings) == {}
+
+
+def test_one_servers_data_is_not_mistaken_for_a_clusters(own_settings: Settings) -> None:
+    (own_settings.home / "clickhouse").mkdir(parents=True)
+    clustered = own_settings.model_copy(update={"clickhouse_cluster": "paystream"})
+    with pytest.raises(UsageError, match="its data is that of one server, and PAYSTREAM_CLICKHOUSE_CLUSTER asks"):
+        local_cluster.servers(clustered, 2, None)
+
+
+def test_a_node_keeps_its_number_while_the_cluster_grows(own_settings: Settings) -> None:
+    clustered = own_settings.model_copy(update={"clickhouse_cluster": "paystream"})
+    before = local_cluster.servers(clustered, 2, 2)
+    assert [(node.set, node.shard) for node in before] == [(1, 1), (1, 2), (2, 1), (2, 2)]
+    (own_settings.home / "run").mkdir(parents=True)
+    local_cluster.remembered_in(own_settings.home).write_text(local_cluster.remembered_text("paystream", before))
+    grown = local_cluster.servers(clustered, 3, None)
+    assert grown[:4] == before == local_cluster.servers(clustered, None, None)
+    assert [(node.name, node.set, node.shard) for node in grown[4:]] == [("clickhouse-5", 1, 3), ("clickhouse-6", 2, 3)]
+    with pytest.raises(UsageError, match=r"that of cluster 'paystream', and PAYSTREAM_CLICKHOUSE_CLUSTER says 'other'"):
+        local_cluster.servers(own_settings.model_copy(update={"clickhouse_cluster": "other"}), None, None)
 
 
 def test_home_is_a_file(own_settings: Settings, paystream: Paystream) -> None:
