@@ -1,11 +1,20 @@
 -- One row: one report: up to which time of reading it is complete. What was read later is in it soon, usually within a minute.
 -- Made from: rollup_state. Read by: the other reports (report_*), `paystream report`, `paystream status`.
--- Guarantee: never later than the truth; 1970 before the first refresh.
+-- Guarantee: never later than the truth; 1970 before the first refresh. On a cluster that of the shard that is furthest behind.
 CREATE VIEW report_freshness AS
 WITH
-    ifNull((SELECT min(complete_until) FROM rollup_state WHERE view IN ('merchant_slots_mv', 'merchant_days_mv') HAVING count() = 2), toDateTime64(0, 3, 'UTC')) AS merchants,
-    ifNull((SELECT max(complete_until) FROM rollup_state WHERE view = 'volume_hours_mv'), toDateTime64(0, 3, 'UTC')) AS hours,
-    ifNull((SELECT max(complete_until) FROM rollup_state WHERE view = 'latency_minutes_mv'), toDateTime64(0, 3, 'UTC')) AS minutes
+    (
+        SELECT
+            (
+                minIf(complete_until, view IN ('merchant_slots_mv', 'merchant_days_mv')),
+                minIf(complete_until, view = 'volume_hours_mv'),
+                minIf(complete_until, view = 'latency_minutes_mv')
+            )
+        FROM rollup_state
+    ) AS least_of,
+    least_of.1 AS merchants,
+    least_of.2 AS hours,
+    least_of.3 AS minutes
 SELECT
     said.1 AS report,
     said.2 AS complete_until

@@ -26,5 +26,17 @@ SELECT
     quantiles[2] AS p95_s,
     quantiles[3] AS p99_s,
     assumeNotNull(reached) AS complete_until
-FROM latency_minutes FINAL
+FROM
+(
+    -- On a cluster each shard has a row of what it read itself.
+    SELECT
+        minute,
+        kafka_topic,
+        sum(messages) AS messages,
+        sum(timed) AS timed,
+        sum(late) AS late,
+        sumForEach(latency_histogram) AS latency_histogram
+    FROM latency_minutes FINAL
+    GROUP BY minute, kafka_topic
+)
 SETTINGS do_not_merge_across_partitions_select_final = 1

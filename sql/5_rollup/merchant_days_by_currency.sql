@@ -4,8 +4,11 @@
 -- Guarantee: as merchant_days_current. `net` is captured and settled; `…_reporting` is in the reporting currency, 0 without a rate.
 CREATE VIEW merchant_days_by_currency AS
 WITH
-    -- Some minutes after midnight, when the day before is surely to be seen in merchant_days.
-    (SELECT toDate(max(began_at) - INTERVAL 10 MINUTE) FROM rollup_state WHERE view = 'merchant_days_mv') AS first_open_day
+    (SELECT (min(began_at), count()) FROM rollup_state WHERE view = 'merchant_days_mv') AS days_state,
+    -- Some minutes after midnight, when the day before is surely to be seen in merchant_days: in each shard's, on a cluster.
+    toDate(greatest(days_state.1, toDateTime(600, 'UTC')) - INTERVAL 10 MINUTE) AS first_open_day,
+    -- Each has a row of its own for a merchant's day. One server's stand as they are: to add them up would double the time.
+    days_state.2 AS shards
 SELECT
     day,
     merchant_id,
@@ -29,7 +32,34 @@ SELECT
     b.charge_backs_reporting AS charge_backs_reporting
 FROM merchant_days FINAL
 ARRAY JOIN by_currency AS b
-WHERE day < first_open_day
+WHERE day < first_open_day AND shards = 1
+UNION ALL
+SELECT
+    day,
+    merchant_id,
+    -- The same for all of a merchant's day.
+    argMax(argMax(merchant_name, merchant_snapshot_id), max(merchant_snapshot_id)) OVER (PARTITION BY day, merchant_id) AS merchant_name,
+    b.currency AS currency,
+    b.reporting_currency AS reporting_currency,
+    sum(b.transactions) AS transactions,
+    sum(b.authorized) AS authorized,
+    sum(b.captured) AS captured,
+    sum(b.settled) AS settled,
+    sum(b.refunded) AS refunded,
+    sum(b.charged_back) AS charged_back,
+    sum(b.failed) AS failed,
+    sum(b.provisional) AS provisional,
+    sum(b.authorized_amount) AS authorized_amount,
+    sum(b.net) AS net,
+    sum(b.refunds) AS refunds,
+    sum(b.charge_backs) AS charge_backs,
+    sum(b.net_reporting) AS net_reporting,
+    sum(b.refunds_reporting) AS refunds_reporting,
+    sum(b.charge_backs_reporting) AS charge_backs_reporting
+FROM merchant_days FINAL
+ARRAY JOIN by_currency AS b
+WHERE day < first_open_day AND shards > 1
+GROUP BY day, merchant_id, currency, reporting_currency
 UNION ALL
 SELECT
     toDate(slot) AS day,

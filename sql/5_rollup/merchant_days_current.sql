@@ -3,11 +3,14 @@
 -- Guarantee: each bucket once: days that are over come from merchant_days as they stand there, the others from their half hours.
 CREATE VIEW merchant_days_current AS
 WITH
-    -- Some minutes after midnight, when the day before is surely to be seen in merchant_days.
-    (SELECT toDate(max(began_at) - INTERVAL 10 MINUTE) FROM rollup_state WHERE view = 'merchant_days_mv') AS first_open_day
+    (SELECT (min(began_at), count()) FROM rollup_state WHERE view = 'merchant_days_mv') AS days_state,
+    -- Some minutes after midnight, when the day before is surely to be seen in merchant_days: in each shard's, on a cluster.
+    toDate(greatest(days_state.1, toDateTime(600, 'UTC')) - INTERVAL 10 MINUTE) AS first_open_day,
+    -- Each has a row of its own for a merchant's day. One server's stand as they are: to add them up would double the time.
+    days_state.2 AS shards
 SELECT day, merchant_id, merchant_name, payments
 FROM merchant_days FINAL
-WHERE day < first_open_day
+WHERE day < first_open_day AND shards = 1
 UNION ALL
 SELECT
     day,
@@ -34,6 +37,23 @@ FROM
     FROM merchant_slots FINAL
     ARRAY JOIN payments AS p
     WHERE toDate(slot) >= first_open_day
+    GROUP BY day, merchant_id, currency, status, reporting_currency
+    UNION ALL
+    SELECT
+        day,
+        merchant_id,
+        p.currency AS currency,
+        p.status AS status,
+        p.reporting_currency AS reporting_currency,
+        argMax(merchant_name, merchant_snapshot_id) AS name,
+        max(merchant_snapshot_id) AS snapshot_id,
+        sum(p.transactions) AS transactions_sum,
+        sum(p.provisional) AS provisional_sum,
+        sum(p.amount) AS amount_sum,
+        sum(p.amount_reporting) AS amount_reporting_sum
+    FROM merchant_days FINAL
+    ARRAY JOIN payments AS p
+    WHERE day < first_open_day AND shards > 1
     GROUP BY day, merchant_id, currency, status, reporting_currency
 )
 GROUP BY day, merchant_id

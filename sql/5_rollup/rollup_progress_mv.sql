@@ -5,4 +5,4 @@ CREATE MATERIALIZED VIEW rollup_progress_mv
 REFRESH EVERY 40 SECOND OFFSET 20 SECOND APPEND TO rollup_progress AS
 SELECT view, began_at, complete_until
 FROM rollup_state
-WHERE (view, began_at) NOT IN (SELECT view, began_at FROM rollup_progress)
+WHERE began_at > toDateTime(0, 'UTC') AND (view, began_at) NOT IN (SELECT view, began_at FROM rollup_progress)

@@ -1,4 +1,5 @@
--- One row: one roll-up: up to which time of reading (ingested_at, or enriched_at of what was repaired) it is complete.
+-- One row: one roll-up: up to which time of reading (ingested_at, or enriched_at of what was repaired) it is complete; 1970
+-- before its first refresh. On a cluster one roll-up and shard: each shard computes those of its own payments.
 -- Made from: rollup_progress, and from what merchant_slots, merchant_days and volume_hours hold. Read by:
 -- merchant_slots_mv, merchant_days_mv, volume_hours_mv and latency_minutes_mv, for what has changed since;
 -- rollup_progress_mv; merchant_days_current, merchant_days_by_currency; report_freshness.
@@ -46,6 +47,9 @@ FROM
         ifNull((SELECT minOrNull(complete_until) FROM volume_hours WHERE refreshed_at >= hours_began AND complete_until > toDateTime64(0, 3, 'UTC')), toDateTime64(0, 3, 'UTC'))
     UNION ALL
     SELECT 'latency_minutes_mv', minutes_began, toDateTime64(minutes_began, 3, 'UTC') - INTERVAL 5 SECOND
+    UNION ALL
+    -- A roll-up that was never refreshed has a row too: without it, a shard that has nothing yet would not hold the others back.
+    SELECT arrayJoin(['merchant_slots_mv', 'merchant_days_mv', 'volume_hours_mv', 'latency_minutes_mv']), toDateTime(0, 'UTC'), toDateTime64(0, 3, 'UTC')
 )
-WHERE began > toDateTime(0, 'UTC')
+WHERE began > toDateTime(0, 'UTC') OR reached = toDateTime64(0, 3, 'UTC')
 GROUP BY view
