@@ -171,7 +171,8 @@ def audit_reports(settings: Settings, older: int) -> ReportAudit:
     with open_reports(settings) as client:
         slots = _choose(client, older)
         days = sorted({slot.date() for slot in slots})
-        state = dict(client.query("SELECT view, complete_until FROM rollup_state", tz_mode="aware").result_rows)
+        refreshed = "SELECT view, complete_until FROM rollup_state WHERE began_at > toDateTime(0, 'UTC')"
+        state = dict(client.query(refreshed, tz_mode="aware").result_rows)
         [[first_open_day]] = client.query(
             "SELECT toDate(max(began_at)) FROM rollup_state WHERE view = 'merchant_days_mv'"
         ).result_rows

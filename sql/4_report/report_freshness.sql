@@ -11,10 +11,10 @@ WITH
                 minIf(complete_until, view = 'latency_minutes_mv')
             )
         FROM rollup_state
-    ) AS least_of,
-    least_of.1 AS merchants,
-    least_of.2 AS hours,
-    least_of.3 AS minutes
+    ) AS reached,
+    assumeNotNull(reached.1) AS merchants,
+    assumeNotNull(reached.2) AS hours,
+    assumeNotNull(reached.3) AS minutes
 SELECT
     said.1 AS report,
     said.2 AS complete_until

@@ -32,7 +32,7 @@ SELECT
     b.charge_backs_reporting AS charge_backs_reporting
 FROM merchant_days FINAL
 ARRAY JOIN by_currency AS b
-WHERE day < first_open_day AND shards = 1
+WHERE day < first_open_day AND shards <= 1
 UNION ALL
 SELECT
     day,

@@ -10,7 +10,7 @@ WITH
     days_state.2 AS shards
 SELECT day, merchant_id, merchant_name, payments
 FROM merchant_days FINAL
-WHERE day < first_open_day AND shards = 1
+WHERE day < first_open_day AND shards <= 1
 UNION ALL
 SELECT
     day,

@@ -46,6 +46,7 @@ ALL = [
     "0015_dimension_checks",
     "0016_rejected_dimension_rows",
     "0017_whatever_the_profile_says",
+    "0018_rollups_by_shard",
 ]
 ROLLUPS = {
     "latency_minutes",
@@ -228,6 +229,10 @@ def test_the_life_of_a_schema_on_the_command_line(
     assert [(status["version"], status["state"]) for status in json.loads("\n".join(out))] == [
         (name, "applied") for name in ALL
     ]
+
+    assert "shards" in objects(settings)["merchant_days_current"]
+    assert migrate("down")[0] == 0
+    assert "shards" not in objects(settings)["merchant_days_current"]
 
     assert "aggregate_functions_null_for_empty" in objects(settings)["merchant_days_mv"]
     assert migrate("down")[0] == 0
