@@ -47,6 +47,7 @@ _COMMANDS = {
     "up": "paystream.devstack.command:up",
     "down": "paystream.devstack.command:down",
     "migrate": "paystream.migrations.command:app",
+    "cluster": "paystream.migrations.cluster_command:app",
     "dims": "paystream.loader.command:app",
     "demo": "paystream.loadtest.demo_command:demo",
     "loadtest": "paystream.loadtest.command:app",

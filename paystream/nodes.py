@@ -62,6 +62,7 @@ class Nodes:
         shards: how many shards the cluster has.
         present: the nodes that answer, by set and shard.
         away: those that do not.
+        behind: the addresses of those whose remote_servers lack nodes that others have, as while a cluster grows.
     """
 
     cluster: str
@@ -70,6 +71,7 @@ class Nodes:
     shards: int
     present: tuple[Node, ...]
     away: tuple[Away, ...] = ()
+    behind: tuple[str, ...] = ()
 
     @property
     def entry(self) -> Settings:
@@ -117,14 +119,26 @@ def find(settings: Settings) -> Nodes:
     for look in seen:
         _refuse_contradictions(look, named)
     _refuse_twins(seen)
-    writes = seen[0].writes
-    replicas = Counter(shard for cluster, shard, _ in seen[0].members if cluster == writes)
+    widest = max(seen, key=lambda look: len(look.hosts))
+    if len(widest.hosts) < named:
+        raise UsageError(
+            f"Cluster '{settings.clickhouse_cluster}': PAYSTREAM_CLICKHOUSE_NODES names {named} nodes, and no node has "
+            f"more than {len(widest.hosts)} in remote_servers. Make the two agree."
+        )
+    replicas = Counter(shard for cluster, shard, _ in widest.members if cluster == widest.writes)
     configured = address_of(settings.clickhouse_host, settings.clickhouse_port)
     present = sorted(
         (look.node for look in seen), key=lambda node: (node.address != configured, node.set, node.shard, node.replica)
     )
+    behind = tuple(look.node.address for look in seen if len(look.hosts) < len(widest.hosts))
     return Nodes(
-        settings.clickhouse_cluster, writes, max(replicas.values()) > 1, len(replicas), tuple(present), tuple(away)
+        settings.clickhouse_cluster,
+        widest.writes,
+        max(replicas.values()) > 1,
+        len(replicas),
+        tuple(present),
+        tuple(away),
+        behind,
     )
 
 
@@ -175,7 +189,6 @@ class _Look:
     """What one node says of itself and of the cluster."""
 
     node: Node
-    macros: dict[str, str]
     writes: str
     members: list[tuple[str, int, bool]]
     """Of both clusters, for each node: the cluster, the shard's number, and whether it is this node."""
@@ -192,7 +205,7 @@ def _addresses(settings: Settings) -> tuple[list[tuple[str, int]], list[Away]]:
         return addresses, []
     cluster = settings.clickhouse_cluster
     port = "https_port" if settings.clickhouse_secure else "http_port"
-    with answering(f"Cluster '{cluster}'"), connect(settings, database="") as client:
+    with _through(settings), connect(settings, database="") as client:
         listed = client.query(
             "SELECT host_name, port FROM system.clusters WHERE cluster = {cluster:String}",
             parameters={"cluster": cluster},
@@ -214,6 +227,17 @@ def _addresses(settings: Settings) -> tuple[list[tuple[str, int]], list[Away]]:
     return [(host, http) for (host, _), http in heard.items()], away
 
 
+@contextmanager
+def _through(settings: Settings) -> Iterator[None]:
+    """Say what helps where the node that tells of the others is away."""
+    try:
+        with answering(f"Cluster '{settings.clickhouse_cluster}'"):
+            yield
+    except ServiceUnavailable as error:
+        told = f"{str(error).rstrip('.')}. Or name all nodes in PAYSTREAM_CLICKHOUSE_NODES to go through another one."
+        raise ServiceUnavailable(told) from error
+
+
 def _look(settings: Settings) -> _Look | Away:
     cluster = settings.clickhouse_cluster
     address = address_of(settings.clickhouse_host, settings.clickhouse_port)
@@ -221,7 +245,7 @@ def _look(settings: Settings) -> _Look | Away:
         with answering(f"Cluster '{cluster}' on node '{address}'"), connect(settings, database="") as client:
             macros = dict(client.query("SELECT macro, substitution FROM system.macros").result_rows)
             rows = client.query(
-                "SELECT cluster, shard_num, toBool(is_local), host_name, port FROM system.clusters"
+                "SELECT cluster, shard_num, toBool(is_local), host_name, port, shard_weight FROM system.clusters"
                 " WHERE cluster IN ({own:String}, {writes:String})",
                 parameters={"own": cluster, "writes": f"{cluster}_set"},
             ).result_rows
@@ -231,6 +255,11 @@ def _look(settings: Settings) -> _Look | Away:
     except ServiceUnavailable as error:
         cause = cause_of(error.__cause__) if isinstance(error.__cause__, OperationalError) else str(error).rstrip(".")
         return Away(address, cause)
+    if weights := {weight for *_, weight in rows} - {1}:
+        raise UsageError(
+            f"Node '{address}' of cluster '{cluster}': a shard has weight {weights.pop()} in remote_servers, and rows "
+            "would go to other shards than their payments' earlier states. Leave the weights out."
+        )
     shard = macros.get("shard", "")
     if not shard.isdigit():
         said = f"is '{shard}'" if shard else "is missing"
@@ -245,7 +274,8 @@ def _look(settings: Settings) -> _Look | Away:
     )
     writes = f"{cluster}_set" if any(name != cluster for name, *_ in rows) else cluster
     members = [(name, number, is_local) for name, number, is_local, *_ in rows]
-    return _Look(node, macros, writes, members, [f"{host}:{port}" for name, *_, host, port in rows if name == cluster])
+    hosts = [f"{host}:{port}" for name, _, _, host, port, _ in rows if name == cluster]
+    return _Look(node, writes, members, hosts)
 
 
 def _unknown(settings: Settings, client: Client) -> UsageError:
@@ -259,10 +289,10 @@ def _unknown(settings: Settings, client: Client) -> UsageError:
 
 def _refuse_contradictions(look: _Look, named: int) -> None:
     node, cluster = look.node, look.node.settings.clickhouse_cluster
-    if len(look.hosts) != named:
+    if len(look.hosts) > named:
         raise UsageError(
             f"Cluster '{cluster}': node '{node.address}' has {len(look.hosts)} nodes in remote_servers "
-            f"({', '.join(look.hosts)}), and PAYSTREAM_CLICKHOUSE_NODES names {named}. Make the two agree."
+            f"({', '.join(look.hosts)}), and PAYSTREAM_CLICKHOUSE_NODES names {named}. Name all of them."
         )
     for name in {cluster, look.writes}:
         own = [number for member, number, is_local in look.members if member == name and is_local]

@@ -115,9 +115,9 @@ def compare_after_everything_is_computed_again(ingest: Ingest, payments: list[ba
     for view in (*batch.ROLLUPS, "rollup_progress_mv"):
         ingest.client.command(f"DETACH TABLE {view} SYNC")
     # A roll-up that was never refreshed has its row too, and nobody writes that down as progress.
-    assert ingest.rows("SELECT view, toUnixTimestamp(began_at), toUnixTimestamp(complete_until) FROM rollup_state ORDER BY view") == [
-        (view, 0, 0) for view in sorted(batch.ROLLUPS)
-    ]
+    assert ingest.rows(
+        "SELECT view, toUnixTimestamp(began_at), toUnixTimestamp(complete_until) FROM rollup_state ORDER BY view"
+    ) == [(view, 0, 0) for view in sorted(batch.ROLLUPS)]
     for view in (*batch.ROLLUPS, "rollup_progress_mv"):
         ingest.client.command(f"ATTACH TABLE {view}")
     ingest.complete_reports()

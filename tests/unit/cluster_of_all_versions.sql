@@ -1,6 +1,6 @@
 -- version 0001_store
 
-CREATE TABLE transactions_local ON CLUSTER payments
+CREATE TABLE transactions_local
 (
     -- key
     transaction_id         UUID,
@@ -41,21 +41,25 @@ CREATE TABLE transactions_local ON CLUSTER payments
     kafka_timestamp        DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1)),
     ingested_at            DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1))
 )
-ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{uuid}/{shard}', '{replica}', version)
+ENGINE = ReplacingMergeTree(version)
 PARTITION BY toYYYYMM(created_at)
 -- The day first, since reports ask for days; then the merchant, so that one merchant's day is a granule or two.
 PRIMARY KEY (toDate(created_at), merchant_id)
 ORDER BY (toDate(created_at), merchant_id, transaction_id)
 ;
 
-CREATE TABLE transactions ON CLUSTER payments AS transactions_local
-ENGINE = Distributed('payments', 'paystream', 'transactions_local', cityHash64(transaction_id))
+CREATE TABLE transactions AS transactions_local
+ENGINE = Distributed('payments', 'paystream', 'transactions_local')
+;
+
+CREATE TABLE transactions_to_shards AS transactions_local
+ENGINE = Distributed('payments', 'paystream', 'transactions_local', cityHash64(transaction_id) % 2)
 ;
 
 -- One row: one refused message, once deduplicated (FINAL): a redelivered message is the same row again.
 -- Written by: quarantine_mv. Read by: operators, `paystream quarantine`.
 -- Guarantee: a message is either in transactions or here, with all its bytes; kept for 90 days.
-CREATE TABLE quarantine_local ON CLUSTER payments
+CREATE TABLE quarantine_local
 (
     reason          LowCardinality(String),
     raw_message     String CODEC(ZSTD(3)),
@@ -66,20 +70,24 @@ CREATE TABLE quarantine_local ON CLUSTER payments
     kafka_timestamp DateTime64(3, 'UTC'),
     quarantined_at  DateTime64(3, 'UTC')
 )
-ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{uuid}/{shard}', '{replica}', quarantined_at)
+ENGINE = ReplacingMergeTree(quarantined_at)
 -- The timestamp, since a topic that is deleted and made again begins anew at offset 0.
 ORDER BY (kafka_topic, kafka_partition, kafka_offset, kafka_timestamp)
 TTL toDateTime(quarantined_at) + INTERVAL 90 DAY
 ;
 
-CREATE TABLE quarantine ON CLUSTER payments AS quarantine_local
-ENGINE = Distributed('payments', 'paystream', 'quarantine_local', cityHash64(kafka_topic, kafka_partition, kafka_offset, kafka_timestamp))
+CREATE TABLE quarantine AS quarantine_local
+ENGINE = Distributed('payments', 'paystream', 'quarantine_local')
+;
+
+CREATE TABLE quarantine_to_shards AS quarantine_local
+ENGINE = Distributed('payments', 'paystream', 'quarantine_local', cityHash64(kafka_topic, kafka_partition, kafka_offset, kafka_timestamp) % 2)
 ;
 
 -- One row: what one block read from one partition of the topic. Redelivered blocks appear again, by design.
 -- Written by: ledger_mv. Read by: audits of what was read, and how often.
 -- Guarantee: a row for every block whose offsets were committed; kept for 90 days, and until the last of its month is that old.
-CREATE TABLE ingest_ledger_local ON CLUSTER payments
+CREATE TABLE ingest_ledger_local
 (
     kafka_topic          LowCardinality(String),
     kafka_partition      UInt32,
@@ -93,7 +101,7 @@ CREATE TABLE ingest_ledger_local ON CLUSTER payments
     -- An audit asks for what was read lately, and for what reached furthest before it: a few granules of a long ledger.
     INDEX lately (read_at, last_offset) TYPE minmax GRANULARITY 1
 )
-ENGINE = ReplicatedMergeTree('/clickhouse/tables/{uuid}/{shard}', '{replica}')
+ENGINE = MergeTree
 -- By month, so that what has expired is dropped as whole parts and nothing is rewritten.
 PARTITION BY toYYYYMM(read_at)
 ORDER BY (kafka_topic, kafka_partition, first_offset)
@@ -101,13 +109,13 @@ TTL toDateTime(read_at) + INTERVAL 90 DAY
 SETTINGS ttl_only_drop_parts = 1
 ;
 
-CREATE TABLE ingest_ledger ON CLUSTER payments AS ingest_ledger_local
-ENGINE = Distributed('payments', 'paystream', 'ingest_ledger_local', cityHash64(kafka_topic, kafka_partition, first_offset))
+CREATE TABLE ingest_ledger AS ingest_ledger_local
+ENGINE = Distributed('payments', 'paystream', 'ingest_ledger_local')
 ;
 
 -- version 0002_dimensions
 
-CREATE TABLE merchants ON CLUSTER payments
+CREATE TABLE merchants
 (
     merchant_id   UInt32,
     merchant_name String,
@@ -115,14 +123,14 @@ CREATE TABLE merchants ON CLUSTER payments
     category_code LowCardinality(String),  -- ISO 18245, four digits
     snapshot_id   UInt32
 )
-ENGINE = ReplicatedMergeTree('/clickhouse/tables/{uuid}/all', '{shard}-{replica}')
+ENGINE = MergeTree
 ORDER BY merchant_id
 ;
 
 -- One row: the rate that one currency was quoted at on one day: units of reporting_currency for one unit of currency.
 -- Written by: `paystream dims refresh fx`, which replaces the whole table at once. Read by: fx_rates_dict.
 -- Guarantee: one snapshot, never a mix of two; no row for a day without a quote.
-CREATE TABLE fx_rates ON CLUSTER payments
+CREATE TABLE fx_rates
 (
     currency           LowCardinality(String),  -- ISO 4217
     rate_date          Date,
@@ -130,14 +138,14 @@ CREATE TABLE fx_rates ON CLUSTER payments
     reporting_currency LowCardinality(String),
     snapshot_id        UInt32
 )
-ENGINE = ReplicatedMergeTree('/clickhouse/tables/{uuid}/all', '{shard}-{replica}')
+ENGINE = MergeTree
 ORDER BY (currency, rate_date)
 ;
 
 -- One row: one refresh of a dimension that went live.
 -- Written by: `paystream dims refresh`. Read by: whoever asks which snapshot a transaction was enriched with.
 -- Guarantee: append only; snapshot_id rises within a dimension, and rows of the dimension carry it.
-CREATE TABLE dimension_snapshots ON CLUSTER payments
+CREATE TABLE dimension_snapshots
 (
     dimension   LowCardinality(String),
     snapshot_id UInt32,
@@ -147,7 +155,7 @@ CREATE TABLE dimension_snapshots ON CLUSTER payments
     loaded_at   DateTime64(3, 'UTC') DEFAULT now64(3, 'UTC'),
     loaded_by   String
 )
-ENGINE = ReplicatedMergeTree('/clickhouse/tables/{uuid}/all', '{shard}-{replica}')
+ENGINE = MergeTree
 ORDER BY (dimension, snapshot_id)
 ;
 
@@ -156,7 +164,7 @@ ORDER BY (dimension, snapshot_id)
 -- Guarantee: the periods of a currency never overlap. The last quote of a currency still quoted holds without end
 -- and is marked is_latest; a gap or a withdrawal ends a quote after 10 days (the longest gap of the European Central
 -- Bank's calendar is 5, over Easter or Christmas), so that no rate is silently years old.
-CREATE VIEW fx_rate_periods ON CLUSTER payments AS
+CREATE VIEW fx_rate_periods AS
 SELECT
     currency,
     rate_date AS valid_from,
@@ -184,7 +192,7 @@ FROM
 -- One entry: one merchant, by merchant_id.
 -- Loaded from: merchants. Read by: transactions_mv.
 -- Guarantee: changes only when `paystream dims refresh merchants` reloads it; an empty table loads as empty.
-CREATE DICTIONARY merchants_dict ON CLUSTER payments
+CREATE DICTIONARY merchants_dict
 (
     merchant_id   UInt32,
     merchant_name String,
@@ -203,7 +211,7 @@ LIFETIME(0)
 -- Loaded from: fx_rate_periods. Read by: transactions_mv.
 -- Guarantee: a day outside every period has no rate: NULL through dictGetOrNull (a plain dictGet would say zero).
 -- Changes only when `paystream dims refresh fx` reloads it.
-CREATE DICTIONARY fx_rates_dict ON CLUSTER payments
+CREATE DICTIONARY fx_rates_dict
 (
     currency           String,
     valid_from         Date,
@@ -223,15 +231,15 @@ LIFETIME(0)
 ;
 
 -- A dictionary that never loaded makes dictGet throw, and that would stop ingest: load it now, empty as it is.
-SYSTEM RELOAD DICTIONARY ON CLUSTER payments merchants_dict
+SYSTEM RELOAD DICTIONARY merchants_dict
 ;
 
-SYSTEM RELOAD DICTIONARY ON CLUSTER payments fx_rates_dict
+SYSTEM RELOAD DICTIONARY fx_rates_dict
 ;
 
 -- version 0003_ingest
 
-CREATE TABLE transactions_parsed ON CLUSTER payments
+CREATE TABLE transactions_parsed
 (
     -- verdict
     fault           LowCardinality(String),
@@ -257,7 +265,7 @@ ENGINE = Null
 -- One row: one valid message, enriched with the merchant and the exchange rate known at this moment.
 -- Written by: transactions_parsed_mv. Read by: the table transactions. The only place with dictGet.
 -- Guarantee: a merchant or rate that is not known gives a pending row with NULL amounts, never a zero and never a loss.
-CREATE MATERIALIZED VIEW transactions_mv ON CLUSTER payments TO transactions AS
+CREATE MATERIALIZED VIEW transactions_mv TO transactions_to_shards AS
 WITH
     dictGetOrNull('merchants_dict', ('merchant_name', 'country', 'category_code', 'snapshot_id'), merchant_id) AS merchant,
     dictGetOrNull('fx_rates_dict', ('rate', 'rate_date', 'is_latest', 'reporting_currency', 'snapshot_id'), tuple(currency), toDate(created_at)) AS fx
@@ -301,7 +309,7 @@ WHERE fault = ''
 -- One row: one refused message with its reason and its bytes.
 -- Written by: transactions_parsed_mv. Read by: the table quarantine.
 -- Guarantee: exactly the messages that transactions_mv leaves out.
-CREATE MATERIALIZED VIEW quarantine_mv ON CLUSTER payments TO quarantine AS
+CREATE MATERIALIZED VIEW quarantine_mv TO quarantine_to_shards AS
 SELECT
     fault AS reason,
     message AS raw_message,
@@ -318,7 +326,7 @@ WHERE fault != ''
 -- One row: what one block read from one partition.
 -- Written by: transactions_parsed_mv. Read by: the table ingest_ledger.
 -- Guarantee: counts every message read, good or refused, redelivered ones again.
-CREATE MATERIALIZED VIEW ledger_mv ON CLUSTER payments TO ingest_ledger AS
+CREATE MATERIALIZED VIEW ledger_mv TO ingest_ledger_local AS
 SELECT
     kafka_topic,
     kafka_partition,
@@ -335,7 +343,7 @@ GROUP BY kafka_topic, kafka_partition
 -- One row: one Kafka message, as raw bytes; rows exist only while a block passes through to the views.
 -- Written by: producers of the topic. Read by: transactions_parsed_mv, and by nobody else (a SELECT would steal messages).
 -- Guarantee: at least once. Rows are inserted first, offsets committed second; a crash in between delivers again.
-CREATE TABLE transactions_queue ON CLUSTER payments
+CREATE TABLE transactions_queue
 (
     message String
 )
@@ -356,7 +364,7 @@ SETTINGS
 -- One row: one message, parsed once and judged once, for the three views behind transactions_parsed.
 -- Written by: transactions_queue. Read by: transactions_mv, quarantine_mv, ledger_mv.
 -- Guarantee: total. Any bytes give exactly one row; nothing here can throw, so no message can stop ingest.
-CREATE MATERIALIZED VIEW transactions_parsed_mv ON CLUSTER payments TO transactions_parsed AS
+CREATE MATERIALIZED VIEW transactions_parsed_mv TO transactions_parsed AS
 WITH
     -- Texts, as the JSON spells them; '' where the field is absent or null.
     JSONExtract(
@@ -460,7 +468,7 @@ FROM transactions_queue
 
 -- version 0004_reports
 
-CREATE VIEW transactions_current ON CLUSTER payments AS
+CREATE VIEW transactions_current AS
 SELECT *
 FROM transactions FINAL
 -- Parts of two partitions never hold the same key, since created_at is part of it; so each can be merged by itself.
@@ -471,7 +479,7 @@ SETTINGS do_not_merge_across_partitions_select_final = 1
 -- rate is known yet): the nightly batch's successor.
 -- Written by: nobody (a view). Read by: finance and analytics; filter by day and merchant_id to read little.
 -- Guarantee: each transaction counts once, in its newest state; equal at any moment to a recomputation from scratch.
-CREATE VIEW report_merchant_by_day ON CLUSTER payments AS
+CREATE VIEW report_merchant_by_day AS
 SELECT
     toDate(created_at) AS day,
     merchant_id,
@@ -491,7 +499,7 @@ GROUP BY day, merchant_id, currency, status, reporting_currency
 
 -- version 0005_quarantine_replays
 
-CREATE TABLE quarantine_replays ON CLUSTER payments
+CREATE TABLE quarantine_replays
 (
     -- the refused message, as it stands in quarantine
     kafka_topic       LowCardinality(String),
@@ -511,14 +519,14 @@ CREATE TABLE quarantine_replays ON CLUSTER payments
     new_offset        UInt64,
     new_timestamp     DateTime64(3, 'UTC')
 )
-ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{uuid}/all', '{shard}-{replica}', state_version)
+ENGINE = ReplacingMergeTree(state_version)
 ORDER BY (kafka_topic, kafka_partition, kafka_offset, kafka_timestamp, replay_id)
 TTL toDateTime(replayed_at) + INTERVAL 1 YEAR
 ;
 
 -- version 0006_repair
 
-ALTER TABLE dimension_snapshots ON CLUSTER payments
+ALTER TABLE dimension_snapshots
     ADD COLUMN source_modified_at Nullable(DateTime64(3, 'UTC')),
     ADD COLUMN forced_gates Array(LowCardinality(String))
 ;
@@ -527,7 +535,7 @@ ALTER TABLE dimension_snapshots ON CLUSTER payments
 -- Written by: `paystream dims refresh merchants`, before the snapshot goes live. Read by: `paystream dims compare` and
 -- `rollback`, and whoever asks which record a transaction was enriched with (merchant_snapshot_id).
 -- Guarantee: complete for every snapshot that is kept (`paystream dims history`); older ones are dropped as partitions.
-CREATE TABLE merchants_history ON CLUSTER payments
+CREATE TABLE merchants_history
 (
     merchant_id   UInt32,
     merchant_name String,
@@ -535,7 +543,7 @@ CREATE TABLE merchants_history ON CLUSTER payments
     category_code LowCardinality(String),
     snapshot_id   UInt32
 )
-ENGINE = ReplicatedMergeTree('/clickhouse/tables/{uuid}/all', '{shard}-{replica}')
+ENGINE = MergeTree
 PARTITION BY snapshot_id
 ORDER BY merchant_id
 ;
@@ -544,7 +552,7 @@ ORDER BY merchant_id
 -- Written by: `paystream dims refresh fx`, before the snapshot goes live. Read by: `paystream dims compare` and
 -- `rollback`, and whoever asks which rate a transaction was converted with (fx_snapshot_id, fx_rate_date).
 -- Guarantee: complete for every snapshot that is kept (`paystream dims history`); older ones are dropped as partitions.
-CREATE TABLE fx_rates_history ON CLUSTER payments
+CREATE TABLE fx_rates_history
 (
     currency           LowCardinality(String),
     rate_date          Date,
@@ -552,34 +560,38 @@ CREATE TABLE fx_rates_history ON CLUSTER payments
     reporting_currency LowCardinality(String),
     snapshot_id        UInt32
 )
-ENGINE = ReplicatedMergeTree('/clickhouse/tables/{uuid}/all', '{shard}-{replica}')
+ENGINE = MergeTree
 PARTITION BY snapshot_id
 ORDER BY (currency, rate_date)
 ;
 
 -- Changes nothing: its rollback makes the view anew once the column is gone.
-CREATE OR REPLACE VIEW transactions_current ON CLUSTER payments AS
+CREATE OR REPLACE VIEW transactions_current AS
 SELECT *
 FROM transactions FINAL
 -- Parts of two partitions never hold the same key, since created_at is part of it; so each can be merged by itself.
 SETTINGS do_not_merge_across_partitions_select_final = 1
 ;
 
-ALTER TABLE transactions_local ON CLUSTER payments
+ALTER TABLE transactions_local
     ADD COLUMN enriched_at DateTime64(3, 'UTC') DEFAULT ingested_at CODEC(Delta, ZSTD(1)),
     ADD INDEX pending enrichment_status TYPE set(4) GRANULARITY 1
 ;
 
-ALTER TABLE transactions ON CLUSTER payments
+ALTER TABLE transactions
+    ADD COLUMN enriched_at DateTime64(3, 'UTC') DEFAULT ingested_at CODEC(Delta, ZSTD(1))
+;
+
+ALTER TABLE transactions_to_shards
     ADD COLUMN enriched_at DateTime64(3, 'UTC') DEFAULT ingested_at CODEC(Delta, ZSTD(1))
 ;
 
 -- For what is stored already; writes the index alone, not the rows.
-ALTER TABLE transactions_local ON CLUSTER payments MATERIALIZE INDEX pending
+ALTER TABLE transactions_local MATERIALIZE INDEX pending
 ;
 
 -- A view's columns are those at its creation: made anew, it has enriched_at too.
-CREATE OR REPLACE VIEW transactions_current ON CLUSTER payments AS
+CREATE OR REPLACE VIEW transactions_current AS
 SELECT *
 FROM transactions FINAL
 -- Parts of two partitions never hold the same key, since created_at is part of it; so each can be merged by itself.
@@ -590,7 +602,7 @@ SETTINGS do_not_merge_across_partitions_select_final = 1
 -- Written by: `paystream dims repair`, once all of a day's rows agree with the dictionaries. Read by: the next repair,
 -- which looks only at days whose rates or merchants have changed since.
 -- Guarantee: none that anything else relies on. Without a row a day is looked at again, which changes nothing it need not.
-CREATE TABLE repaired_days ON CLUSTER payments
+CREATE TABLE repaired_days
 (
     day                   Date,
     rates_hash            UInt64,                -- of the rates that hold on the day, in fx_rates_dict
@@ -599,7 +611,7 @@ CREATE TABLE repaired_days ON CLUSTER payments
     restated_snapshot_id  UInt32,                -- changed merchants up to this one have been restated; 0: never
     repaired_at           DateTime64(3, 'UTC')   -- when the repair began
 )
-ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{uuid}/all', '{shard}-{replica}', repaired_at)
+ENGINE = ReplacingMergeTree(repaired_at)
 ORDER BY day
 ;
 
@@ -609,7 +621,7 @@ ORDER BY day
 -- Guarantee: enriches as transactions_mv does (a test holds them together); empty once what it gives is written. It never
 -- takes away: where the dictionaries have no merchant or no rate any more, a row keeps what it was stored with, and so does
 -- one in another reporting currency. Each row's version is one above the stored one, so a redelivered message loses.
-CREATE VIEW transactions_to_repair ON CLUSTER payments AS
+CREATE VIEW transactions_to_repair AS
 WITH
     dictGetOrNull('merchants_dict', ('merchant_name', 'country', 'category_code', 'snapshot_id'), t.merchant_id) AS merchant,
     dictGetOrNull('fx_rates_dict', ('rate', 'rate_date', 'is_latest', 'reporting_currency', 'snapshot_id'), tuple(t.currency), toDate(t.created_at)) AS fx,
@@ -671,7 +683,7 @@ SETTINGS do_not_merge_across_partitions_select_final = 1
 
 -- version 0007_status
 
-CREATE TABLE audits ON CLUSTER payments
+CREATE TABLE audits
 (
     audited_at  DateTime64(3, 'UTC') DEFAULT now64(3, 'UTC'),
     kafka_topic LowCardinality(String),
@@ -682,37 +694,37 @@ CREATE TABLE audits ON CLUSTER payments
     expired     UInt64,
     unchecked   UInt64
 )
-ENGINE = ReplicatedMergeTree('/clickhouse/tables/{uuid}/all', '{shard}-{replica}')
+ENGINE = MergeTree
 ORDER BY audited_at
 TTL toDateTime(audited_at) + INTERVAL 1 YEAR
 ;
 
 -- For what was refused before, too; writes the index alone.
-ALTER TABLE quarantine_local ON CLUSTER payments ADD INDEX lately quarantined_at TYPE minmax GRANULARITY 1
+ALTER TABLE quarantine_local ADD INDEX lately quarantined_at TYPE minmax GRANULARITY 1
 ;
 
-ALTER TABLE quarantine_local ON CLUSTER payments MATERIALIZE INDEX lately
+ALTER TABLE quarantine_local MATERIALIZE INDEX lately
 ;
 
 -- Blocks read before have no latencies and count for nothing in them.
-ALTER TABLE ingest_ledger_local ON CLUSTER payments
+ALTER TABLE ingest_ledger_local
     ADD COLUMN timed UInt64,
     ADD COLUMN late UInt64,
     ADD COLUMN latency_histogram Array(UInt32) CODEC(ZSTD(1))
 ;
 
-ALTER TABLE ingest_ledger ON CLUSTER payments
+ALTER TABLE ingest_ledger
     ADD COLUMN timed UInt64,
     ADD COLUMN late UInt64,
     ADD COLUMN latency_histogram Array(UInt32) CODEC(ZSTD(1))
 ;
 
 -- Else the projection would forbid a DELETE.
-ALTER TABLE ingest_ledger_local ON CLUSTER payments MODIFY SETTING lightweight_mutation_projection_mode = 'rebuild'
+ALTER TABLE ingest_ledger_local MODIFY SETTING lightweight_mutation_projection_mode = 'rebuild'
 ;
 
 -- A row an hour.
-ALTER TABLE ingest_ledger_local ON CLUSTER payments
+ALTER TABLE ingest_ledger_local
     ADD PROJECTION by_hour
     (
         SELECT kafka_topic, toStartOfHour(read_at), sum(messages), sum(timed), sum(late), max(last_kafka_timestamp), max(read_at)
@@ -720,11 +732,11 @@ ALTER TABLE ingest_ledger_local ON CLUSTER payments
     )
 ;
 
-ALTER TABLE ingest_ledger_local ON CLUSTER payments MATERIALIZE PROJECTION by_hour
+ALTER TABLE ingest_ledger_local MATERIALIZE PROJECTION by_hour
 ;
 
 -- Ingest goes on meanwhile; a block that is under way is written without latencies.
-ALTER TABLE ledger_mv ON CLUSTER payments MODIFY QUERY
+ALTER TABLE ledger_mv MODIFY QUERY
 WITH
     now64(3) AS stored_at,
     fault = '' AND kafka_timestamp > toDateTime64(0, 3, 'UTC') AS is_timed,
@@ -748,13 +760,13 @@ GROUP BY kafka_topic, kafka_partition
 
 -- version 0008_flush_interval
 
-DROP TABLE IF EXISTS transactions_queue ON CLUSTER payments SYNC
+DROP TABLE IF EXISTS transactions_queue SYNC
 ;
 
 -- One row: one Kafka message, as raw bytes; rows exist only while a block passes through to the views.
 -- Written by: producers of the topic. Read by: transactions_parsed_mv, and by nobody else (a SELECT would steal messages).
 -- Guarantee: at least once. Rows are inserted first, offsets committed second; a crash in between delivers again.
-CREATE TABLE transactions_queue ON CLUSTER payments
+CREATE TABLE transactions_queue
 (
     message String
 )
@@ -774,7 +786,7 @@ SETTINGS
 
 -- version 0009_rollups
 
-CREATE TABLE latency_minutes ON CLUSTER payments
+CREATE TABLE latency_minutes_local
 (
     minute            DateTime('UTC'),
     kafka_topic       LowCardinality(String),
@@ -784,9 +796,13 @@ CREATE TABLE latency_minutes ON CLUSTER payments
     latency_histogram Array(UInt64) CODEC(ZSTD(1)),   -- as in ingest_ledger
     refreshed_at      DateTime64(3, 'UTC')
 )
-ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{uuid}/all', '{shard}-{replica}', refreshed_at)
+ENGINE = ReplacingMergeTree(refreshed_at)
 PARTITION BY toYYYYMM(minute)
 ORDER BY (minute, kafka_topic)
+;
+
+CREATE TABLE latency_minutes AS latency_minutes_local
+ENGINE = Distributed('payments', 'paystream', 'latency_minutes_local')
 ;
 
 -- One row: one merchant's payments of one day (UTC, by created_at) that is over, once deduplicated (FINAL): an element of
@@ -794,7 +810,7 @@ ORDER BY (minute, kafka_topic)
 -- Written by: merchant_days_mv. Read by: merchant_days_current.
 -- Guarantee: a row is the sum of its half hours and replaces the one before it as a whole. Rows of 1970 without payments only say
 -- that a refresh was complete, since most have nothing to write.
-CREATE TABLE merchant_days ON CLUSTER payments
+CREATE TABLE merchant_days_local
 (
     day                  Date,
     merchant_id          UInt32,
@@ -813,10 +829,14 @@ CREATE TABLE merchant_days ON CLUSTER payments
 
     INDEX lately (refreshed_at, complete_until) TYPE minmax GRANULARITY 1
 )
-ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{uuid}/all', '{shard}-{replica}', refreshed_at)
+ENGINE = ReplacingMergeTree(refreshed_at)
 PARTITION BY toYYYYMM(day)
 ORDER BY (day, merchant_id)
 TTL toDateTime(refreshed_at) + INTERVAL 1 DAY DELETE WHERE day = toDate(0)
+;
+
+CREATE TABLE merchant_days AS merchant_days_local
+ENGINE = Distributed('payments', 'paystream', 'merchant_days_local')
 ;
 
 -- One row: one merchant's payments of one half hour (UTC, by created_at), once deduplicated (FINAL): an element of
@@ -825,7 +845,7 @@ TTL toDateTime(refreshed_at) + INTERVAL 1 DAY DELETE WHERE day = toDate(0)
 -- Written by: merchant_slots_mv. Read by: merchant_days_mv, volume_hours_mv, report_merchant_by_day.
 -- Guarantee: a row is the whole of its bucket, computed from deduplicated transactions, and replaces the one before it as a
 -- whole. So nothing counts twice however often it is computed, and a state that nothing is in any more leaves nothing behind.
-CREATE TABLE merchant_slots ON CLUSTER payments
+CREATE TABLE merchant_slots_local
 (
     slot                 DateTime('UTC'),
     merchant_id          UInt32,
@@ -847,32 +867,40 @@ CREATE TABLE merchant_slots ON CLUSTER payments
     -- The next step looks for what was computed lately.
     INDEX lately (refreshed_at, complete_until) TYPE minmax GRANULARITY 1
 )
-ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{uuid}/all', '{shard}-{replica}', refreshed_at)
+ENGINE = ReplacingMergeTree(refreshed_at)
 PARTITION BY toYYYYMM(slot)
 -- A merchant's day is in one place, since that is what is added up next.
 ORDER BY (toDate(slot), merchant_id, slot)
 ;
 
+CREATE TABLE merchant_slots AS merchant_slots_local
+ENGINE = Distributed('payments', 'paystream', 'merchant_slots_local')
+;
+
 -- One row: one refresh of a roll-up that succeeded, when it began, and up to which time of reading it is complete.
 -- Written by: rollup_progress_mv, and `paystream rollup rebuild`. Read by: rollup_state.
 -- Guarantee: never says more than was done. Where rows are missing, more is computed again than need be.
-CREATE TABLE rollup_progress ON CLUSTER payments
+CREATE TABLE rollup_progress_local
 (
     view           LowCardinality(String),
     began_at       DateTime('UTC'),
     complete_until DateTime64(3, 'UTC')
 )
-ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{uuid}/all', '{shard}-{replica}')
+ENGINE = ReplacingMergeTree
 ORDER BY (view, began_at)
 TTL toDateTime(began_at) + INTERVAL 30 DAY
 ;
 
-ALTER TABLE transactions_local ON CLUSTER payments
+CREATE TABLE rollup_progress AS rollup_progress_local
+ENGINE = Distributed('payments', 'paystream', 'rollup_progress_local')
+;
+
+ALTER TABLE transactions_local
     ADD INDEX changed enriched_at TYPE minmax GRANULARITY 1
 ;
 
 -- For what is stored already; writes it alone, not the rows.
-ALTER TABLE transactions_local ON CLUSTER payments MATERIALIZE INDEX changed
+ALTER TABLE transactions_local MATERIALIZE INDEX changed
 ;
 
 -- One row: all payments of one hour (UTC, by created_at), once deduplicated (FINAL): an element of `payments` for each
@@ -880,7 +908,7 @@ ALTER TABLE transactions_local ON CLUSTER payments MATERIALIZE INDEX changed
 -- Written by: volume_hours_mv. Read by: the reports of volume, of currency exposure and of what is pending.
 -- Guarantee: a row is the sum of its merchants' half hours and replaces the one before it as a whole. Rows of 1970 without
 -- payments only say that a refresh was complete, also when it had nothing to write.
-CREATE TABLE volume_hours ON CLUSTER payments
+CREATE TABLE volume_hours_local
 (
     hour           DateTime('UTC'),
     payments       Array(Tuple(
@@ -896,7 +924,7 @@ CREATE TABLE volume_hours ON CLUSTER payments
     refreshed_at   DateTime64(3, 'UTC'),
     complete_until DateTime64(3, 'UTC')
 )
-ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{uuid}/all', '{shard}-{replica}', refreshed_at)
+ENGINE = ReplacingMergeTree(refreshed_at)
 PARTITION BY toYYYYMM(hour)
 ORDER BY hour
 TTL toDateTime(refreshed_at) + INTERVAL 1 DAY DELETE WHERE hour < toDateTime('1971-01-01 00:00:00', 'UTC')
@@ -904,11 +932,15 @@ TTL toDateTime(refreshed_at) + INTERVAL 1 DAY DELETE WHERE hour < toDateTime('19
 SETTINGS index_granularity = 8
 ;
 
+CREATE TABLE volume_hours AS volume_hours_local
+ENGINE = Distributed('payments', 'paystream', 'volume_hours_local')
+;
+
 -- One row: one roll-up: up to which time of reading (ingested_at, or enriched_at of what was repaired) it is complete.
 -- Written by: nobody (a view). Read by: the refreshes, for what has changed since; the reports, which say it to their readers.
 -- Guarantee: never later than the truth. What the engine says of its refreshes is gone at a restart; rollup_progress is not.
 -- Rows that say they are complete until 1970 are `paystream rollup rebuild`'s and tell nothing of a refresh.
-CREATE VIEW rollup_state ON CLUSTER payments AS
+CREATE VIEW rollup_state_local AS
 WITH
     refreshes AS
     (
@@ -929,25 +961,25 @@ SELECT
 FROM
 (
     SELECT view, began_at AS began, complete_until AS reached
-    FROM rollup_progress
+    FROM rollup_progress_local
     UNION ALL
     -- A refresh with a great deal to do does a part of it, and its rows say how far it came.
     SELECT
         'merchant_slots_mv',
         slots_began,
-        least(toDateTime64(slots_began, 3, 'UTC') - INTERVAL 5 SECOND, ifNull((SELECT minOrNull(complete_until) FROM merchant_slots WHERE refreshed_at >= slots_began AND complete_until > toDateTime64(0, 3, 'UTC')), toDateTime64(slots_began, 3, 'UTC')))
+        least(toDateTime64(slots_began, 3, 'UTC') - INTERVAL 5 SECOND, ifNull((SELECT minOrNull(complete_until) FROM merchant_slots_local WHERE refreshed_at >= slots_began AND complete_until > toDateTime64(0, 3, 'UTC')), toDateTime64(slots_began, 3, 'UTC')))
     UNION ALL
     -- These add up what merchant_slots held when they began, and their rows say up to when that was complete. Later rows are of
     -- a refresh that is not done yet.
     SELECT
         'merchant_days_mv',
         days_began,
-        ifNull((SELECT minOrNull(complete_until) FROM merchant_days WHERE refreshed_at >= days_began AND complete_until > toDateTime64(0, 3, 'UTC')), toDateTime64(0, 3, 'UTC'))
+        ifNull((SELECT minOrNull(complete_until) FROM merchant_days_local WHERE refreshed_at >= days_began AND complete_until > toDateTime64(0, 3, 'UTC')), toDateTime64(0, 3, 'UTC'))
     UNION ALL
     SELECT
         'volume_hours_mv',
         hours_began,
-        ifNull((SELECT minOrNull(complete_until) FROM volume_hours WHERE refreshed_at >= hours_began AND complete_until > toDateTime64(0, 3, 'UTC')), toDateTime64(0, 3, 'UTC'))
+        ifNull((SELECT minOrNull(complete_until) FROM volume_hours_local WHERE refreshed_at >= hours_began AND complete_until > toDateTime64(0, 3, 'UTC')), toDateTime64(0, 3, 'UTC'))
     UNION ALL
     SELECT 'latency_minutes_mv', minutes_began, toDateTime64(minutes_began, 3, 'UTC') - INTERVAL 5 SECOND
 )
@@ -955,10 +987,14 @@ WHERE began > toDateTime(0, 'UTC')
 GROUP BY view
 ;
 
+CREATE TABLE rollup_state AS rollup_state_local
+ENGINE = Distributed('payments', 'paystream', 'rollup_state_local')
+;
+
 -- One row: one merchant's payments of one day (UTC, by created_at), as in merchant_days.
 -- Written by: nobody (a view). Read by: report_merchant_by_day, report_settlement_by_day, report_merchant_ranking.
 -- Guarantee: each bucket once: days that are over come from merchant_days as they stand there, the others from their half hours.
-CREATE VIEW merchant_days_current ON CLUSTER payments AS
+CREATE VIEW merchant_days_current AS
 WITH (SELECT toDate(max(began_at)) FROM rollup_state WHERE view = 'merchant_days_mv') AS first_open_day
 SELECT day, merchant_id, merchant_name, payments
 FROM merchant_days FINAL
@@ -998,7 +1034,7 @@ SETTINGS do_not_merge_across_partitions_select_final = 1
 -- One row: one report: up to which time of reading it is complete. What was read later is in it soon, usually within a minute.
 -- Written by: nobody (a view). Read by: whoever reads reports; `paystream report` and `paystream status`.
 -- Guarantee: never later than the truth; 1970 before the first refresh.
-CREATE VIEW report_freshness ON CLUSTER payments AS
+CREATE VIEW report_freshness AS
 WITH
     ifNull((SELECT min(complete_until) FROM rollup_state WHERE view IN ('merchant_slots_mv', 'merchant_days_mv') HAVING count() = 2), toDateTime64(0, 3, 'UTC')) AS merchants,
     ifNull((SELECT max(complete_until) FROM rollup_state WHERE view = 'volume_hours_mv'), toDateTime64(0, 3, 'UTC')) AS hours,
@@ -1025,7 +1061,7 @@ FROM
 -- Written by: nobody (a view). Read by: operators and the head of data; filter by minute, a DateTime, or by day.
 -- Guarantee: as ingest_ledger: what was delivered again counts again. p50_s and so on: seconds from a payment's Kafka timestamp
 -- until ClickHouse read it, to within 9 %; NULL when no payment was timed. Kept for as long as nobody deletes it.
-CREATE VIEW report_latency_by_minute ON CLUSTER payments AS
+CREATE VIEW report_latency_by_minute AS
 WITH
     (SELECT any(complete_until) FROM report_freshness WHERE report = 'report_latency_by_minute') AS reached,
     -- Bucket i (from 1) holds latencies from 2^((i - 1) / 8) - 1 ms to 2^(i / 8) - 1 ms; within one they are taken to be spread evenly.
@@ -1057,7 +1093,7 @@ SETTINGS do_not_merge_across_partitions_select_final = 1
 -- rate is known yet): the nightly batch's successor.
 -- Written by: nobody (a view). Read by: finance and analytics; filter by day, and by merchant_id to read little.
 -- Guarantee: each transaction counts once, in its newest state; equal to a recomputation of everything read until complete_until.
-CREATE OR REPLACE VIEW report_merchant_by_day ON CLUSTER payments AS
+CREATE OR REPLACE VIEW report_merchant_by_day AS
 WITH (SELECT any(complete_until) FROM report_freshness WHERE report = 'report_merchant_by_day') AS reached
 SELECT
     day,
@@ -1081,7 +1117,7 @@ ARRAY JOIN payments AS p
 -- currency and one reporting currency ('' where no rate is known yet).
 -- Written by: nobody (a view). Read by: finance and operators, for what a repair has still to complete; filter by day.
 -- Guarantee: each transaction counts once, in its newest state; equal to a recomputation of everything read until complete_until.
-CREATE VIEW report_pending_by_day ON CLUSTER payments AS
+CREATE VIEW report_pending_by_day AS
 WITH (SELECT any(complete_until) FROM report_freshness WHERE report = 'report_pending_by_day') AS reached
 SELECT
     toDate(hour) AS day,
@@ -1105,7 +1141,7 @@ SETTINGS do_not_merge_across_partitions_select_final = 1
 -- Guarantee: as report_merchant_by_day, of which it is the sum. `gross` is what was taken, also where it went back later:
 -- captured, settled, refunded and charged back; `net` is what is left: gross - refunds - charge_backs. Authorized payments
 -- are not taken yet, failed ones never. `…_reporting`: in the reporting currency, NULL without a rate.
-CREATE VIEW report_settlement_by_day ON CLUSTER payments AS
+CREATE VIEW report_settlement_by_day AS
 WITH
     (SELECT any(complete_until) FROM report_freshness WHERE report = 'report_settlement_by_day') AS reached,
     arrayFilter(p -> p.currency = pair.1 AND p.reporting_currency = pair.2, payments) AS own
@@ -1145,7 +1181,7 @@ ARRAY JOIN arrayDistinct(arrayMap(p -> (p.currency, p.reporting_currency), payme
 -- reporting currency ('' where no rate is known yet).
 -- Written by: nobody (a view). Read by: analytics; filter by hour, a DateTime, or by day.
 -- Guarantee: each transaction counts once, in its newest state; equal to a recomputation of everything read until complete_until.
-CREATE VIEW report_volume_by_hour ON CLUSTER payments AS
+CREATE VIEW report_volume_by_hour AS
 WITH (SELECT any(complete_until) FROM report_freshness WHERE report = 'report_volume_by_hour') AS reached
 SELECT
     toDate(hour) AS day,
@@ -1169,7 +1205,7 @@ SETTINGS do_not_merge_across_partitions_select_final = 1
 -- Written by: nobody (a view). Read by: finance, for what is held in foreign currencies; filter by day.
 -- Guarantee: each transaction counts once, in its newest state; equal to a recomputation of everything read until
 -- complete_until. `gross` and `net` as in report_settlement_by_day.
-CREATE VIEW report_currency_exposure_by_day ON CLUSTER payments AS
+CREATE VIEW report_currency_exposure_by_day AS
 WITH (SELECT any(complete_until) FROM report_freshness WHERE report = 'report_currency_exposure_by_day') AS reached
 SELECT
     toDate(hour) AS day,
@@ -1192,9 +1228,9 @@ SETTINGS do_not_merge_across_partitions_select_final = 1
 -- One row: one minute in which blocks have been read since the last refresh.
 -- Written by: its schedule. Read by: the table latency_minutes.
 -- Guarantee: computed anew from the ledger; a refresh that fails or is lost is made up for by the next.
-CREATE MATERIALIZED VIEW latency_minutes_mv ON CLUSTER payments
-REFRESH EVERY 40 SECOND APPEND TO latency_minutes AS
-WITH (SELECT toStartOfMinute(least(max(settled_until), now64(3) - INTERVAL 1 MINUTE)) FROM rollup_state WHERE view = 'latency_minutes_mv') AS since
+CREATE MATERIALIZED VIEW latency_minutes_mv
+REFRESH EVERY 40 SECOND APPEND TO latency_minutes_local AS
+WITH (SELECT toStartOfMinute(least(max(settled_until), now64(3) - INTERVAL 1 MINUTE)) FROM rollup_state_local WHERE view = 'latency_minutes_mv') AS since
 SELECT
     toDateTime(toStartOfMinute(read_at)) AS minute,
     kafka_topic,
@@ -1203,7 +1239,7 @@ SELECT
     sum(late) AS late,
     sumForEach(latency_histogram) AS latency_histogram,
     now64(3) AS refreshed_at
-FROM ingest_ledger
+FROM ingest_ledger_local
 WHERE read_at >= since
 GROUP BY minute, kafka_topic
 SETTINGS max_threads = 1
@@ -1212,22 +1248,22 @@ SETTINGS max_threads = 1
 -- One row: one merchant and day that is over, of which a half hour has been computed since the last refresh.
 -- Written by: its schedule, after merchant_slots_mv. Read by: the table merchant_days.
 -- Guarantee: computed anew from all half hours of the day; a refresh that fails or is lost is made up for by the next.
-CREATE MATERIALIZED VIEW merchant_days_mv ON CLUSTER payments
-REFRESH EVERY 40 SECOND DEPENDS ON merchant_slots_mv APPEND TO merchant_days AS
+CREATE MATERIALIZED VIEW merchant_days_mv
+REFRESH EVERY 40 SECOND DEPENDS ON merchant_slots_mv APPEND TO merchant_days_local AS
 WITH
-    (SELECT max(complete_until) FROM rollup_state WHERE view = 'merchant_days_mv') AS since,
+    (SELECT max(complete_until) FROM rollup_state_local WHERE view = 'merchant_days_mv') AS since,
     -- The days before it are in merchant_days already; after midnight a whole one is added.
-    (SELECT toDate(max(began_at)) FROM rollup_state WHERE view = 'merchant_days_mv') AS first_open_day,
-    (SELECT max(complete_until) FROM rollup_state WHERE view = 'merchant_slots_mv') AS until,
+    (SELECT toDate(max(began_at)) FROM rollup_state_local WHERE view = 'merchant_days_mv') AS first_open_day,
+    (SELECT max(complete_until) FROM rollup_state_local WHERE view = 'merchant_slots_mv') AS until,
     changed AS
     (
         SELECT *
-        FROM merchant_slots FINAL
+        FROM merchant_slots_local FINAL
         WHERE toDate(slot) < toDate(now('UTC'))
             AND (toDate(slot), merchant_id) IN
             (
                 SELECT toDate(slot), merchant_id
-                FROM merchant_slots
+                FROM merchant_slots_local
                 WHERE toDate(slot) < toDate(now('UTC')) AND (complete_until > since OR toDate(slot) >= first_open_day)
             )
     )
@@ -1269,37 +1305,37 @@ SETTINGS do_not_merge_across_partitions_select_final = 1, max_threads = 1
 -- Guarantee: computed anew from deduplicated transactions; a refresh that fails or is lost is made up for by the next. The work
 -- is that of the current half hours and of those merchants' older ones that changed, however much is stored. Of older ones a
 -- million changes are taken at a time; a restatement of more is behind for a while, and rollup_state says how far.
-CREATE MATERIALIZED VIEW merchant_slots_mv ON CLUSTER payments
-REFRESH EVERY 40 SECOND APPEND TO merchant_slots AS
+CREATE MATERIALIZED VIEW merchant_slots_mv
+REFRESH EVERY 40 SECOND APPEND TO merchant_slots_local AS
 WITH
-    (SELECT least(max(settled_until), now64(3) - INTERVAL 1 MINUTE) FROM rollup_state WHERE view = 'merchant_slots_mv') AS since,
+    (SELECT least(max(settled_until), now64(3) - INTERVAL 1 MINUTE) FROM rollup_state_local WHERE view = 'merchant_slots_mv') AS since,
     -- Payments may be stamped five minutes ahead, so the current half hours can be three.
     toStartOfInterval(now('UTC') - INTERVAL 30 MINUTE, INTERVAL 30 MINUTE) AS current_from,
     (
         SELECT least(now64(3) - INTERVAL 5 SECOND, ifNull(anyOrNull(enriched_at), now64(3)))
-        FROM (SELECT enriched_at FROM transactions WHERE enriched_at > since AND created_at < current_from ORDER BY enriched_at LIMIT 1 OFFSET 1000000)
+        FROM (SELECT enriched_at FROM transactions_local WHERE enriched_at > since AND created_at < current_from ORDER BY enriched_at LIMIT 1 OFFSET 1000000)
     ) AS until,
     current_slots AS
     (
         SELECT DISTINCT toStartOfInterval(created_at, INTERVAL 30 MINUTE)
-        FROM transactions
+        FROM transactions_local
         WHERE enriched_at > since AND enriched_at <= until AND created_at >= current_from
     ),
     older_slots AS
     (
         SELECT toDate(created_at), merchant_id, toStartOfInterval(created_at, INTERVAL 30 MINUTE)
-        FROM transactions
+        FROM transactions_local
         WHERE enriched_at > since AND enriched_at <= until AND created_at < current_from
     ),
     changed AS
     (
         SELECT *
-        FROM transactions FINAL
+        FROM transactions_local FINAL
         WHERE created_at >= current_from AND toDate(created_at) >= toDate(current_from)
             AND toStartOfInterval(created_at, INTERVAL 30 MINUTE) IN (current_slots)
         UNION ALL
         SELECT *
-        FROM transactions FINAL
+        FROM transactions_local FINAL
         WHERE created_at < current_from
             AND (toDate(created_at), merchant_id, toStartOfInterval(created_at, INTERVAL 30 MINUTE)) IN (older_slots)
     )
@@ -1340,26 +1376,26 @@ SETTINGS
 -- One row: how far one roll-up has come.
 -- Written by: its schedule. Read by: the table rollup_progress.
 -- Guarantee: as rollup_state; it is there so that the restart of a server does not cost a computation of everything.
-CREATE MATERIALIZED VIEW rollup_progress_mv ON CLUSTER payments
-REFRESH EVERY 40 SECOND OFFSET 20 SECOND APPEND TO rollup_progress AS
+CREATE MATERIALIZED VIEW rollup_progress_mv
+REFRESH EVERY 40 SECOND OFFSET 20 SECOND APPEND TO rollup_progress_local AS
 SELECT view, began_at, complete_until
-FROM rollup_state
-WHERE (view, began_at) NOT IN (SELECT view, began_at FROM rollup_progress)
+FROM rollup_state_local
+WHERE (view, began_at) NOT IN (SELECT view, began_at FROM rollup_progress_local)
 ;
 
 -- One row: one hour of which a merchant's half hour has been computed since the last refresh.
 -- Written by: its schedule, after merchant_slots_mv. Read by: the table volume_hours.
 -- Guarantee: computed anew from all merchants of the hour; a refresh that fails or is lost is made up for by the next.
-CREATE MATERIALIZED VIEW volume_hours_mv ON CLUSTER payments
-REFRESH EVERY 40 SECOND DEPENDS ON merchant_slots_mv APPEND TO volume_hours AS
+CREATE MATERIALIZED VIEW volume_hours_mv
+REFRESH EVERY 40 SECOND DEPENDS ON merchant_slots_mv APPEND TO volume_hours_local AS
 WITH
-    (SELECT max(complete_until) FROM rollup_state WHERE view = 'volume_hours_mv') AS since,
-    (SELECT max(complete_until) FROM rollup_state WHERE view = 'merchant_slots_mv') AS until,
-    changed_hours AS (SELECT DISTINCT toStartOfHour(slot) AS changed_hour FROM merchant_slots WHERE complete_until > since),
+    (SELECT max(complete_until) FROM rollup_state_local WHERE view = 'volume_hours_mv') AS since,
+    (SELECT max(complete_until) FROM rollup_state_local WHERE view = 'merchant_slots_mv') AS until,
+    changed_hours AS (SELECT DISTINCT toStartOfHour(slot) AS changed_hour FROM merchant_slots_local WHERE complete_until > since),
     changed AS
     (
         SELECT *
-        FROM merchant_slots FINAL
+        FROM merchant_slots_local FINAL
         WHERE toDate(slot) IN (SELECT toDate(changed_hour) FROM changed_hours)
             AND toStartOfHour(slot) IN (SELECT changed_hour FROM changed_hours)
     )
@@ -1399,7 +1435,7 @@ SETTINGS
 -- Written by: nobody (a view). Read by: analytics. Parameters: first_day and last_day, both included.
 -- Guarantee: as report_merchant_by_day; merchants of equal net share a place. Payments without a
 -- rate are in no place: report_pending_by_day has them.
-CREATE VIEW report_merchant_ranking ON CLUSTER payments AS
+CREATE VIEW report_merchant_ranking AS
 SELECT
     rank() OVER (PARTITION BY reporting_currency ORDER BY net_reporting DESC) AS place,
     merchant_id,
@@ -1427,7 +1463,28 @@ ORDER BY reporting_currency, place, merchant_id
 
 -- version 0010_settlement_sums
 
-ALTER TABLE merchant_days ON CLUSTER payments
+ALTER TABLE merchant_days_local
+    ADD COLUMN by_currency Array(Tuple(
+        currency LowCardinality(String),
+        reporting_currency LowCardinality(String),
+        transactions UInt64,
+        authorized UInt64,
+        captured UInt64,
+        settled UInt64,
+        refunded UInt64,
+        charged_back UInt64,
+        failed UInt64,
+        provisional UInt64,
+        authorized_amount Decimal(38, 4),
+        net Decimal(38, 4),
+        refunds Decimal(38, 4),
+        charge_backs Decimal(38, 4),
+        net_reporting Decimal(38, 4),
+        refunds_reporting Decimal(38, 4),
+        charge_backs_reporting Decimal(38, 4))) MATERIALIZED arrayMap(own -> (own.currency[1], own.reporting_currency[1], arraySum(own.transactions), arraySum(p -> if(p.status = 'authorized', p.transactions, 0), own), arraySum(p -> if(p.status = 'captured', p.transactions, 0), own), arraySum(p -> if(p.status = 'settled', p.transactions, 0), own), arraySum(p -> if(p.status = 'refunded', p.transactions, 0), own), arraySum(p -> if(p.status = 'charged_back', p.transactions, 0), own), arraySum(p -> if(p.status = 'failed', p.transactions, 0), own), arraySum(own.provisional), arraySum(p -> if(p.status = 'authorized', p.amount, 0), own), arraySum(p -> if((p.status IN ('captured', 'settled')), p.amount, 0), own), arraySum(p -> if(p.status = 'refunded', p.amount, 0), own), arraySum(p -> if(p.status = 'charged_back', p.amount, 0), own), arraySum(p -> if((p.status IN ('captured', 'settled')), p.amount_reporting, 0), own), arraySum(p -> if(p.status = 'refunded', p.amount_reporting, 0), own), arraySum(p -> if(p.status = 'charged_back', p.amount_reporting, 0), own)), arrayMap(pair -> arrayFilter(p -> ((p.currency = (pair.1)) AND (p.reporting_currency = (pair.2))), payments), arrayDistinct(arrayMap(p -> (p.currency, p.reporting_currency), payments)))) AFTER payments
+;
+
+ALTER TABLE merchant_days
     ADD COLUMN by_currency Array(Tuple(
         currency LowCardinality(String),
         reporting_currency LowCardinality(String),
@@ -1449,14 +1506,14 @@ ALTER TABLE merchant_days ON CLUSTER payments
 ;
 
 -- For what is stored already, where it is computed at each read until then.
-ALTER TABLE merchant_days ON CLUSTER payments MATERIALIZE COLUMN by_currency
+ALTER TABLE merchant_days_local MATERIALIZE COLUMN by_currency
 ;
 
 -- One row: one merchant, one day (UTC, by created_at), one currency and one reporting currency ('' where no rate is known
 -- yet): how many of its payments are in each status, and what they come to.
 -- Written by: nobody (a view). Read by: report_settlement_by_day, report_merchant_ranking.
 -- Guarantee: as merchant_days_current. `net` is captured and settled; `…_reporting` is in the reporting currency, 0 without a rate.
-CREATE VIEW merchant_days_by_currency ON CLUSTER payments AS
+CREATE VIEW merchant_days_by_currency AS
 WITH (SELECT toDate(max(began_at)) FROM rollup_state WHERE view = 'merchant_days_mv') AS first_open_day
 SELECT
     day,
@@ -1516,7 +1573,7 @@ SETTINGS do_not_merge_across_partitions_select_final = 1
 -- Written by: nobody (a view). Read by: analytics. Parameters: first_day and last_day, both included.
 -- Guarantee: as report_merchant_by_day; merchants of equal net share a place. Payments without a
 -- rate are in no place: report_pending_by_day has them.
-CREATE OR REPLACE VIEW report_merchant_ranking ON CLUSTER payments AS
+CREATE OR REPLACE VIEW report_merchant_ranking AS
 SELECT
     rank() OVER (PARTITION BY reporting_currency ORDER BY net_reporting DESC) AS place,
     merchant_id,
@@ -1546,7 +1603,7 @@ ORDER BY reporting_currency, place, merchant_id
 -- Guarantee: as report_merchant_by_day, of which it is the sum. `gross` is what was taken, also where it went back later:
 -- captured, settled, refunded and charged back; `net` is what is left: gross - refunds - charge_backs. Authorized payments
 -- are not taken yet, failed ones never. `…_reporting`: in the reporting currency, NULL without a rate.
-CREATE OR REPLACE VIEW report_settlement_by_day ON CLUSTER payments AS
+CREATE OR REPLACE VIEW report_settlement_by_day AS
 WITH (SELECT any(complete_until) FROM report_freshness WHERE report = 'report_settlement_by_day') AS reached
 SELECT
     day,
@@ -1581,7 +1638,7 @@ FROM merchant_days_by_currency AS s
 
 -- version 0011_rollups_give_way
 
-CREATE OR REPLACE VIEW merchant_days_by_currency ON CLUSTER payments AS
+CREATE OR REPLACE VIEW merchant_days_by_currency AS
 WITH
     -- Some minutes after midnight, when the day before is surely to be seen in merchant_days.
     (SELECT toDate(max(began_at) - INTERVAL 10 MINUTE) FROM rollup_state WHERE view = 'merchant_days_mv') AS first_open_day
@@ -1643,7 +1700,7 @@ SETTINGS do_not_merge_across_partitions_select_final = 1
 -- Written by: nobody (a view). Read by: analytics. Parameters: first_day and last_day, both included.
 -- Guarantee: as report_merchant_by_day; merchants of equal net share a place. Payments without a
 -- rate are in no place: report_pending_by_day has them.
-CREATE OR REPLACE VIEW report_merchant_ranking ON CLUSTER payments AS
+CREATE OR REPLACE VIEW report_merchant_ranking AS
 SELECT
     rank() OVER (PARTITION BY reporting_currency ORDER BY net_reporting DESC) AS place,
     merchant_id,
@@ -1671,7 +1728,7 @@ ORDER BY reporting_currency, place, merchant_id
 -- One row: one merchant's payments of one day (UTC, by created_at), as in merchant_days.
 -- Written by: nobody (a view). Read by: report_merchant_by_day.
 -- Guarantee: each bucket once: days that are over come from merchant_days as they stand there, the others from their half hours.
-CREATE OR REPLACE VIEW merchant_days_current ON CLUSTER payments AS
+CREATE OR REPLACE VIEW merchant_days_current AS
 WITH
     -- Some minutes after midnight, when the day before is surely to be seen in merchant_days.
     (SELECT toDate(max(began_at) - INTERVAL 10 MINUTE) FROM rollup_state WHERE view = 'merchant_days_mv') AS first_open_day
@@ -1710,8 +1767,8 @@ GROUP BY day, merchant_id
 SETTINGS do_not_merge_across_partitions_select_final = 1
 ;
 
-ALTER TABLE latency_minutes_mv ON CLUSTER payments MODIFY QUERY
-WITH (SELECT toStartOfMinute(least(max(settled_until), now64(3) - INTERVAL 1 MINUTE)) FROM rollup_state WHERE view = 'latency_minutes_mv') AS since
+ALTER TABLE latency_minutes_mv MODIFY QUERY
+WITH (SELECT toStartOfMinute(least(max(settled_until), now64(3) - INTERVAL 1 MINUTE)) FROM rollup_state_local WHERE view = 'latency_minutes_mv') AS since
 SELECT
     toDateTime(toStartOfMinute(read_at)) AS minute,
     kafka_topic,
@@ -1720,27 +1777,27 @@ SELECT
     sum(late) AS late,
     sumForEach(latency_histogram) AS latency_histogram,
     now64(3) AS refreshed_at
-FROM ingest_ledger
+FROM ingest_ledger_local
 WHERE read_at >= since
 GROUP BY minute, kafka_topic
 SETTINGS max_threads = 1, os_threads_nice_value_query = 15
 ;
 
-ALTER TABLE merchant_days_mv ON CLUSTER payments MODIFY QUERY
+ALTER TABLE merchant_days_mv MODIFY QUERY
 WITH
-    (SELECT max(complete_until) FROM rollup_state WHERE view = 'merchant_days_mv') AS since,
+    (SELECT max(complete_until) FROM rollup_state_local WHERE view = 'merchant_days_mv') AS since,
     -- The days before it are in merchant_days already; after midnight a whole one is added.
-    (SELECT toDate(max(began_at)) FROM rollup_state WHERE view = 'merchant_days_mv') AS first_open_day,
-    (SELECT max(complete_until) FROM rollup_state WHERE view = 'merchant_slots_mv') AS until,
+    (SELECT toDate(max(began_at)) FROM rollup_state_local WHERE view = 'merchant_days_mv') AS first_open_day,
+    (SELECT max(complete_until) FROM rollup_state_local WHERE view = 'merchant_slots_mv') AS until,
     changed AS
     (
         SELECT *
-        FROM merchant_slots FINAL
+        FROM merchant_slots_local FINAL
         WHERE toDate(slot) < toDate(now('UTC'))
             AND (toDate(slot), merchant_id) IN
             (
                 SELECT toDate(slot), merchant_id
-                FROM merchant_slots
+                FROM merchant_slots_local
                 WHERE toDate(slot) < toDate(now('UTC')) AND (complete_until > since OR toDate(slot) >= first_open_day)
             )
     )
@@ -1780,36 +1837,36 @@ SETTINGS
     os_threads_nice_value_query = 15   -- ingest goes first; without CAP_SYS_NICE it does nothing
 ;
 
-ALTER TABLE merchant_slots_mv ON CLUSTER payments MODIFY QUERY
+ALTER TABLE merchant_slots_mv MODIFY QUERY
 WITH
-    (SELECT least(max(settled_until), now64(3) - INTERVAL 1 MINUTE) FROM rollup_state WHERE view = 'merchant_slots_mv') AS since,
+    (SELECT least(max(settled_until), now64(3) - INTERVAL 1 MINUTE) FROM rollup_state_local WHERE view = 'merchant_slots_mv') AS since,
     -- Payments may be stamped five minutes ahead, so the current half hours can be three.
     toStartOfInterval(now('UTC') - INTERVAL 30 MINUTE, INTERVAL 30 MINUTE) AS current_from,
     (
         SELECT least(now64(3) - INTERVAL 5 SECOND, ifNull(anyOrNull(enriched_at), now64(3)))
-        FROM (SELECT enriched_at FROM transactions WHERE enriched_at > since AND created_at < current_from ORDER BY enriched_at LIMIT 1 OFFSET 1000000)
+        FROM (SELECT enriched_at FROM transactions_local WHERE enriched_at > since AND created_at < current_from ORDER BY enriched_at LIMIT 1 OFFSET 1000000)
     ) AS until,
     current_slots AS
     (
         SELECT DISTINCT toStartOfInterval(created_at, INTERVAL 30 MINUTE)
-        FROM transactions
+        FROM transactions_local
         WHERE enriched_at > since AND enriched_at <= until AND created_at >= current_from
     ),
     older_slots AS
     (
         SELECT toDate(created_at), merchant_id, toStartOfInterval(created_at, INTERVAL 30 MINUTE)
-        FROM transactions
+        FROM transactions_local
         WHERE enriched_at > since AND enriched_at <= until AND created_at < current_from
     ),
     changed AS
     (
         SELECT *
-        FROM transactions FINAL
+        FROM transactions_local FINAL
         WHERE created_at >= current_from AND toDate(created_at) >= toDate(current_from)
             AND toStartOfInterval(created_at, INTERVAL 30 MINUTE) IN (current_slots)
         UNION ALL
         SELECT *
-        FROM transactions FINAL
+        FROM transactions_local FINAL
         WHERE created_at < current_from
             AND (toDate(created_at), merchant_id, toStartOfInterval(created_at, INTERVAL 30 MINUTE)) IN (older_slots)
     )
@@ -1848,15 +1905,15 @@ SETTINGS
     os_threads_nice_value_query = 15   -- ingest goes first; without CAP_SYS_NICE it does nothing
 ;
 
-ALTER TABLE volume_hours_mv ON CLUSTER payments MODIFY QUERY
+ALTER TABLE volume_hours_mv MODIFY QUERY
 WITH
-    (SELECT max(complete_until) FROM rollup_state WHERE view = 'volume_hours_mv') AS since,
-    (SELECT max(complete_until) FROM rollup_state WHERE view = 'merchant_slots_mv') AS until,
-    changed_hours AS (SELECT DISTINCT toStartOfHour(slot) AS changed_hour FROM merchant_slots WHERE complete_until > since),
+    (SELECT max(complete_until) FROM rollup_state_local WHERE view = 'volume_hours_mv') AS since,
+    (SELECT max(complete_until) FROM rollup_state_local WHERE view = 'merchant_slots_mv') AS until,
+    changed_hours AS (SELECT DISTINCT toStartOfHour(slot) AS changed_hour FROM merchant_slots_local WHERE complete_until > since),
     changed AS
     (
         SELECT *
-        FROM merchant_slots FINAL
+        FROM merchant_slots_local FINAL
         WHERE toDate(slot) IN (SELECT toDate(changed_hour) FROM changed_hours)
             AND toStartOfHour(slot) IN (SELECT changed_hour FROM changed_hours)
     )
@@ -1895,13 +1952,13 @@ SETTINGS
 
 -- version 0012_flush_100_ms
 
-DROP TABLE IF EXISTS transactions_queue ON CLUSTER payments SYNC
+DROP TABLE IF EXISTS transactions_queue SYNC
 ;
 
 -- One row: one Kafka message, as raw bytes; rows exist only while a block passes through to the views.
 -- Written by: producers of the topic. Read by: transactions_parsed_mv, and by nobody else (a SELECT would steal messages).
 -- Guarantee: at least once. Rows are inserted first, offsets committed second; a crash in between delivers again.
-CREATE TABLE transactions_queue ON CLUSTER payments
+CREATE TABLE transactions_queue
 (
     message String
 )
@@ -1917,5 +1974,607 @@ SETTINGS
     kafka_consumer_reschedule_ms = 10,    -- pause between blocks; the default of 500 would be added to every latency
     kafka_poll_max_batch_size = 65536,    -- messages per poll while catching up
     kafka_max_block_size = 262144         -- rows per block while catching up: large parts, few merges
+;
+
+-- version 0013_the_reporting_currency_needs_no_quote
+
+SELECT 'fx_rate_periods is as it was'
+;
+
+-- Changes nothing: its rollback makes the view anew once columns are as they were.
+CREATE OR REPLACE VIEW fx_rate_periods AS
+SELECT
+    currency,
+    rate_date AS valid_from,
+    multiIf(next_rate_date > rate_date, least(next_rate_date - 1, rate_date + 10), (rate_date + 10) >= newest_rate_date, toDate('2149-06-06'), rate_date + 10) AS valid_to,
+    rate,
+    rate_date,
+    (next_rate_date <= rate_date) AND ((rate_date + 10) >= newest_rate_date) AND (currency != reporting_currency) AS is_latest,
+    reporting_currency,
+    snapshot_id
+FROM
+(
+    SELECT
+        *,
+        leadInFrame(rate_date) OVER (PARTITION BY currency ORDER BY rate_date ASC ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS next_rate_date,
+        max(rate_date) OVER () AS newest_rate_date
+    FROM fx_rates
+)
+;
+
+-- One row: one quote of one currency and the days it holds for, from its own day until the day before the next quote.
+-- Written by: nobody (a view). Read by: fx_rates_dict, which holds it in memory.
+-- Guarantee: the periods of a currency never overlap. The last quote of a currency still quoted holds without end
+-- and is marked is_latest; a gap or a withdrawal ends a quote after 10 days (the longest gap of the European Central
+-- Bank's calendar is 5, over Easter or Christmas), so that no rate is silently years old. The reporting currency in itself
+-- is 1 on every day there is, by a quote of 1970-01-01 where it has no other.
+CREATE OR REPLACE VIEW fx_rate_periods AS
+SELECT
+    currency,
+    rate_date AS valid_from,
+    multiIf(
+        is_itself AND next_rate_date > rate_date, next_rate_date - 1,
+        next_rate_date > rate_date, least(next_rate_date - 1, rate_date + 10),
+        is_itself OR rate_date + 10 >= newest_rate_date, toDate('2149-06-06'),
+        rate_date + 10
+    ) AS valid_to,
+    rate,
+    rate_date,
+    -- Nothing about the reporting currency is provisional.
+    next_rate_date <= rate_date AND rate_date + 10 >= newest_rate_date AND NOT is_itself AS is_latest,
+    reporting_currency,
+    snapshot_id
+FROM
+(
+    SELECT
+        *,
+        currency = reporting_currency AS is_itself,
+        leadInFrame(rate_date) OVER (PARTITION BY currency ORDER BY rate_date ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS next_rate_date,
+        max(rate_date) OVER () AS newest_rate_date
+    FROM
+    (
+        SELECT currency, rate_date, rate, reporting_currency, snapshot_id
+        FROM fx_rates
+        UNION ALL
+        -- So that there is one for the days before the first quote.
+        SELECT any(reporting_currency), toDate(0), 1, any(reporting_currency), max(snapshot_id)
+        FROM fx_rates
+        HAVING count() > 0 AND min(rate_date) > toDate(0)
+    )
+)
+;
+
+-- It holds what fx_rate_periods gave when it was loaded.
+SYSTEM RELOAD DICTIONARY fx_rates_dict
+;
+
+-- version 0014_times_that_cannot_be
+
+ALTER TABLE ledger_mv MODIFY QUERY
+WITH
+    now64(3) AS stored_at,
+    -- A message without a time has 1970's, and one whose producer counts in seconds has a day of January 1970.
+    fault = '' AND kafka_timestamp > stored_at - INTERVAL 1 YEAR AS is_timed,
+    -- Clocks that are apart may say that a message was stored before it was sent.
+    greatest(0, toUnixTimestamp64Milli(stored_at) - toUnixTimestamp64Milli(kafka_timestamp)) AS latency_ms
+SELECT
+    kafka_topic,
+    kafka_partition,
+    min(kafka_offset) AS first_offset,
+    max(kafka_offset) AS last_offset,
+    count() AS messages,
+    countIf(fault != '') AS refused,
+    max(kafka_timestamp) AS last_kafka_timestamp,
+    stored_at AS read_at,
+    countIf(is_timed) AS timed,
+    countIf(is_timed AND latency_ms > 300000) AS late,
+    CAST(countResampleIf(0, 176, 1)(toUInt8(least(175, floor(8 * log2(latency_ms + 1)))), is_timed), 'Array(UInt32)') AS latency_histogram
+FROM transactions_parsed
+GROUP BY kafka_topic, kafka_partition
+;
+
+-- version 0015_dimension_checks
+
+CREATE TABLE dimension_checks
+(
+    dimension   LowCardinality(String),
+    snapshot_id UInt32,
+    checked_at  DateTime64(3, 'UTC') DEFAULT now64(3, 'UTC')
+)
+ENGINE = MergeTree
+ORDER BY (dimension, checked_at)
+TTL toDateTime(checked_at) + INTERVAL 90 DAY
+;
+
+-- version 0016_rejected_dimension_rows
+
+ALTER TABLE dimension_snapshots
+    ADD COLUMN IF NOT EXISTS rejected Array(Tuple(place String, key String, cause String))
+;
+
+-- version 0017_whatever_the_profile_says
+
+ALTER TABLE latency_minutes_mv MODIFY QUERY
+WITH (SELECT toStartOfMinute(least(max(settled_until), now64(3) - INTERVAL 1 MINUTE)) FROM rollup_state_local WHERE view = 'latency_minutes_mv') AS since
+SELECT
+    toDateTime(toStartOfMinute(read_at)) AS minute,
+    kafka_topic,
+    sum(messages) AS messages,
+    sum(timed) AS timed,
+    sum(late) AS late,
+    sumForEach(latency_histogram) AS latency_histogram,
+    now64(3) AS refreshed_at
+FROM ingest_ledger_local
+WHERE read_at >= since
+GROUP BY minute, kafka_topic
+SETTINGS
+    aggregate_functions_null_for_empty = 0,   -- whatever the profile says, which a refresh runs under
+    max_threads = 1,
+    os_threads_nice_value_query = 15
+;
+
+ALTER TABLE merchant_days_mv MODIFY QUERY
+WITH
+    (SELECT max(complete_until) FROM rollup_state_local WHERE view = 'merchant_days_mv') AS since,
+    -- The days before it are in merchant_days already; after midnight a whole one is added.
+    (SELECT toDate(max(began_at)) FROM rollup_state_local WHERE view = 'merchant_days_mv') AS first_open_day,
+    (SELECT max(complete_until) FROM rollup_state_local WHERE view = 'merchant_slots_mv') AS until,
+    changed AS
+    (
+        SELECT *
+        FROM merchant_slots_local FINAL
+        WHERE toDate(slot) < toDate(now('UTC'))
+            AND (toDate(slot), merchant_id) IN
+            (
+                SELECT toDate(slot), merchant_id
+                FROM merchant_slots_local
+                WHERE toDate(slot) < toDate(now('UTC')) AND (complete_until > since OR toDate(slot) >= first_open_day)
+            )
+    )
+SELECT
+    day,
+    merchant_id,
+    argMax(name, snapshot_id) AS merchant_name,
+    max(snapshot_id) AS merchant_snapshot_id,
+    groupArrayIf((currency, status, reporting_currency, transactions_sum, provisional_sum, amount_sum, amount_reporting_sum), transactions_sum > 0) AS payments,
+    now64(3) AS refreshed_at,
+    assumeNotNull(until) AS complete_until
+FROM
+(
+    SELECT
+        toDate(slot) AS day,
+        merchant_id,
+        p.currency AS currency,
+        p.status AS status,
+        p.reporting_currency AS reporting_currency,
+        argMax(merchant_name, merchant_snapshot_id) AS name,
+        max(merchant_snapshot_id) AS snapshot_id,
+        sum(p.transactions) AS transactions_sum,
+        sumIf(p.transactions, p.enrichment_status = 'fx_provisional') AS provisional_sum,
+        sum(p.amount) AS amount_sum,
+        sum(p.amount_reporting) AS amount_reporting_sum
+    FROM changed
+    ARRAY JOIN payments AS p
+    GROUP BY day, merchant_id, currency, status, reporting_currency
+    UNION ALL
+    -- Says that this refresh was complete, also when there was nothing to do.
+    SELECT toDate(0), toUInt32(now()), '', '', '', '', 0, 0, 0, 0, 0
+)
+GROUP BY day, merchant_id
+SETTINGS
+    aggregate_functions_null_for_empty = 0,   -- whatever the profile says, which a refresh runs under
+    do_not_merge_across_partitions_select_final = 1,
+    max_threads = 1,
+    os_threads_nice_value_query = 15   -- ingest goes first; without CAP_SYS_NICE it does nothing
+;
+
+ALTER TABLE merchant_slots_mv MODIFY QUERY
+WITH
+    (SELECT least(max(settled_until), now64(3) - INTERVAL 1 MINUTE) FROM rollup_state_local WHERE view = 'merchant_slots_mv') AS since,
+    -- Payments may be stamped five minutes ahead, so the current half hours can be three.
+    toStartOfInterval(now('UTC') - INTERVAL 30 MINUTE, INTERVAL 30 MINUTE) AS current_from,
+    (
+        SELECT least(now64(3) - INTERVAL 5 SECOND, ifNull(anyOrNull(enriched_at), now64(3)))
+        FROM (SELECT enriched_at FROM transactions_local WHERE enriched_at > since AND created_at < current_from ORDER BY enriched_at LIMIT 1 OFFSET 1000000)
+    ) AS until,
+    current_slots AS
+    (
+        SELECT DISTINCT toStartOfInterval(created_at, INTERVAL 30 MINUTE)
+        FROM transactions_local
+        WHERE enriched_at > since AND enriched_at <= until AND created_at >= current_from
+    ),
+    older_slots AS
+    (
+        SELECT toDate(created_at), merchant_id, toStartOfInterval(created_at, INTERVAL 30 MINUTE)
+        FROM transactions_local
+        WHERE enriched_at > since AND enriched_at <= until AND created_at < current_from
+    ),
+    changed AS
+    (
+        SELECT *
+        FROM transactions_local FINAL
+        WHERE created_at >= current_from AND toDate(created_at) >= toDate(current_from)
+            AND toStartOfInterval(created_at, INTERVAL 30 MINUTE) IN (current_slots)
+        UNION ALL
+        SELECT *
+        FROM transactions_local FINAL
+        WHERE created_at < current_from
+            AND (toDate(created_at), merchant_id, toStartOfInterval(created_at, INTERVAL 30 MINUTE)) IN (older_slots)
+    )
+SELECT
+    slot,
+    merchant_id,
+    argMax(name, snapshot_id) AS merchant_name,
+    max(snapshot_id) AS merchant_snapshot_id,
+    groupArray((currency, status, reporting_currency, enrichment_status, merchant_country, merchant_category_code, transactions, amount_sum, amount_reporting_sum)) AS payments,
+    now64(3) AS refreshed_at,
+    assumeNotNull(until) AS complete_until
+FROM
+(
+    SELECT
+        toStartOfInterval(created_at, INTERVAL 30 MINUTE) AS slot,
+        merchant_id,
+        currency,
+        status,
+        reporting_currency,
+        enrichment_status,
+        merchant_country,
+        merchant_category_code,
+        argMax(merchant_name, merchant_snapshot_id) AS name,
+        max(merchant_snapshot_id) AS snapshot_id,
+        count() AS transactions,
+        sum(amount) AS amount_sum,
+        sum(ifNull(amount_reporting, 0)) AS amount_reporting_sum
+    FROM changed
+    GROUP BY slot, merchant_id, currency, status, reporting_currency, enrichment_status, merchant_country, merchant_category_code
+)
+GROUP BY slot, merchant_id
+SETTINGS
+    aggregate_functions_null_for_empty = 0,   -- whatever the profile says, which a refresh runs under
+    do_not_merge_across_partitions_select_final = 1,
+    optimize_move_to_prewhere_if_final = 1,   -- of conditions on what a transaction never changes, so no older state shows
+    max_threads = 1,
+    os_threads_nice_value_query = 15   -- ingest goes first; without CAP_SYS_NICE it does nothing
+;
+
+ALTER TABLE volume_hours_mv MODIFY QUERY
+WITH
+    (SELECT max(complete_until) FROM rollup_state_local WHERE view = 'volume_hours_mv') AS since,
+    (SELECT max(complete_until) FROM rollup_state_local WHERE view = 'merchant_slots_mv') AS until,
+    changed_hours AS (SELECT DISTINCT toStartOfHour(slot) AS changed_hour FROM merchant_slots_local WHERE complete_until > since),
+    changed AS
+    (
+        SELECT *
+        FROM merchant_slots_local FINAL
+        WHERE toDate(slot) IN (SELECT toDate(changed_hour) FROM changed_hours)
+            AND toStartOfHour(slot) IN (SELECT changed_hour FROM changed_hours)
+    )
+SELECT
+    hour,
+    groupArrayIf((currency, status, reporting_currency, enrichment_status, country, category_code, transactions_sum, amount_sum, amount_reporting_sum), transactions_sum > 0) AS payments,
+    now64(3) AS refreshed_at,
+    assumeNotNull(until) AS complete_until
+FROM
+(
+    SELECT
+        toStartOfHour(slot) AS hour,
+        p.currency AS currency,
+        p.status AS status,
+        p.reporting_currency AS reporting_currency,
+        p.enrichment_status AS enrichment_status,
+        p.country AS country,
+        p.category_code AS category_code,
+        sum(p.transactions) AS transactions_sum,
+        sum(p.amount) AS amount_sum,
+        sum(p.amount_reporting) AS amount_reporting_sum
+    FROM changed
+    ARRAY JOIN payments AS p
+    GROUP BY hour, currency, status, reporting_currency, enrichment_status, country, category_code
+    UNION ALL
+    -- Says that this refresh was complete, also when there was nothing to do.
+    SELECT toDateTime(toUInt32(now()) % 31536000, 'UTC'), '', '', '', '', '', '', 0, 0, 0
+)
+GROUP BY hour
+SETTINGS
+    aggregate_functions_null_for_empty = 0,   -- whatever the profile says, which a refresh runs under
+    do_not_merge_across_partitions_select_final = 1,
+    optimize_move_to_prewhere_if_final = 1,   -- of conditions on the sorting key
+    max_threads = 1,
+    os_threads_nice_value_query = 15   -- ingest goes first; without CAP_SYS_NICE it does nothing
+;
+
+-- version 0018_rollups_by_shard
+
+CREATE OR REPLACE VIEW rollup_state_local AS
+WITH
+    refreshes AS
+    (
+        SELECT view AS name, toDateTime(assumeNotNull(last_success_time), 'UTC') AS began
+        FROM system.view_refreshes
+        WHERE database = currentDatabase() AND isNotNull(last_success_time)
+    ),
+    ifNull((SELECT max(began) FROM refreshes WHERE name = 'merchant_slots_mv'), toDateTime(0, 'UTC')) AS slots_began,
+    ifNull((SELECT max(began) FROM refreshes WHERE name = 'merchant_days_mv'), toDateTime(0, 'UTC')) AS days_began,
+    ifNull((SELECT max(began) FROM refreshes WHERE name = 'volume_hours_mv'), toDateTime(0, 'UTC')) AS hours_began,
+    ifNull((SELECT max(began) FROM refreshes WHERE name = 'latency_minutes_mv'), toDateTime(0, 'UTC')) AS minutes_began
+SELECT
+    view,
+    max(began) AS began_at,
+    max(reached) AS complete_until,
+    -- A block that was under way when a refresh began shows within a minute: the next one looks back to here.
+    max(least(reached, began - INTERVAL 1 MINUTE)) AS settled_until
+FROM
+(
+    SELECT view, began_at AS began, complete_until AS reached
+    FROM rollup_progress_local
+    UNION ALL
+    -- A refresh with a great deal to do does a part of it, and its rows say how far it came.
+    SELECT
+        'merchant_slots_mv',
+        slots_began,
+        least(toDateTime64(slots_began, 3, 'UTC') - INTERVAL 5 SECOND, ifNull((SELECT minOrNull(complete_until) FROM merchant_slots_local WHERE refreshed_at >= slots_began AND complete_until > toDateTime64(0, 3, 'UTC')), toDateTime64(slots_began, 3, 'UTC')))
+    UNION ALL
+    -- These add up what merchant_slots held when they began, and their rows say up to when that was complete. Later rows are of
+    -- a refresh that is not done yet.
+    SELECT
+        'merchant_days_mv',
+        days_began,
+        ifNull((SELECT minOrNull(complete_until) FROM merchant_days_local WHERE refreshed_at >= days_began AND complete_until > toDateTime64(0, 3, 'UTC')), toDateTime64(0, 3, 'UTC'))
+    UNION ALL
+    SELECT
+        'volume_hours_mv',
+        hours_began,
+        ifNull((SELECT minOrNull(complete_until) FROM volume_hours_local WHERE refreshed_at >= hours_began AND complete_until > toDateTime64(0, 3, 'UTC')), toDateTime64(0, 3, 'UTC'))
+    UNION ALL
+    SELECT 'latency_minutes_mv', minutes_began, toDateTime64(minutes_began, 3, 'UTC') - INTERVAL 5 SECOND
+    UNION ALL
+    -- A roll-up that was never refreshed has a row too: without it, a shard that has nothing yet would not hold the others back.
+    SELECT arrayJoin(['merchant_slots_mv', 'merchant_days_mv', 'volume_hours_mv', 'latency_minutes_mv']), toDateTime(0, 'UTC'), toDateTime64(0, 3, 'UTC')
+)
+WHERE began > toDateTime(0, 'UTC') OR reached = toDateTime64(0, 3, 'UTC')
+GROUP BY view
+;
+
+CREATE OR REPLACE TABLE rollup_state AS rollup_state_local
+ENGINE = Distributed('payments', 'paystream', 'rollup_state_local')
+;
+
+-- One row: one merchant, one day (UTC, by created_at), one currency and one reporting currency ('' where no rate is known
+-- yet): how many of its payments are in each status, and what they come to.
+-- Made from: merchant_days and merchant_slots. Read by: report_settlement_by_day, report_merchant_ranking.
+-- Guarantee: as merchant_days_current. `net` is captured and settled; `…_reporting` is in the reporting currency, 0 without a rate.
+CREATE OR REPLACE VIEW merchant_days_by_currency AS
+WITH
+    (SELECT (min(began_at), count()) FROM rollup_state WHERE view = 'merchant_days_mv') AS days_state,
+    -- Some minutes after midnight, when the day before is surely to be seen in merchant_days: in each shard's, on a cluster.
+    toDate(greatest(days_state.1, toDateTime(600, 'UTC')) - INTERVAL 10 MINUTE) AS first_open_day,
+    -- Each has a row of its own for a merchant's day. One server's stand as they are: to add them up would double the time.
+    days_state.2 AS shards
+SELECT
+    day,
+    merchant_id,
+    merchant_name,
+    b.currency AS currency,
+    b.reporting_currency AS reporting_currency,
+    b.transactions AS transactions,
+    b.authorized AS authorized,
+    b.captured AS captured,
+    b.settled AS settled,
+    b.refunded AS refunded,
+    b.charged_back AS charged_back,
+    b.failed AS failed,
+    b.provisional AS provisional,
+    b.authorized_amount AS authorized_amount,
+    b.net AS net,
+    b.refunds AS refunds,
+    b.charge_backs AS charge_backs,
+    b.net_reporting AS net_reporting,
+    b.refunds_reporting AS refunds_reporting,
+    b.charge_backs_reporting AS charge_backs_reporting
+FROM merchant_days FINAL
+ARRAY JOIN by_currency AS b
+WHERE day < first_open_day AND shards <= 1
+UNION ALL
+SELECT
+    day,
+    merchant_id,
+    -- The same for all of a merchant's day.
+    argMax(argMax(merchant_name, merchant_snapshot_id), max(merchant_snapshot_id)) OVER (PARTITION BY day, merchant_id) AS merchant_name,
+    b.currency AS currency,
+    b.reporting_currency AS reporting_currency,
+    sum(b.transactions) AS transactions,
+    sum(b.authorized) AS authorized,
+    sum(b.captured) AS captured,
+    sum(b.settled) AS settled,
+    sum(b.refunded) AS refunded,
+    sum(b.charged_back) AS charged_back,
+    sum(b.failed) AS failed,
+    sum(b.provisional) AS provisional,
+    sum(b.authorized_amount) AS authorized_amount,
+    sum(b.net) AS net,
+    sum(b.refunds) AS refunds,
+    sum(b.charge_backs) AS charge_backs,
+    sum(b.net_reporting) AS net_reporting,
+    sum(b.refunds_reporting) AS refunds_reporting,
+    sum(b.charge_backs_reporting) AS charge_backs_reporting
+FROM merchant_days FINAL
+ARRAY JOIN by_currency AS b
+WHERE day < first_open_day AND shards > 1
+GROUP BY day, merchant_id, currency, reporting_currency
+UNION ALL
+SELECT
+    toDate(slot) AS day,
+    merchant_id,
+    -- The same for all of a merchant's day.
+    argMax(argMax(merchant_name, merchant_snapshot_id), max(merchant_snapshot_id)) OVER (PARTITION BY day, merchant_id) AS merchant_name,
+    p.currency AS currency,
+    p.reporting_currency AS reporting_currency,
+    sum(p.transactions) AS transactions,
+    sumIf(p.transactions, p.status = 'authorized') AS authorized,
+    sumIf(p.transactions, p.status = 'captured') AS captured,
+    sumIf(p.transactions, p.status = 'settled') AS settled,
+    sumIf(p.transactions, p.status = 'refunded') AS refunded,
+    sumIf(p.transactions, p.status = 'charged_back') AS charged_back,
+    sumIf(p.transactions, p.status = 'failed') AS failed,
+    sumIf(p.transactions, p.enrichment_status = 'fx_provisional') AS provisional,
+    sumIf(p.amount, p.status = 'authorized') AS authorized_amount,
+    sumIf(p.amount, p.status IN ('captured', 'settled')) AS net,
+    sumIf(p.amount, p.status = 'refunded') AS refunds,
+    sumIf(p.amount, p.status = 'charged_back') AS charge_backs,
+    sumIf(p.amount_reporting, p.status IN ('captured', 'settled')) AS net_reporting,
+    sumIf(p.amount_reporting, p.status = 'refunded') AS refunds_reporting,
+    sumIf(p.amount_reporting, p.status = 'charged_back') AS charge_backs_reporting
+FROM merchant_slots FINAL
+ARRAY JOIN payments AS p
+WHERE toDate(slot) >= first_open_day
+GROUP BY day, merchant_id, currency, reporting_currency
+SETTINGS do_not_merge_across_partitions_select_final = 1
+;
+
+-- One row: one report: up to which time of reading it is complete. What was read later is in it soon, usually within a minute.
+-- Made from: rollup_state. Read by: the other reports (report_*), `paystream report`, `paystream status`.
+-- Guarantee: never later than the truth; 1970 before the first refresh. On a cluster that of the shard that is furthest behind.
+CREATE OR REPLACE VIEW report_freshness AS
+WITH
+    (
+        SELECT
+            (
+                minIf(complete_until, view IN ('merchant_slots_mv', 'merchant_days_mv')),
+                minIf(complete_until, view = 'volume_hours_mv'),
+                minIf(complete_until, view = 'latency_minutes_mv')
+            )
+        FROM rollup_state
+    ) AS reached,
+    assumeNotNull(reached.1) AS merchants,
+    assumeNotNull(reached.2) AS hours,
+    assumeNotNull(reached.3) AS minutes
+SELECT
+    said.1 AS report,
+    said.2 AS complete_until
+FROM
+(
+    SELECT arrayJoin(
+    [
+        ('report_merchant_by_day', merchants),
+        ('report_settlement_by_day', merchants),
+        ('report_merchant_ranking', merchants),
+        ('report_volume_by_hour', hours),
+        ('report_currency_exposure_by_day', hours),
+        ('report_pending_by_day', hours),
+        ('report_latency_by_minute', minutes)
+    ]) AS said
+)
+;
+
+-- One row: one merchant's payments of one day (UTC, by created_at), as in merchant_days.
+-- Made from: merchant_days and merchant_slots. Read by: report_merchant_by_day.
+-- Guarantee: each bucket once: days that are over come from merchant_days as they stand there, the others from their half hours.
+CREATE OR REPLACE VIEW merchant_days_current AS
+WITH
+    (SELECT (min(began_at), count()) FROM rollup_state WHERE view = 'merchant_days_mv') AS days_state,
+    -- Some minutes after midnight, when the day before is surely to be seen in merchant_days: in each shard's, on a cluster.
+    toDate(greatest(days_state.1, toDateTime(600, 'UTC')) - INTERVAL 10 MINUTE) AS first_open_day,
+    -- Each has a row of its own for a merchant's day. One server's stand as they are: to add them up would double the time.
+    days_state.2 AS shards
+SELECT day, merchant_id, merchant_name, payments
+FROM merchant_days FINAL
+WHERE day < first_open_day AND shards <= 1
+UNION ALL
+SELECT
+    day,
+    merchant_id,
+    argMax(name, snapshot_id) AS merchant_name,
+    CAST(
+        groupArray((currency, status, reporting_currency, transactions_sum, provisional_sum, amount_sum, amount_reporting_sum)),
+        'Array(Tuple(currency LowCardinality(String), status LowCardinality(String), reporting_currency LowCardinality(String), transactions UInt64, provisional UInt64, amount Decimal(38, 4), amount_reporting Decimal(38, 4)))'
+    ) AS payments
+FROM
+(
+    SELECT
+        toDate(slot) AS day,
+        merchant_id,
+        p.currency AS currency,
+        p.status AS status,
+        p.reporting_currency AS reporting_currency,
+        argMax(merchant_name, merchant_snapshot_id) AS name,
+        max(merchant_snapshot_id) AS snapshot_id,
+        sum(p.transactions) AS transactions_sum,
+        sumIf(p.transactions, p.enrichment_status = 'fx_provisional') AS provisional_sum,
+        sum(p.amount) AS amount_sum,
+        sum(p.amount_reporting) AS amount_reporting_sum
+    FROM merchant_slots FINAL
+    ARRAY JOIN payments AS p
+    WHERE toDate(slot) >= first_open_day
+    GROUP BY day, merchant_id, currency, status, reporting_currency
+    UNION ALL
+    SELECT
+        day,
+        merchant_id,
+        p.currency AS currency,
+        p.status AS status,
+        p.reporting_currency AS reporting_currency,
+        argMax(merchant_name, merchant_snapshot_id) AS name,
+        max(merchant_snapshot_id) AS snapshot_id,
+        sum(p.transactions) AS transactions_sum,
+        sum(p.provisional) AS provisional_sum,
+        sum(p.amount) AS amount_sum,
+        sum(p.amount_reporting) AS amount_reporting_sum
+    FROM merchant_days FINAL
+    ARRAY JOIN payments AS p
+    WHERE day < first_open_day AND shards > 1
+    GROUP BY day, merchant_id, currency, status, reporting_currency
+)
+GROUP BY day, merchant_id
+SETTINGS do_not_merge_across_partitions_select_final = 1
+;
+
+-- One row: one minute (UTC, by when ClickHouse read the messages) and one topic.
+-- Made from: latency_minutes. Read by: operators and the head of data; filter by minute, a DateTime, or by day.
+-- Guarantee: as ingest_ledger: what was delivered again counts again. p50_s and so on: seconds from a payment's Kafka timestamp
+-- until ClickHouse read it, to within 9 %; NULL when no payment was timed. Kept for as long as nobody deletes it.
+CREATE OR REPLACE VIEW report_latency_by_minute AS
+WITH
+    (SELECT any(complete_until) FROM report_freshness WHERE report = 'report_latency_by_minute') AS reached,
+    -- Bucket i (from 1) holds latencies from 2^((i - 1) / 8) - 1 ms to 2^(i / 8) - 1 ms; within one they are taken to be spread evenly.
+    arrayCumSum(latency_histogram) AS up_to,
+    arrayMap(share -> arrayFirstIndex(n -> n > 0 AND n >= share * timed, up_to), [0.5, 0.95, 0.99]) AS places,
+    arrayMap(
+        (share, i) -> if(
+            i = 0,
+            NULL,
+            (exp2((i - 1) / 8) - 1 + if(i = 176, 0, (share * timed - (up_to[i] - latency_histogram[i])) / latency_histogram[i] * (exp2(i / 8) - exp2((i - 1) / 8)))) / 1000),
+        [0.5, 0.95, 0.99],
+        places) AS quantiles
+SELECT
+    toDate(minute) AS day,
+    minute,
+    kafka_topic,
+    messages,
+    timed,
+    late,   -- of those, after more than five minutes
+    quantiles[1] AS p50_s,
+    quantiles[2] AS p95_s,
+    quantiles[3] AS p99_s,
+    assumeNotNull(reached) AS complete_until
+FROM
+(
+    -- On a cluster each shard has a row of what it read itself.
+    SELECT
+        minute,
+        kafka_topic,
+        sum(messages) AS messages,
+        sum(timed) AS timed,
+        sum(late) AS late,
+        sumForEach(latency_histogram) AS latency_histogram
+    FROM latency_minutes FINAL
+    GROUP BY minute, kafka_topic
+)
+SETTINGS do_not_merge_across_partitions_select_final = 1
+;
+
+ALTER TABLE rollup_progress_mv MODIFY QUERY
+SELECT view, began_at, complete_until
+FROM rollup_state_local
+WHERE began_at > toDateTime(0, 'UTC') AND (view, began_at) NOT IN (SELECT view, began_at FROM rollup_progress_local)
 ;
 
