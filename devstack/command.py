@@ -105,7 +105,9 @@ def down(
     if as_json:
         print_json({"status": status, "parts": ended, "deleted": deleted})
     elif is_terminal():
-        how = "; ".join(f"{stop.part.label}: {stop.how}" for stop in stopped)
+        how = "; ".join(
+            f"{stop.part.label if stop.part.shard else stack.LABELS[stop.part.kind]}: {stop.how}" for stop in stopped
+        )
         console.print(f"Local stack: {status}." + (f" {how}." if how else ""))
         if deleted:
             console.print(f"Deleted from {settings.home}: {', '.join(deleted)}.", markup=False, highlight=False)

@@ -20,7 +20,7 @@ def free_port(host: str = "127.0.0.1", besides: Collection[int] = ()) -> int:
     Raises:
         OSError: none of a hundred was free.
     """
-    for port in random.sample([port for port in _CANDIDATES if port not in besides], 100):
+    for port in random.sample(sorted(set(_CANDIDATES).difference(besides)), 100):
         try:
             socket.create_server((host, port)).close()
         except OSError as error:

@@ -202,7 +202,14 @@ def restart(settings: Settings, name: PartName) -> None:
     home = settings.home.resolve()
     with _locked(home):
         _, servers = _planned(settings, None, None)
-        _restart(settings, _named(servers, name), servers)
+        known = [part.name for part in _recorded(home)]
+        for server in servers:
+            if server.name == name and name in known:
+                return _restart(settings, server, servers)
+    raise UsageError(
+        f"Part '{name}' of the local stack: no ClickHouse of that name is in it, but {', '.join(known) or 'nothing'}. "
+        "Start it with `paystream up`."
+    )
 
 
 def stop(settings: Settings) -> list[Stopped]:
@@ -592,14 +599,6 @@ def _end(home: Path, parts: Sequence[Part]) -> list[Stopped]:
         for part in group:
             (home / "run" / f"{part.name}.json").unlink(missing_ok=True)
     return [Stopped(part, how.get(part.name, "dead already")) for part in servers + brokers]
-
-
-def _named(servers: Sequence[Server], name: PartName) -> Server:
-    for server in servers:
-        if server.name == name:
-            return server
-    known = ", ".join(server.name for server in servers)
-    raise UsageError(f"Part '{name}' of the local stack: no ClickHouse of that name is in it. Name one of: {known}.")
 
 
 def _folders(home: Path) -> list[Path]:

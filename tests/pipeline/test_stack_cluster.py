@@ -118,11 +118,12 @@ def test_a_killed_node_is_noticed_at_once_and_started_alone(cluster: Settings) -
     assert {name for name in after if after[name] != before[name]} == {"clickhouse-2"}
     assert query(cluster, 1, "SELECT count() FROM default.killed") == [(10,)]
 
+    close_managers()
     local_stack.restart(cluster, "clickhouse-1")
     again = local_stack.pids(cluster)
     assert {name for name in again if again[name] != after[name]} == {"clickhouse-1"}
     assert query(cluster, 2, "SELECT count() FROM default.killed") == [(10,)]
-    with pytest.raises(UsageError, match=r"'clickhouse-3' .*Name one of: clickhouse-1, clickhouse-2\."):
+    with pytest.raises(UsageError, match=r"'clickhouse-3' .* but broker, clickhouse-1, clickhouse-2\."):
         local_stack.restart(cluster, "clickhouse-3")
 
 
@@ -130,6 +131,7 @@ def test_a_cluster_grows_and_readers_fail_over_to_the_other_set(own_cluster: Set
     one, two = with_nodes(own_cluster, 1), with_nodes(own_cluster, 2)
     assert local_stack.start(one, "memory").started == ("broker", "clickhouse-1")
     query(one, 1, "CREATE TABLE default.kept ENGINE = MergeTree ORDER BY a AS SELECT 7 AS a")
+    close_managers()
     grown = local_stack.start(two, "memory", nodes=2)
     assert grown.started == ("clickhouse-2",)
     assert "Restarted, since the cluster has other nodes now: clickhouse-1." in grown.notes
@@ -138,6 +140,7 @@ def test_a_cluster_grows_and_readers_fail_over_to_the_other_set(own_cluster: Set
         local_stack.start(one, "memory")
     first = local_stack.pids(two)
 
+    close_managers()
     code, out, err = finish(paystream(own_cluster, "up", "--broker", "memory", "--sets", "2", "--json"))
     assert code == 0
     assert err[-1] == "note: Restarted, since the cluster has other nodes now: clickhouse-1, clickhouse-2."
