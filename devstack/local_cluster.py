@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paystream.errors import UsageError
+from paystream.output import counted
 from paystream.settings import Settings
 
 Address = tuple[str, int]
@@ -53,19 +54,19 @@ def servers(settings: Settings, nodes: int | None, sets: int | None) -> list[Ser
         if places:
             raise UsageError(
                 f"{stack}: its data is that of cluster '{had['cluster']}', and the settings name no cluster. "
-                f"Set PAYSTREAM_CLICKHOUSE_CLUSTER={had['cluster']}. Or {anew}."
+                f"Set PAYSTREAM_CLICKHOUSE_CLUSTER={had['cluster']}, or {anew}."
             )
         host = settings.clickhouse_host
         return [Server("clickhouse", (host, settings.clickhouse_port), (host, settings.clickhouse_native_port))]
     if not places and (home / "clickhouse").exists():
         raise UsageError(
             f"{stack}: its data is that of one server, and PAYSTREAM_CLICKHOUSE_CLUSTER asks for a cluster. "
-            f"Unset it. Or {anew}."
+            f"Unset it, or {anew}."
         )
     if places and had["cluster"] != cluster:
         raise UsageError(
             f"{stack}: its data is that of cluster '{had['cluster']}', and PAYSTREAM_CLICKHOUSE_CLUSTER says "
-            f"'{cluster}'. Correct it. Or {anew}."
+            f"'{cluster}'. Correct it, or {anew}."
         )
     named = settings.node_addresses
     had_sets, had_shards = (max(numbers) for numbers in zip((0, 0), *places, strict=True))
@@ -74,17 +75,17 @@ def servers(settings: Settings, nodes: int | None, sets: int | None) -> list[Ser
     if nodes < had_shards:
         raise UsageError(
             f"{stack}: a set has {had_shards} nodes, and each holds a share of the payments; `--nodes {nodes}` would "
-            f"leave some out. Leave it away. Or {anew}."
+            f"leave some out. Omit it, or {anew}."
         )
     if sets < had_sets:
         raise UsageError(
             f"{stack}: it has {had_sets} sets of nodes, and one that is left out would miss payments; `--sets {sets}` "
-            f"asks for fewer. Leave it away. Or {anew}."
+            f"asks for fewer. Omit it, or {anew}."
         )
     if named and len(named) != nodes * sets:
         raise UsageError(
-            f"{stack}: PAYSTREAM_CLICKHOUSE_NODES names {len(named)} addresses, and {sets} set(s) of {nodes} node(s) "
-            f"need {nodes * sets}. Correct it, or say otherwise with `--nodes` and `--sets`."
+            f"{stack}: PAYSTREAM_CLICKHOUSE_NODES names {counted(len(named), 'node')}, and a cluster of "
+            f"`--nodes {nodes} --sets {sets}` has {nodes * sets}. Correct one of them."
         )
     wanted = [(set_number, shard) for set_number in range(1, sets + 1) for shard in range(1, nodes + 1)]
     places += [place for place in wanted if place not in places]

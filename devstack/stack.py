@@ -161,7 +161,7 @@ def start(
         notes = []
         try:
             if settings.clickhouse_cluster:
-                remembered.write_text(local_cluster.remembered_text(settings.clickhouse_cluster, servers))
+                _write(remembered, local_cluster.remembered_text(settings.clickhouse_cluster, servers))
             if "broker" in running:
                 kind = running["broker"].kind
             else:
@@ -182,7 +182,7 @@ def start(
                 if remembered_before is None:
                     remembered.unlink(missing_ok=True)
                 else:
-                    remembered.write_text(remembered_before)
+                    _write(remembered, remembered_before)
             if isinstance(error, OSError):
                 raise PaystreamError(
                     f"Local stack '{home}': its files cannot be written: {error.strerror or error}. "
@@ -510,14 +510,19 @@ def _start(home: Path, part: Part, command: list[str], folder: Path) -> None:
         try:
             started = replace(part, process=identity(process.pid), log=str(log))
             fields = {name: value for name, value in asdict(started).items() if value is not None}
-            record = home / "run" / f"{part.name}.json"
-            draft = record.with_suffix(".new")
-            draft.write_text(json.dumps(fields, indent=2) + "\n")
-            draft.replace(record)
+            _write(home / "run" / f"{part.name}.json", json.dumps(fields, indent=2) + "\n")
         except BaseException:  # without a record, nobody would know of it
             process.kill()
             process.wait()
             raise
+
+
+def _write(file: Path, text: str) -> None:
+    """Give a file this text, as a whole or not at all."""
+    if not file.exists() or file.read_text() != text:
+        draft = file.with_suffix(".new")
+        draft.write_text(text)
+        draft.replace(file)
 
 
 def _wait(home: Path, name: PartName, ask: Callable[[], str | None]) -> None:

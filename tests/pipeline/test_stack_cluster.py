@@ -136,7 +136,7 @@ def test_a_cluster_grows_and_readers_fail_over_to_the_other_set(own_cluster: Set
     assert grown.started == ("clickhouse-2",)
     assert "Restarted, since the cluster has other nodes now: clickhouse-1." in grown.notes
     assert places(two) == [("1", 1), ("1", 2)]
-    with pytest.raises(UsageError, match=r"PAYSTREAM_CLICKHOUSE_NODES names 1 addresses"):
+    with pytest.raises(UsageError, match=r"PAYSTREAM_CLICKHOUSE_NODES names 1 node, and"):
         local_stack.start(one, "memory")
     first = local_stack.pids(two)
 
@@ -187,8 +187,8 @@ def test_a_cluster_grows_and_readers_fail_over_to_the_other_set(own_cluster: Set
     code, out, _ = finish(paystream(own_cluster, "down", "--delete-data"))
     assert (code, out) == (
         0,
-        "down status=stopped clickhouse-1=stopped clickhouse-2='dead already' clickhouse-3=stopped".replace("'", '"')
-        + " clickhouse-4=stopped memory=stopped"
+        'down status=stopped clickhouse-1=stopped clickhouse-2="dead already" clickhouse-3=stopped'
+        " clickhouse-4=stopped memory=stopped"
         " deleted=clickhouse-1,clickhouse-2,clickhouse-3,clickhouse-4,etc,logs,run\n",
     )
     assert [path.name for path in own_cluster.home.iterdir()] == ["stack.lock"]

@@ -101,7 +101,7 @@ def test_settings_of_a_real_server(
         (
             {"NODES": "127.0.0.1:1,127.0.0.1:2,127.0.0.1:3"},
             ["--nodes", "2"],
-            "PAYSTREAM_CLICKHOUSE_NODES names 3 addresses, and 1 set(s) of 2 node(s) need 2.",
+            "PAYSTREAM_CLICKHOUSE_NODES names 3 nodes, and a cluster of `--nodes 2 --sets 1` has 2.",
         ),
         ({"NODES": "127.0.0.1:1,127.0.0.1:1"}, [], "CLICKHOUSE_NODES, PAYSTREAM_CLICKHOUSE_NATIVE_PORT name the same"),
         ({"NODES": "10.0.0.7:8123"}, [], "PAYSTREAM_CLICKHOUSE_NODES names '10.0.0.7', which is someone else's server"),
