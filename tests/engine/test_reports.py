@@ -5,16 +5,18 @@ import json
 import random
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import batch
 import pyarrow.parquet
 import pytest
-from ingest import Ingest, Warehouse, warehouse_of
+from ingest import OBJECTS, Ingest, Warehouse, ingest_schema, warehouse_of
 from payments import message, rfc3339
 
+from paystream.clickhouse import connect
 from paystream.loader.repair import repair
 from paystream.percentiles import ledger_percentile_s
 from paystream.project import CHECKOUT
@@ -114,25 +116,126 @@ def compare_after_everything_is_computed_again(ingest: Ingest, payments: list[ba
     ingest.client.command("TRUNCATE TABLE rollup_progress")
     for view in (*batch.ROLLUPS, "rollup_progress_mv"):
         ingest.client.command(f"DETACH TABLE {view} SYNC")
-    # A roll-up that was never refreshed has its row too, and nobody writes that down as progress.
-    assert ingest.rows(
-        "SELECT view, toUnixTimestamp(began_at), toUnixTimestamp(complete_until) FROM rollup_state ORDER BY view"
-    ) == [(view, 0, 0) for view in sorted(batch.ROLLUPS)]
-    for view in (*batch.ROLLUPS, "rollup_progress_mv"):
+    # A roll-up that was never refreshed has its row too, which nobody writes down as progress.
+    state = "SELECT view, toUnixTimestamp(began_at), toUnixTimestamp(complete_until) FROM rollup_state ORDER BY view"
+    assert ingest.rows(state) == [(view, 0, 0) for view in sorted(batch.ROLLUPS)]
+    ingest.client.command("ATTACH TABLE rollup_progress_mv")
+    note_progress(ingest)
+    assert ingest.value("SELECT count() FROM rollup_progress") == 0
+    for view in batch.ROLLUPS:
         ingest.client.command(f"ATTACH TABLE {view}")
     ingest.complete_reports()
     assert ingest.value("SELECT count() FROM merchant_slots FINAL") == before
     batch.compare(ingest.client, payments)
 
 
+def note_progress(ingest: Ingest) -> None:
+    ingest.client.command("SYSTEM REFRESH VIEW rollup_progress_mv")
+    ingest.client.command("SYSTEM WAIT VIEW rollup_progress_mv")
+
+
+OF_SHARDS = ["rollup_progress", "merchant_slots", "merchant_days", "volume_hours", "latency_minutes"]
+
+
+@pytest.fixture
+def shards(clickhouse_server) -> Iterator[tuple[Ingest, Ingest, Ingest]]:
+    """Two databases, each with the roll-ups of its own payments, and one with the reports of both.
+
+    As on a cluster a roll-up there has rows of each, and rollup_state too. Its tables are of the engine Merge where a
+    cluster's are Distributed: tests/pipeline has the real one.
+    """
+    database = f"both_{uuid.uuid4().hex[:8]}"
+    with ingest_schema(clickhouse_server) as one, ingest_schema(clickhouse_server) as other:
+        names = [one.client.database, other.client.database]
+        try:
+            one.client.command(f"CREATE DATABASE {database}")
+            with connect(clickhouse_server, database=database) as client:
+                for table in OF_SHARDS:
+                    client.command(
+                        f"CREATE TABLE {table} AS {names[0]}.{table}"
+                        f" ENGINE = Merge(REGEXP('^({'|'.join(names)})$'), '^{table}$')"
+                    )
+                both = " UNION ALL ".join(f"SELECT * FROM {name}.rollup_state" for name in names)
+                client.command(f"CREATE VIEW rollup_state AS {both}")
+                for path in OBJECTS[OBJECTS.index("sql/5_rollup/merchant_days_current.sql") :]:
+                    client.command((CHECKOUT / path).read_text())
+                yield one, other, Ingest(client)
+        finally:
+            one.client.command(f"DROP DATABASE IF EXISTS {database} SYNC")
+
+
+def test_reports_add_up_what_each_shard_has(shards: tuple[Ingest, Ingest, Ingest]) -> None:
+    *each, both = shards
+    dice = random.Random(12)
+    now = datetime.now(UTC)
+    today, yesterday = now.date(), now.date() - timedelta(days=1)
+    quotes = {"EUR": {date(2025, 5, 5): Decimal("1.123456789012"), yesterday: Decimal("1.1")}}
+    known = {number: MERCHANTS[number] for number in (1, 2, 3)}
+    renamed = {number: (f"New {name}", *rest) for number, (name, *rest) in known.items()}
+    moments = [now, now - timedelta(minutes=40), now - timedelta(days=1), MIDNIGHT]
+    sent: list[bytes] = []
+    for snapshot_id, (ingest, merchants) in enumerate(zip(each, (renamed, known), strict=True)):
+        # Of the same merchants and days in each; the first enriches with the newer snapshot.
+        ingest.load_merchants(*((number, *row) for number, row in merchants.items()), snapshot_id=2 - snapshot_id)
+        ingest.load_rates(
+            *(("EUR", str(day), str(rate)) for day, rate in quotes["EUR"].items()), snapshot_id=2 - snapshot_id
+        )
+        own = []
+        for _ in range(300):
+            created = dice.choice(moments) + timedelta(microseconds=dice.randrange(-3_000_000, 3_000_000))
+            fields = {
+                "transaction_id": str(uuid.UUID(int=dice.getrandbits(128))),
+                "merchant_id": dice.choice([1, 2, 3, 4]),
+                "amount": str(Decimal(dice.randrange(1, 10**7)).scaleb(-4)),
+                "currency": dice.choice(["EUR", "JPY"]),
+                "created_at": rfc3339(created),
+            }
+            own.append(message(**fields, status=dice.choice(STATUSES), updated_at=rfc3339(created)))
+        ingest.deliver(*own, *own[:50])
+        sent += own
+    for ingest in each:
+        ingest.complete_reports()
+        note_progress(ingest)
+    payments = batch.payments(sent, renamed, quotes)
+    batch.compare(both.client, payments)
+    assert (
+        both.value("SELECT max(n) FROM (SELECT count() AS n FROM merchant_days FINAL GROUP BY day, merchant_id)") == 2
+    )
+    named = {(p.day, p.merchant_id): p.merchant_name for p in payments}
+    for report in ("report_merchant_by_day", "report_settlement_by_day"):
+        rows = both.rows(f"SELECT DISTINCT day, merchant_id, merchant_name FROM {report}")
+        assert sorted(rows) == sorted((*key, name) for key, name in named.items())
+    compare_latency(both, [row for ingest in each for row in ingest.rows(LEDGER)])
+    assert today in {day for (day,) in both.rows("SELECT DISTINCT day FROM report_latency_by_minute")}
+
+    # Complete up to when the one is that is further behind; one that says nothing holds all back, and no payment is lost.
+    behind = "SELECT report, complete_until FROM report_freshness ORDER BY report"
+    least = "SELECT view, min(complete_until) FROM rollup_state GROUP BY view HAVING count() = 2"
+    rollups = dict(both.rows(least))
+    assert dict(both.rows(behind))["report_volume_by_hour"] == rollups["volume_hours_mv"]
+    assert dict(both.rows(behind))["report_settlement_by_day"] == min(
+        rollups["merchant_slots_mv"], rollups["merchant_days_mv"]
+    )
+    # What the engine says of refreshes is read in their own database alone, so this takes all that the other one told.
+    each[1].client.command("DETACH TABLE rollup_progress_mv SYNC")
+    each[1].client.command("TRUNCATE TABLE rollup_progress")
+    assert {until.timestamp() for _, until in both.rows(behind)} == {0}
+    batch.compare(both.client, payments)
+
+
+LEDGER = "SELECT read_at, kafka_topic, messages, timed, late, latency_histogram FROM ingest_ledger"
+
+
 def test_latency_by_minute_equals_the_ledger(ingest: Ingest) -> None:
     for size in (3, 40):
         ingest.deliver(*(message() for _ in range(size)))
     ingest.complete_reports()
+    compare_latency(ingest, ingest.rows(LEDGER))
+
+
+def compare_latency(ingest: Ingest, ledger: Sequence[Sequence[Any]]) -> None:
     expected: dict = {}
-    for read_at, topic, messages, timed, late, counts in ingest.rows(
-        "SELECT read_at, kafka_topic, messages, timed, late, latency_histogram FROM ingest_ledger"
-    ):
+    for read_at, topic, messages, timed, late, counts in ledger:
         row = expected.setdefault((read_at.replace(second=0, microsecond=0), topic), [0, 0, 0, [0] * 176])
         row[:3] = [row[0] + messages, row[1] + timed, row[2] + late]
         row[3] = [a + b for a, b in zip(row[3], counts, strict=True)]
