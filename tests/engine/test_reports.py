@@ -208,7 +208,7 @@ def test_reports_add_up_what_each_shard_has(shards: tuple[Ingest, Ingest, Ingest
     compare_latency(both, [row for ingest in each for row in ingest.rows(LEDGER)])
     assert today in {day for (day,) in both.rows("SELECT DISTINCT day FROM report_latency_by_minute")}
 
-    # Complete up to when the one is that is further behind; one that says nothing holds all back, and no payment is lost.
+    # Complete up to when the one is that is further behind; one that says nothing holds all back.
     behind = "SELECT report, complete_until FROM report_freshness ORDER BY report"
     least = "SELECT view, min(complete_until) FROM rollup_state GROUP BY view HAVING count() = 2"
     rollups = dict(both.rows(least))
