@@ -102,8 +102,9 @@ def test_a_node_that_is_away_is_named(servers: list[Settings], is_named: bool) -
     assert [node.shard for node in nodes.present] == [1]
     [away] = nodes.away
     assert away.address.startswith("127.0.0.1:")
-    with pytest.raises(ServiceUnavailable, match=rf"node '{away.address}".replace("(", r"\(")) as refused:
+    with pytest.raises(ServiceUnavailable) as refused:
         nodes.require_all("Refresh")
+    assert str(refused.value).startswith(f"Refresh: node '{away.address}' does not answer: ")
     assert "Nothing was changed" in str(refused.value)
 
 
