@@ -2,6 +2,7 @@
 -- `paystream migrate up`, with the name of your database (here paystream), and again after each version that adds objects:
 -- it changes nothing else. Then create users and give each one role:
 --     CREATE USER paystream_cron IDENTIFIED BY '…' DEFAULT ROLE paystream_loader; GRANT paystream_loader TO paystream_cron;
+-- Tables that end in _local or _to_shards are those of a cluster, on each of whose nodes this file has to be run.
 -- The local stack has a user for each role, writer, loader and reader: PAYSTREAM_CLICKHOUSE_USER=reader paystream report.
 
 -- Writer: `paystream migrate`, `paystream loadtest`, `paystream quarantine replay`. Owns the schema.
@@ -10,7 +11,7 @@ GRANT ALL ON paystream.* TO paystream_writer WITH GRANT OPTION;
 GRANT CREATE DATABASE ON paystream.* TO paystream_writer;
 GRANT CREATE NAMED COLLECTION, DROP NAMED COLLECTION, ALTER NAMED COLLECTION, SHOW NAMED COLLECTIONS, NAMED COLLECTION ON paystream_kafka TO paystream_writer;
 GRANT CREATE NAMED COLLECTION, DROP NAMED COLLECTION, ALTER NAMED COLLECTION, SHOW NAMED COLLECTIONS, NAMED COLLECTION ON paystream_dictionaries TO paystream_writer;
-GRANT TABLE ENGINE ON MergeTree, TABLE ENGINE ON ReplacingMergeTree, TABLE ENGINE ON Null, TABLE ENGINE ON Memory, TABLE ENGINE ON Kafka TO paystream_writer;
+GRANT TABLE ENGINE ON MergeTree, TABLE ENGINE ON ReplacingMergeTree, TABLE ENGINE ON Null, TABLE ENGINE ON Memory, TABLE ENGINE ON Kafka, TABLE ENGINE ON Distributed TO paystream_writer;
 GRANT SYSTEM RELOAD DICTIONARY ON *.* TO paystream_writer;
 GRANT SELECT ON system.* TO paystream_writer;
 
@@ -22,12 +23,18 @@ GRANT SELECT, dictGet ON paystream.* TO paystream_loader;
 REVOKE SELECT ON paystream.transactions_queue FROM paystream_loader;
 GRANT SHOW TABLES ON paystream.transactions_queue TO paystream_loader;
 GRANT INSERT ON paystream.transactions TO paystream_loader;
+GRANT INSERT ON paystream.transactions_to_shards TO paystream_loader;
+GRANT INSERT ON paystream.transactions_local TO paystream_loader;
 GRANT INSERT ON paystream.audits TO paystream_loader;
 GRANT INSERT ON paystream.repaired_days TO paystream_loader;
 GRANT INSERT ON paystream.merchant_slots TO paystream_loader;
+GRANT INSERT ON paystream.merchant_slots_local TO paystream_loader;
 GRANT INSERT ON paystream.merchant_days TO paystream_loader;
+GRANT INSERT ON paystream.merchant_days_local TO paystream_loader;
 GRANT INSERT ON paystream.volume_hours TO paystream_loader;
+GRANT INSERT ON paystream.volume_hours_local TO paystream_loader;
 GRANT INSERT ON paystream.rollup_progress TO paystream_loader;
+GRANT INSERT ON paystream.rollup_progress_local TO paystream_loader;
 GRANT INSERT, ALTER DELETE, TRUNCATE ON paystream.dimension_snapshots TO paystream_loader;
 GRANT INSERT ON paystream.dimension_checks TO paystream_loader;
 GRANT INSERT, CREATE TABLE, DROP TABLE ON paystream.merchants* TO paystream_loader;
@@ -46,14 +53,23 @@ CREATE ROLE IF NOT EXISTS paystream_reader;
 GRANT SELECT ON paystream.report_* TO paystream_reader;
 GRANT SELECT ON paystream.transactions_current TO paystream_reader;
 GRANT SELECT ON paystream.transactions TO paystream_reader;
+GRANT SELECT ON paystream.transactions_local TO paystream_reader;
 GRANT SELECT ON paystream.merchants TO paystream_reader;
 GRANT SELECT ON paystream.rollup_state TO paystream_reader;
+GRANT SELECT ON paystream.rollup_state_local TO paystream_reader;
 GRANT SELECT ON paystream.rollup_progress TO paystream_reader;
+GRANT SELECT ON paystream.rollup_progress_local TO paystream_reader;
 GRANT SELECT ON paystream.merchant_slots TO paystream_reader;
+GRANT SELECT ON paystream.merchant_slots_local TO paystream_reader;
 GRANT SELECT ON paystream.merchant_days TO paystream_reader;
+GRANT SELECT ON paystream.merchant_days_local TO paystream_reader;
 GRANT SELECT ON paystream.merchant_days_current TO paystream_reader;
 GRANT SELECT ON paystream.merchant_days_by_currency TO paystream_reader;
 GRANT SELECT ON paystream.volume_hours TO paystream_reader;
+GRANT SELECT ON paystream.volume_hours_local TO paystream_reader;
 GRANT SELECT ON paystream.latency_minutes TO paystream_reader;
+GRANT SELECT ON paystream.latency_minutes_local TO paystream_reader;
 GRANT SELECT ON system.view_refreshes TO paystream_reader;
 GRANT SELECT ON system.tables TO paystream_reader;
+GRANT SELECT ON system.macros TO paystream_reader;
+GRANT SELECT ON system.clusters TO paystream_reader;

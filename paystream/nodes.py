@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import OperationalError
+from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 
-from paystream.clickhouse import answering, cause_of, connect
+from paystream.clickhouse import ACCESS_DENIED, answering, cause_of, connect, is_code
 from paystream.errors import PaystreamError, ServiceUnavailable, UsageError
 from paystream.settings import Settings
 
@@ -210,15 +210,28 @@ def _addresses(settings: Settings) -> tuple[list[tuple[str, int]], list[Away]]:
             "SELECT host_name, port FROM system.clusters WHERE cluster = {cluster:String}",
             parameters={"cluster": cluster},
         ).result_rows
+        listed = [tuple(place) for place in listed]
         if not listed:
             raise _unknown(settings, client)
-        heard = {
-            (host, native): http
-            for host, native, http in client.query(
-                f"SELECT host_name, port, getServerPort('{port}') FROM clusterAllReplicas('{cluster}', system.clusters)"
-                f" WHERE cluster = '{cluster}' AND is_local SETTINGS skip_unavailable_shards = 1"
-            ).result_rows
-        }
+        try:
+            heard = {
+                (host, native): http
+                for host, native, http in client.query(
+                    f"SELECT host_name, port, getServerPort('{port}')"
+                    f" FROM clusterAllReplicas('{cluster}', system.clusters)"
+                    f" WHERE cluster = '{cluster}' AND is_local SETTINGS skip_unavailable_shards = 1"
+                ).result_rows
+            }
+        except DatabaseError as error:
+            # Who may ask other servers may ask any, which is no right for everybody: then the port is the same on all.
+            if not is_code(error, ACCESS_DENIED):
+                raise
+            heard = {place: settings.clickhouse_port for place in listed}
+    if len({(host, http) for (host, _), http in heard.items()}) < len(heard):
+        raise UsageError(
+            f"Cluster '{cluster}': its nodes are on one host, and user '{settings.clickhouse_user}' may not ask them "
+            "for their HTTP ports. Name them in PAYSTREAM_CLICKHOUSE_NODES."
+        )
     away = [
         Away(f"{host}:{native} (native protocol)", "it does not answer other nodes")
         for host, native in listed
