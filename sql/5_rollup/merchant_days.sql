@@ -1,6 +1,7 @@
 -- One row: one merchant's payments of one day (UTC, by created_at) that is over, once deduplicated (FINAL): an element of
 -- `payments` for each currency, status and reporting currency; `provisional` counts those at a rate that will be replaced.
 -- `by_currency` is the same without the status: an element for each currency and reporting currency, added up when it is stored.
+-- On a cluster each shard has such a row of its own payments; so have the other roll-ups.
 -- Written by: merchant_days_mv, and `paystream rollup rebuild`. Read by: merchant_days_current, merchant_days_by_currency,
 -- rollup_state, `paystream audit`.
 -- Guarantee: a row is the sum of its half hours and replaces the one before it as a whole. Rows of 1970 without payments only say
