@@ -1,4 +1,4 @@
--- What the versions up to 0017_whatever_the_profile_says give, as the engine spells it.
+-- What the versions up to 0018_rollups_by_shard give, as the engine spells it.
 -- `paystream migrate check` compares databases with it.
 -- Written by `paystream migrate new` and `lock`; do not edit.
 
@@ -322,7 +322,7 @@ TTL toDateTime(refreshed_at) + toIntervalDay(1) WHERE day = toDate(0)
 SETTINGS index_granularity = 8192
 ;
 
--- object: merchant_days_by_currency; words of its file: 02be4c4aa16fcb85653d2406289dd8a73cb82126c654074974199fd6cdeca991
+-- object: merchant_days_by_currency; words of its file: f05f5e64a10fc8df376361d9e41c07c162b7bb7b216208cf723fd1078c8da654
 CREATE VIEW merchant_days_by_currency
 (
     `day` Date,
@@ -348,10 +348,13 @@ CREATE VIEW merchant_days_by_currency
 )
 AS WITH
     (
-        SELECT toDate(max(began_at) - toIntervalMinute(10))
+        SELECT (min(began_at), count())
         FROM rollup_state
         WHERE view = 'merchant_days_mv'
-    ) AS first_open_day
+        SETTINGS prefer_localhost_replica = 0
+    ) AS days_state,
+    toDate(greatest(days_state.1, toDateTime(600, 'UTC')) - toIntervalMinute(10)) AS first_open_day,
+    days_state.2 AS shards
 SELECT
     day,
     merchant_id,
@@ -376,14 +379,57 @@ SELECT
 FROM merchant_days
 FINAL
 ARRAY JOIN by_currency AS b
-WHERE day < first_open_day
+WHERE (day < first_open_day) AND (shards <= 1)
 UNION ALL
 WITH
     (
-        SELECT toDate(max(began_at) - toIntervalMinute(10))
+        SELECT (min(began_at), count())
         FROM rollup_state
         WHERE view = 'merchant_days_mv'
-    ) AS first_open_day
+        SETTINGS prefer_localhost_replica = 0
+    ) AS days_state,
+    toDate(greatest(days_state.1, toDateTime(600, 'UTC')) - toIntervalMinute(10)) AS first_open_day,
+    days_state.2 AS shards
+SELECT
+    day,
+    merchant_id,
+    argMax(argMax(merchant_name, merchant_snapshot_id), max(merchant_snapshot_id)) OVER (PARTITION BY day, merchant_id) AS merchant_name,
+    b.currency AS currency,
+    b.reporting_currency AS reporting_currency,
+    sum(b.transactions) AS transactions,
+    sum(b.authorized) AS authorized,
+    sum(b.captured) AS captured,
+    sum(b.settled) AS settled,
+    sum(b.refunded) AS refunded,
+    sum(b.charged_back) AS charged_back,
+    sum(b.failed) AS failed,
+    sum(b.provisional) AS provisional,
+    sum(b.authorized_amount) AS authorized_amount,
+    sum(b.net) AS net,
+    sum(b.refunds) AS refunds,
+    sum(b.charge_backs) AS charge_backs,
+    sum(b.net_reporting) AS net_reporting,
+    sum(b.refunds_reporting) AS refunds_reporting,
+    sum(b.charge_backs_reporting) AS charge_backs_reporting
+FROM merchant_days
+FINAL
+ARRAY JOIN by_currency AS b
+WHERE (day < first_open_day) AND (shards > 1)
+GROUP BY
+    day,
+    merchant_id,
+    currency,
+    reporting_currency
+UNION ALL
+WITH
+    (
+        SELECT (min(began_at), count())
+        FROM rollup_state
+        WHERE view = 'merchant_days_mv'
+        SETTINGS prefer_localhost_replica = 0
+    ) AS days_state,
+    toDate(greatest(days_state.1, toDateTime(600, 'UTC')) - toIntervalMinute(10)) AS first_open_day,
+    days_state.2 AS shards
 SELECT
     toDate(slot) AS day,
     merchant_id,
@@ -417,7 +463,7 @@ GROUP BY
 SETTINGS do_not_merge_across_partitions_select_final = 1
 ;
 
--- object: merchant_days_current; words of its file: 1dab1f98096d366a82dce324d9cabb791644b668b73e12cf38d68a3d945bb4c0
+-- object: merchant_days_current; words of its file: 68ca82fb6917a66d28bf44fb4584eab650b4e784283e698a7b74eb005a211aee
 CREATE VIEW merchant_days_current
 (
     `day` Date,
@@ -434,10 +480,13 @@ CREATE VIEW merchant_days_current
 )
 AS WITH
     (
-        SELECT toDate(max(began_at) - toIntervalMinute(10))
+        SELECT (min(began_at), count())
         FROM rollup_state
         WHERE view = 'merchant_days_mv'
-    ) AS first_open_day
+        SETTINGS prefer_localhost_replica = 0
+    ) AS days_state,
+    toDate(greatest(days_state.1, toDateTime(600, 'UTC')) - toIntervalMinute(10)) AS first_open_day,
+    days_state.2 AS shards
 SELECT
     day,
     merchant_id,
@@ -445,14 +494,17 @@ SELECT
     payments
 FROM merchant_days
 FINAL
-WHERE day < first_open_day
+WHERE (day < first_open_day) AND (shards <= 1)
 UNION ALL
 WITH
     (
-        SELECT toDate(max(began_at) - toIntervalMinute(10))
+        SELECT (min(began_at), count())
         FROM rollup_state
         WHERE view = 'merchant_days_mv'
-    ) AS first_open_day
+        SETTINGS prefer_localhost_replica = 0
+    ) AS days_state,
+    toDate(greatest(days_state.1, toDateTime(600, 'UTC')) - toIntervalMinute(10)) AS first_open_day,
+    days_state.2 AS shards
 SELECT
     day,
     merchant_id,
@@ -476,6 +528,29 @@ FROM
     FINAL
     ARRAY JOIN payments AS p
     WHERE toDate(slot) >= first_open_day
+    GROUP BY
+        day,
+        merchant_id,
+        currency,
+        status,
+        reporting_currency
+    UNION ALL
+    SELECT
+        day,
+        merchant_id,
+        p.currency AS currency,
+        p.status AS status,
+        p.reporting_currency AS reporting_currency,
+        argMax(merchant_name, merchant_snapshot_id) AS name,
+        max(merchant_snapshot_id) AS snapshot_id,
+        sum(p.transactions) AS transactions_sum,
+        sum(p.provisional) AS provisional_sum,
+        sum(p.amount) AS amount_sum,
+        sum(p.amount_reporting) AS amount_reporting_sum
+    FROM merchant_days
+    FINAL
+    ARRAY JOIN payments AS p
+    WHERE (day < first_open_day) AND (shards > 1)
     GROUP BY
         day,
         merchant_id,
@@ -887,29 +962,21 @@ GROUP BY
 SETTINGS do_not_merge_across_partitions_select_final = 1
 ;
 
--- object: report_freshness; words of its file: 60aa88665463347e27a9d31855a24b80154d293862d65c2f6222194b71fce2f5
+-- object: report_freshness; words of its file: ff0bede3088b6408562c581416e6e2edce2f933e772e2c9b8abc65430ffd79bf
 CREATE VIEW report_freshness
 (
     `report` String,
     `complete_until` DateTime64(3, 'UTC')
 )
 AS WITH
-    ifNull((
-        SELECT min(complete_until)
+    (
+        SELECT (minIf(complete_until, (view IN ('merchant_slots_mv', 'merchant_days_mv'))), minIf(complete_until, view = 'volume_hours_mv'), minIf(complete_until, view = 'latency_minutes_mv'))
         FROM rollup_state
-        WHERE (view IN ('merchant_slots_mv', 'merchant_days_mv'))
-        HAVING count() = 2
-    ), toDateTime64(0, 3, 'UTC')) AS merchants,
-    ifNull((
-        SELECT max(complete_until)
-        FROM rollup_state
-        WHERE view = 'volume_hours_mv'
-    ), toDateTime64(0, 3, 'UTC')) AS hours,
-    ifNull((
-        SELECT max(complete_until)
-        FROM rollup_state
-        WHERE view = 'latency_minutes_mv'
-    ), toDateTime64(0, 3, 'UTC')) AS minutes
+        SETTINGS prefer_localhost_replica = 0
+    ) AS reached,
+    assumeNotNull(reached.1) AS merchants,
+    assumeNotNull(reached.2) AS hours,
+    assumeNotNull(reached.3) AS minutes
 SELECT
     said.1 AS report,
     said.2 AS complete_until
@@ -919,7 +986,7 @@ FROM
 )
 ;
 
--- object: report_latency_by_minute; words of its file: 94056277dd9d9a6e0971051f8ba0210f5a91c949d1186cd0ba746d7d59a39023
+-- object: report_latency_by_minute; words of its file: 7a881fc05ac1eeb25902b123ae3b01c1a98e223a3cbc600e85052fdc1f2a15d3
 CREATE VIEW report_latency_by_minute
 (
     `day` Date,
@@ -953,8 +1020,21 @@ SELECT
     quantiles[2] AS p95_s,
     quantiles[3] AS p99_s,
     assumeNotNull(reached) AS complete_until
-FROM latency_minutes
-FINAL
+FROM
+(
+    SELECT
+        minute,
+        kafka_topic,
+        sum(messages) AS messages,
+        sum(timed) AS timed,
+        sum(late) AS late,
+        sumForEach(latency_histogram) AS latency_histogram
+    FROM latency_minutes
+    FINAL
+    GROUP BY
+        minute,
+        kafka_topic
+)
 SETTINGS do_not_merge_across_partitions_select_final = 1
 ;
 
@@ -1186,7 +1266,7 @@ TTL toDateTime(began_at) + toIntervalDay(30)
 SETTINGS index_granularity = 8192
 ;
 
--- object: rollup_progress_mv; words of its file: 837cd1323ccc2208c6f344a9ac729c4c58ecf21d7c92e4f8b6a89c72307cc30b
+-- object: rollup_progress_mv; words of its file: 881c80af15c59d7637ac2178a3f6cf7291432629b762abdfad8a0f1ce86c5bac
 CREATE MATERIALIZED VIEW rollup_progress_mv
 REFRESH EVERY 40 SECOND OFFSET 20 SECOND APPEND TO rollup_progress
 (
@@ -1199,15 +1279,15 @@ AS SELECT
     began_at,
     complete_until
 FROM rollup_state
-WHERE (view, began_at) NOT IN (
+WHERE (began_at > toDateTime(0, 'UTC')) AND ((view, began_at) NOT IN (
     SELECT
         view,
         began_at
     FROM rollup_progress
-)
+))
 ;
 
--- object: rollup_state; words of its file: f7db83ff0aea6a9e81b59dae01031e1d8aa85ec46f54111af8fed70163561ea7
+-- object: rollup_state; words of its file: 7e260d1253207993fbfa3c3e26a73a4fbe185d8e964b5fcff76f68632a1ee3e7
 CREATE VIEW rollup_state
 (
     `view` String,
@@ -1288,8 +1368,13 @@ FROM
         'latency_minutes_mv',
         minutes_began,
         toDateTime64(minutes_began, 3, 'UTC') - toIntervalSecond(5)
+    UNION ALL
+    SELECT
+        arrayJoin(['merchant_slots_mv', 'merchant_days_mv', 'volume_hours_mv', 'latency_minutes_mv']),
+        toDateTime(0, 'UTC'),
+        toDateTime64(0, 3, 'UTC')
 )
-WHERE began > toDateTime(0, 'UTC')
+WHERE (began > toDateTime(0, 'UTC')) OR (reached = toDateTime64(0, 3, 'UTC'))
 GROUP BY view
 ;
 
