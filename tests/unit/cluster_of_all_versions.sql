@@ -2342,13 +2342,15 @@ ENGINE = Distributed('payments', 'paystream', 'rollup_state_local')
 -- One row: one merchant, one day (UTC, by created_at), one currency and one reporting currency ('' where no rate is known
 -- yet): how many of its payments are in each status, and what they come to.
 -- Made from: merchant_days and merchant_slots. Read by: report_settlement_by_day, report_merchant_ranking.
--- Guarantee: as merchant_days_current. `net` is captured and settled; `…_reporting` is in the reporting currency, 0 without a rate.
+-- Guarantee: as merchant_days_current, shards added up. `net` is captured and settled; `…_reporting` is in the reporting
+-- currency, 0 without a rate.
 CREATE OR REPLACE VIEW merchant_days_by_currency AS
 WITH
-    (SELECT (min(began_at), count()) FROM rollup_state WHERE view = 'merchant_days_mv') AS days_state,
+    -- Each shard is asked as a server of its own: a view that this one computed itself would give its own times to the others too.
+    (SELECT (min(began_at), count()) FROM rollup_state WHERE view = 'merchant_days_mv' SETTINGS prefer_localhost_replica = 0) AS days_state,
     -- Some minutes after midnight, when the day before is surely to be seen in merchant_days: in each shard's, on a cluster.
     toDate(greatest(days_state.1, toDateTime(600, 'UTC')) - INTERVAL 10 MINUTE) AS first_open_day,
-    -- Each has a row of its own for a merchant's day. One server's stand as they are: to add them up would double the time.
+    -- Each has its own row of a merchant's day. Where there is one, rows stand as they are: adding up takes twice the time.
     days_state.2 AS shards
 SELECT
     day,
@@ -2444,6 +2446,8 @@ WITH
                 minIf(complete_until, view = 'latency_minutes_mv')
             )
         FROM rollup_state
+        -- On a cluster a view that this server computed itself would give its own times to the other shards too.
+        SETTINGS prefer_localhost_replica = 0
     ) AS reached,
     assumeNotNull(reached.1) AS merchants,
     assumeNotNull(reached.2) AS hours,
@@ -2468,13 +2472,15 @@ FROM
 
 -- One row: one merchant's payments of one day (UTC, by created_at), as in merchant_days.
 -- Made from: merchant_days and merchant_slots. Read by: report_merchant_by_day.
--- Guarantee: each bucket once: days that are over come from merchant_days as they stand there, the others from their half hours.
+-- Guarantee: each bucket once: days that are over come from merchant_days as they stand there, on a cluster the sum of its
+-- shards' rows; the others come from their half hours.
 CREATE OR REPLACE VIEW merchant_days_current AS
 WITH
-    (SELECT (min(began_at), count()) FROM rollup_state WHERE view = 'merchant_days_mv') AS days_state,
+    -- Each shard is asked as a server of its own: a view that this one computed itself would give its own times to the others too.
+    (SELECT (min(began_at), count()) FROM rollup_state WHERE view = 'merchant_days_mv' SETTINGS prefer_localhost_replica = 0) AS days_state,
     -- Some minutes after midnight, when the day before is surely to be seen in merchant_days: in each shard's, on a cluster.
     toDate(greatest(days_state.1, toDateTime(600, 'UTC')) - INTERVAL 10 MINUTE) AS first_open_day,
-    -- Each has a row of its own for a merchant's day. One server's stand as they are: to add them up would double the time.
+    -- Each has its own row of a merchant's day. Where there is one, rows stand as they are: adding up takes twice the time.
     days_state.2 AS shards
 SELECT day, merchant_id, merchant_name, payments
 FROM merchant_days FINAL
