@@ -121,6 +121,13 @@ def _own_msk(sizing: Sizing) -> list[Item]:
     return [*_msk(sizing), _consumers(sizing), *_clickhouse(sizing)]
 
 
+def _own_sets(sizing: Sizing) -> list[Item]:
+    # Each set reads the topic by itself, so nothing crosses between copies, and no Keeper is needed.
+    without = ("Keeper", "zones: between replicas")
+    copies = [item for item in _clickhouse(sizing) if not item.what.startswith(without)]
+    return [*_msk(sizing), _consumers(sizing, "brokers to both sets", sizing.wire_gb * REPLICAS), *copies]
+
+
 def _own_kafka(sizing: Sizing) -> list[Item]:
     return [*_kafka(sizing), _consumers(sizing), *_clickhouse(sizing)]
 
@@ -268,6 +275,7 @@ def _batch(sizing: Sizing) -> list[Item]:
 
 DESIGNS = [
     Design("own_msk", "ClickHouse on EC2, MSK", _own_msk, ("hours_msk", "hours_clickhouse")),
+    Design("own_sets", "ClickHouse on EC2 in two sets, MSK", _own_sets, ("hours_msk", "hours_clickhouse")),
     Design("own_kafka", "ClickHouse and Kafka on EC2", _own_kafka, ("hours_kafka", "hours_clickhouse")),
     Design("cloud_msk", "ClickHouse Cloud, MSK", _cloud_msk, ("hours_msk", "hours_clickhouse_cloud")),
     Design("cloud_confluent", "ClickHouse Cloud, Confluent", _cloud_confluent, ("hours_clickhouse_cloud",)),
