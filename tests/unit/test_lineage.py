@@ -274,7 +274,7 @@ def test_the_command(tmp_path, paystream_here):
     assert made == [
         "migrate_lineage_step column=merchant_days_current.day by=merchant_days_current expression=day"
         f" of={source} found_by=none clocks=none"
-        for source in ("merchant_days.day", "merchant_slots.slot")
+        for source in ("merchant_days.day", "merchant_slots.slot,merchant_days.day")
     ]
 
     code, out, err = paystream_here(settings, "migrate", "lineage", "topic.status", "--json")
