@@ -2,7 +2,7 @@
 -- `paystream migrate up`, with the name of your database (here paystream), and again after each version that adds objects:
 -- it changes nothing else. Then create users and give each one role:
 --     CREATE USER paystream_cron IDENTIFIED BY '…' DEFAULT ROLE paystream_loader; GRANT paystream_loader TO paystream_cron;
--- Tables that end in _local or _to_shards are those of a cluster, on each of whose nodes this file has to be run.
+-- Tables that end in _local or _shards are those of a cluster, on each of whose nodes this file has to be run.
 -- The local stack has a user for each role, writer, loader and reader: PAYSTREAM_CLICKHOUSE_USER=reader paystream report.
 
 -- Writer: `paystream migrate`, `paystream loadtest`, `paystream quarantine replay`. Owns the schema.
@@ -57,6 +57,7 @@ GRANT SELECT ON paystream.transactions_local TO paystream_reader;
 GRANT SELECT ON paystream.merchants TO paystream_reader;
 GRANT SELECT ON paystream.rollup_state TO paystream_reader;
 GRANT SELECT ON paystream.rollup_state_local TO paystream_reader;
+GRANT SELECT ON paystream.rollup_state_shards TO paystream_reader;
 GRANT SELECT ON paystream.rollup_progress TO paystream_reader;
 GRANT SELECT ON paystream.rollup_progress_local TO paystream_reader;
 GRANT SELECT ON paystream.merchant_slots TO paystream_reader;

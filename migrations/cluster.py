@@ -229,12 +229,12 @@ def _replicated(create: _Statement, engine: Words) -> tuple[int, int, str]:
     return engine[0].start, end, f"Replicated{engine[0].text}({', '.join(given)})"
 
 
-def _over_the_shards(name: str, cluster: Cluster, guard: str = "", verb: str = "CREATE TABLE") -> list[str]:
+def _over_the_shards(name: str, cluster: Cluster, guard: str) -> list[str]:
     """Return the statements that create what reads and writes go through. What is read alone has no sharding key."""
     place = f"'{cluster.database}', '{name}_local'"
-    creates = [f"{verb} {guard}{name} AS {name}_local\nENGINE = Distributed('{cluster.name}', {place})"]
+    creates = [f"CREATE TABLE {guard}{name} AS {name}_local\nENGINE = Distributed('{cluster.name}', {place})"]
     if name in cluster.keys:
-        creates.append(to_shards(name, cluster, f"{verb} {guard}"))
+        creates.append(to_shards(name, cluster, f"CREATE TABLE {guard}"))
     return creates
 
 
@@ -250,9 +250,17 @@ def _create_view(create: _Statement) -> list[str]:
     name, cluster = create.name, create.cluster
     if not cluster.is_split(name):
         return create.as_it_is()
-    verb = "CREATE OR REPLACE TABLE" if create.words.begins("CREATE", "OR") else "CREATE TABLE"
-    guard = "IF NOT EXISTS " * create.is_guarded
-    return [cluster.localized(create.local()), *_over_the_shards(name, cluster, guard, verb)]
+    verb = "CREATE OR REPLACE" if create.words.begins("CREATE", "OR") else "CREATE"
+    # Another node reads this one's through a connection that is in no database.
+    local = cluster.localized(create.local()).replace("currentDatabase()", f"'{cluster.database}'")
+    return [
+        local,
+        f"{verb} TABLE {name}_shards AS {name}_local\n"
+        f"ENGINE = Distributed('{cluster.name}', '{cluster.database}', '{name}_local')",
+        # What a view reads for a single value is computed once, by the node that asks, and sent to the others in place
+        # of their own; unless it asks itself as it asks them.
+        f"{verb} VIEW {name} AS SELECT * FROM {name}_shards SETTINGS prefer_localhost_replica = 0",
+    ]
 
 
 def _create_materialized_view(create: _Statement) -> list[str]:
@@ -273,13 +281,10 @@ def _drop(drop: _Statement) -> list[str]:
     name, cluster = drop.name, drop.cluster
     if not cluster.is_split(name):
         return drop.as_it_is()
-    # What it goes through is a table, also where the share is a view.
-    kind = drop.words[1]
-    table = (kind.start, kind.end, "TABLE")
-    drops = [drop.edited(table)]
-    if name in cluster.keys:
-        drops.append(drop.named(f"{name}_to_shards", table))
-    return [*drops, drop.local()]
+    if (kind := drop.words[1]).upper == "VIEW":
+        return [drop.text, drop.named(f"{name}_shards", (kind.start, kind.end, "TABLE")), drop.local()]
+    to_shards = [drop.named(f"{name}_to_shards")] if name in cluster.keys else []
+    return [drop.text, *to_shards, drop.local()]
 
 
 _OF_A_COLUMN = ("ADD", "DROP", "MODIFY", "ALTER", "COMMENT", "RENAME")

@@ -126,7 +126,7 @@ def distributed(client: Client) -> dict[str, str]:
     for name, engine in client.query(
         "SELECT name, engine_full FROM system.tables WHERE database = currentDatabase() AND engine = 'Distributed'"
     ).result_rows:
-        share = f"{name.removesuffix('_to_shards')}_local"
+        share = f"{re.sub('_(to_)?shards$', '', name)}_local"
         head = f"AS {share}" if columns[name] == columns.get(share) else f"({columns[name]})"
         creates[name] = f"CREATE TABLE {name} {head} ENGINE = {engine}"
     return creates

@@ -322,7 +322,7 @@ TTL toDateTime(refreshed_at) + toIntervalDay(1) WHERE day = toDate(0)
 SETTINGS index_granularity = 8192
 ;
 
--- object: merchant_days_by_currency; words of its file: f05f5e64a10fc8df376361d9e41c07c162b7bb7b216208cf723fd1078c8da654
+-- object: merchant_days_by_currency; words of its file: 30ef5fae6e81b8f94ee10bb3d2c0c933556d83fecdc4b41704c07b35d4ca8f6c
 CREATE VIEW merchant_days_by_currency
 (
     `day` Date,
@@ -351,7 +351,6 @@ AS WITH
         SELECT (min(began_at), count())
         FROM rollup_state
         WHERE view = 'merchant_days_mv'
-        SETTINGS prefer_localhost_replica = 0
     ) AS days_state,
     toDate(greatest(days_state.1, toDateTime(600, 'UTC')) - toIntervalMinute(10)) AS first_open_day,
     days_state.2 AS shards
@@ -386,7 +385,6 @@ WITH
         SELECT (min(began_at), count())
         FROM rollup_state
         WHERE view = 'merchant_days_mv'
-        SETTINGS prefer_localhost_replica = 0
     ) AS days_state,
     toDate(greatest(days_state.1, toDateTime(600, 'UTC')) - toIntervalMinute(10)) AS first_open_day,
     days_state.2 AS shards
@@ -426,7 +424,6 @@ WITH
         SELECT (min(began_at), count())
         FROM rollup_state
         WHERE view = 'merchant_days_mv'
-        SETTINGS prefer_localhost_replica = 0
     ) AS days_state,
     toDate(greatest(days_state.1, toDateTime(600, 'UTC')) - toIntervalMinute(10)) AS first_open_day,
     days_state.2 AS shards
@@ -463,7 +460,7 @@ GROUP BY
 SETTINGS do_not_merge_across_partitions_select_final = 1
 ;
 
--- object: merchant_days_current; words of its file: 68ca82fb6917a66d28bf44fb4584eab650b4e784283e698a7b74eb005a211aee
+-- object: merchant_days_current; words of its file: cb8d4096c0809a6e35d2f5a85f7e735d38ce7c198027bd1746df505db72f8ff9
 CREATE VIEW merchant_days_current
 (
     `day` Date,
@@ -483,7 +480,6 @@ AS WITH
         SELECT (min(began_at), count())
         FROM rollup_state
         WHERE view = 'merchant_days_mv'
-        SETTINGS prefer_localhost_replica = 0
     ) AS days_state,
     toDate(greatest(days_state.1, toDateTime(600, 'UTC')) - toIntervalMinute(10)) AS first_open_day,
     days_state.2 AS shards
@@ -501,7 +497,6 @@ WITH
         SELECT (min(began_at), count())
         FROM rollup_state
         WHERE view = 'merchant_days_mv'
-        SETTINGS prefer_localhost_replica = 0
     ) AS days_state,
     toDate(greatest(days_state.1, toDateTime(600, 'UTC')) - toIntervalMinute(10)) AS first_open_day,
     days_state.2 AS shards
@@ -962,7 +957,7 @@ GROUP BY
 SETTINGS do_not_merge_across_partitions_select_final = 1
 ;
 
--- object: report_freshness; words of its file: ff0bede3088b6408562c581416e6e2edce2f933e772e2c9b8abc65430ffd79bf
+-- object: report_freshness; words of its file: d734b7b7781360c2a0a353332a0a17e3b388eeedd1400ff1dae72e05f14412e4
 CREATE VIEW report_freshness
 (
     `report` String,
@@ -972,7 +967,6 @@ AS WITH
     (
         SELECT (minIf(complete_until, (view IN ('merchant_slots_mv', 'merchant_days_mv'))), minIf(complete_until, view = 'volume_hours_mv'), minIf(complete_until, view = 'latency_minutes_mv'))
         FROM rollup_state
-        SETTINGS prefer_localhost_replica = 0
     ) AS reached,
     assumeNotNull(reached.1) AS merchants,
     assumeNotNull(reached.2) AS hours,

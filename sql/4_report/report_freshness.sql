@@ -11,8 +11,6 @@ WITH
                 minIf(complete_until, view = 'latency_minutes_mv')
             )
         FROM rollup_state
-        -- On a cluster a view that this server computed itself would give its own times to the other shards too.
-        SETTINGS prefer_localhost_replica = 0
     ) AS reached,
     assumeNotNull(reached.1) AS merchants,
     assumeNotNull(reached.2) AS hours,

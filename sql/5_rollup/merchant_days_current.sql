@@ -4,8 +4,7 @@
 -- shards' rows; the others come from their half hours.
 CREATE VIEW merchant_days_current AS
 WITH
-    -- Each shard is asked as a server of its own: a view that this one computed itself would give its own times to the others too.
-    (SELECT (min(began_at), count()) FROM rollup_state WHERE view = 'merchant_days_mv' SETTINGS prefer_localhost_replica = 0) AS days_state,
+    (SELECT (min(began_at), count()) FROM rollup_state WHERE view = 'merchant_days_mv') AS days_state,
     -- Some minutes after midnight, when the day before is surely to be seen in merchant_days: in each shard's, on a cluster.
     toDate(greatest(days_state.1, toDateTime(600, 'UTC')) - INTERVAL 10 MINUTE) AS first_open_day,
     -- Each has its own row of a merchant's day. Where there is one, rows stand as they are: adding up takes twice the time.

@@ -946,7 +946,7 @@ WITH
     (
         SELECT view AS name, toDateTime(assumeNotNull(last_success_time), 'UTC') AS began
         FROM system.view_refreshes
-        WHERE database = currentDatabase() AND isNotNull(last_success_time)
+        WHERE database = 'paystream' AND isNotNull(last_success_time)
     ),
     ifNull((SELECT max(began) FROM refreshes WHERE name = 'merchant_slots_mv'), toDateTime(0, 'UTC')) AS slots_began,
     ifNull((SELECT max(began) FROM refreshes WHERE name = 'merchant_days_mv'), toDateTime(0, 'UTC')) AS days_began,
@@ -987,8 +987,11 @@ WHERE began > toDateTime(0, 'UTC')
 GROUP BY view
 ;
 
-CREATE TABLE rollup_state AS rollup_state_local
+CREATE TABLE rollup_state_shards AS rollup_state_local
 ENGINE = Distributed('payments', 'paystream', 'rollup_state_local')
+;
+
+CREATE VIEW rollup_state AS SELECT * FROM rollup_state_shards SETTINGS prefer_localhost_replica = 0
 ;
 
 -- One row: one merchant's payments of one day (UTC, by created_at), as in merchant_days.
@@ -2291,7 +2294,7 @@ WITH
     (
         SELECT view AS name, toDateTime(assumeNotNull(last_success_time), 'UTC') AS began
         FROM system.view_refreshes
-        WHERE database = currentDatabase() AND isNotNull(last_success_time)
+        WHERE database = 'paystream' AND isNotNull(last_success_time)
     ),
     ifNull((SELECT max(began) FROM refreshes WHERE name = 'merchant_slots_mv'), toDateTime(0, 'UTC')) AS slots_began,
     ifNull((SELECT max(began) FROM refreshes WHERE name = 'merchant_days_mv'), toDateTime(0, 'UTC')) AS days_began,
@@ -2335,8 +2338,11 @@ WHERE began > toDateTime(0, 'UTC') OR reached = toDateTime64(0, 3, 'UTC')
 GROUP BY view
 ;
 
-CREATE OR REPLACE TABLE rollup_state AS rollup_state_local
+CREATE OR REPLACE TABLE rollup_state_shards AS rollup_state_local
 ENGINE = Distributed('payments', 'paystream', 'rollup_state_local')
+;
+
+CREATE OR REPLACE VIEW rollup_state AS SELECT * FROM rollup_state_shards SETTINGS prefer_localhost_replica = 0
 ;
 
 -- One row: one merchant, one day (UTC, by created_at), one currency and one reporting currency ('' where no rate is known
@@ -2346,8 +2352,7 @@ ENGINE = Distributed('payments', 'paystream', 'rollup_state_local')
 -- currency, 0 without a rate.
 CREATE OR REPLACE VIEW merchant_days_by_currency AS
 WITH
-    -- Each shard is asked as a server of its own: a view that this one computed itself would give its own times to the others too.
-    (SELECT (min(began_at), count()) FROM rollup_state WHERE view = 'merchant_days_mv' SETTINGS prefer_localhost_replica = 0) AS days_state,
+    (SELECT (min(began_at), count()) FROM rollup_state WHERE view = 'merchant_days_mv') AS days_state,
     -- Some minutes after midnight, when the day before is surely to be seen in merchant_days: in each shard's, on a cluster.
     toDate(greatest(days_state.1, toDateTime(600, 'UTC')) - INTERVAL 10 MINUTE) AS first_open_day,
     -- Each has its own row of a merchant's day. Where there is one, rows stand as they are: adding up takes twice the time.
@@ -2446,8 +2451,6 @@ WITH
                 minIf(complete_until, view = 'latency_minutes_mv')
             )
         FROM rollup_state
-        -- On a cluster a view that this server computed itself would give its own times to the other shards too.
-        SETTINGS prefer_localhost_replica = 0
     ) AS reached,
     assumeNotNull(reached.1) AS merchants,
     assumeNotNull(reached.2) AS hours,
@@ -2476,8 +2479,7 @@ FROM
 -- shards' rows; the others come from their half hours.
 CREATE OR REPLACE VIEW merchant_days_current AS
 WITH
-    -- Each shard is asked as a server of its own: a view that this one computed itself would give its own times to the others too.
-    (SELECT (min(began_at), count()) FROM rollup_state WHERE view = 'merchant_days_mv' SETTINGS prefer_localhost_replica = 0) AS days_state,
+    (SELECT (min(began_at), count()) FROM rollup_state WHERE view = 'merchant_days_mv') AS days_state,
     -- Some minutes after midnight, when the day before is surely to be seen in merchant_days: in each shard's, on a cluster.
     toDate(greatest(days_state.1, toDateTime(600, 'UTC')) - INTERVAL 10 MINUTE) AS first_open_day,
     -- Each has its own row of a merchant's day. Where there is one, rows stand as they are: adding up takes twice the time.

@@ -88,22 +88,28 @@ WRITES = "ENGINE = Distributed('c_set', 'd', 'payments_local', cityHash64(transa
             ["ALTER TABLE sums_mv MODIFY QUERY SELECT a FROM payments_local WHERE a IN (SELECT a FROM merchants)"],
         ),
         (
-            "CREATE VIEW state AS SELECT a FROM sums",
+            "CREATE VIEW state AS SELECT a FROM sums WHERE d = currentDatabase()",
             [
-                "CREATE VIEW state_local AS SELECT a FROM sums_local",
-                f"CREATE TABLE state AS state_local\n{READS.format('state')}",
+                "CREATE VIEW state_local AS SELECT a FROM sums_local WHERE d = 'd'",
+                f"CREATE TABLE state_shards AS state_local\n{READS.format('state')}",
+                "CREATE VIEW state AS SELECT * FROM state_shards SETTINGS prefer_localhost_replica = 0",
             ],
         ),
         (
             "CREATE OR REPLACE VIEW state AS SELECT a FROM sums",
             [
                 "CREATE OR REPLACE VIEW state_local AS SELECT a FROM sums_local",
-                f"CREATE OR REPLACE TABLE state AS state_local\n{READS.format('state')}",
+                f"CREATE OR REPLACE TABLE state_shards AS state_local\n{READS.format('state')}",
+                "CREATE OR REPLACE VIEW state AS SELECT * FROM state_shards SETTINGS prefer_localhost_replica = 0",
             ],
         ),
         (
             "DROP VIEW IF EXISTS state SYNC",
-            ["DROP TABLE IF EXISTS state SYNC", "DROP VIEW IF EXISTS state_local SYNC"],
+            [
+                "DROP VIEW IF EXISTS state SYNC",
+                "DROP TABLE IF EXISTS state_shards SYNC",
+                "DROP VIEW IF EXISTS state_local SYNC",
+            ],
         ),
         # Any other view reads all shards.
         ("CREATE OR REPLACE VIEW v AS SELECT a FROM payments", ["CREATE OR REPLACE VIEW v AS SELECT a FROM payments"]),
