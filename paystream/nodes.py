@@ -8,7 +8,7 @@ there are several sets, has the nodes of the node's own set alone, and is what i
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ from paystream.clickhouse import ACCESS_DENIED, answering, cause_of, connect, is
 from paystream.errors import PaystreamError, ServiceUnavailable, UsageError
 from paystream.settings import Settings
 
+Asked = TypeVar("Asked")
 Answer = TypeVar("Answer")
 
 FIRST_SET = "1"
@@ -98,8 +99,12 @@ class Nodes:
             raise ServiceUnavailable(f"{what}: {told}. Nothing was changed. Start it, then run this again.")
 
 
-def find(settings: Settings) -> Nodes:
+def find(settings: Settings, timeout_s: float = 300) -> Nodes:
     """Return the servers that hold the schema. One server is not asked; the nodes of a cluster are.
+
+    Args:
+        settings: the command's.
+        timeout_s: a node that takes longer to answer is away.
 
     Raises:
         ServiceUnavailable: no node answers, or without ``clickhouse_nodes`` the configured one does not.
@@ -107,10 +112,9 @@ def find(settings: Settings) -> Nodes:
     """
     if not settings.clickhouse_cluster:
         return Nodes("", "", False, 1, (Node(settings),))
-    addresses, away = _addresses(settings)
+    addresses, away = _addresses(settings, timeout_s)
     named = len(addresses) + len(away)
-    with ThreadPoolExecutor(max_workers=16) as pool:
-        looks = list(pool.map(lambda address: _look(settings.at(*address)), addresses))
+    looks = side_by_side(addresses, lambda address: _look(settings.at(*address), timeout_s))
     away += [look for look in looks if isinstance(look, Away)]
     seen = [look for look in looks if isinstance(look, _Look)]
     if not seen:
@@ -162,10 +166,15 @@ def each(
         with answering(told), connect(node.settings, database=database) as client:
             return node, ask(node, client)
 
-    if len(nodes.present) == 1:
-        return [ask_one(nodes.present[0])]
+    return side_by_side(nodes.present, ask_one)
+
+
+def side_by_side(them: Collection[Asked], ask: Callable[[Asked], Answer]) -> list[Answer]:
+    """Return what a function gives for each of them, all at once, in their order."""
+    if len(them) <= 1:
+        return [ask(one) for one in them]
     with ThreadPoolExecutor(max_workers=16) as pool:
-        return list(pool.map(ask_one, nodes.present))
+        return list(pool.map(ask, them))
 
 
 @contextmanager
@@ -196,7 +205,7 @@ class _Look:
     """The native addresses of the cluster's nodes."""
 
 
-def _addresses(settings: Settings) -> tuple[list[tuple[str, int]], list[Away]]:
+def _addresses(settings: Settings, timeout_s: float) -> tuple[list[tuple[str, int]], list[Away]]:
     """Return the HTTP addresses of the nodes, and those nodes of which none can be learnt."""
     if settings.clickhouse_nodes:
         addresses = settings.node_addresses
@@ -205,7 +214,7 @@ def _addresses(settings: Settings) -> tuple[list[tuple[str, int]], list[Away]]:
         return addresses, []
     cluster = settings.clickhouse_cluster
     port = "https_port" if settings.clickhouse_secure else "http_port"
-    with _through(settings), connect(settings, database="") as client:
+    with _through(settings), connect(settings, database="", timeout_s=timeout_s + 6) as client:
         listed = client.query(
             "SELECT host_name, port FROM system.clusters WHERE cluster = {cluster:String}",
             parameters={"cluster": cluster},
@@ -219,7 +228,9 @@ def _addresses(settings: Settings) -> tuple[list[tuple[str, int]], list[Away]]:
                 for host, native, http in client.query(
                     f"SELECT host_name, port, getServerPort('{port}')"
                     f" FROM clusterAllReplicas('{cluster}', system.clusters)"
-                    f" WHERE cluster = '{cluster}' AND is_local SETTINGS skip_unavailable_shards = 1"
+                    f" WHERE cluster = '{cluster}' AND is_local SETTINGS skip_unavailable_shards = 1,"
+                    # Else a node that hangs is waited for. On a connection that was open, the server does that for 5 s.
+                    " receive_timeout = 1, handshake_timeout_ms = 1000, connections_with_failover_max_tries = 1"
                 ).result_rows
             }
         except DatabaseError as error:
@@ -251,11 +262,12 @@ def _through(settings: Settings) -> Iterator[None]:
         raise ServiceUnavailable(told) from error
 
 
-def _look(settings: Settings) -> _Look | Away:
+def _look(settings: Settings, timeout_s: float) -> _Look | Away:
     cluster = settings.clickhouse_cluster
     address = address_of(settings.clickhouse_host, settings.clickhouse_port)
     try:
-        with answering(f"Cluster '{cluster}' on node '{address}'"), connect(settings, database="") as client:
+        what = f"Cluster '{cluster}' on node '{address}'"
+        with answering(what), connect(settings, database="", timeout_s=timeout_s) as client:
             macros = dict(client.query("SELECT macro, substitution FROM system.macros").result_rows)
             rows = client.query(
                 "SELECT cluster, shard_num, toBool(is_local), host_name, port, shard_weight FROM system.clusters"

@@ -7,13 +7,16 @@ from typing import Any
 from paystream.status.lag import PartitionLag
 from paystream.status.state import (
     Backlog,
+    Cluster,
     DimensionAge,
     Flow,
     LastAudit,
+    NodeState,
     Objective,
     Pending,
     Refusals,
     ReportFreshness,
+    SetState,
     Status,
     TableParts,
 )
@@ -41,6 +44,20 @@ HEALTHY = Status(
     reports=ReportFreshness(AT, 40.0),
     last_audit=LastAudit(AT, 0.01, "complete", 1.0, False, 0, 0),
 )
+
+NODE = NodeState(
+    "10.0.0.1:8123", "", "1", 1, "26.3.1.1", "0018_rollups_by_shard", 2, [0, 1], 12, 0.2, HEALTHY.parts, [],
+    {"fx": 3, "merchants": 9}, 40.0, 3 << 30, 12 << 30, "cityHash64(transaction_id) % 2", 2,
+)  # fmt: skip
+SECOND = replace(NODE, address="10.0.0.2:8123", shard=2, partitions=[], lag_messages=0, lag_s=0.0)
+
+
+def on_cluster(*nodes: NodeState, shards: int = 2, sets: list[SetState] | None = None) -> Status:
+    """Return a healthy status of a cluster that has these nodes, or two, and the sets that they name."""
+    nodes = nodes or (NODE, SECOND)
+    names = dict.fromkeys(node.set for node in nodes if node.set)
+    sets = sets or [SetState(name, "paystream", HEALTHY.backlog, HEALTHY.reports) for name in names]
+    return replace(HEALTHY, cluster=Cluster("payments", shards, list(nodes), sets))
 
 
 def lag(**changes: Any) -> Backlog:

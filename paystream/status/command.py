@@ -20,9 +20,10 @@ from paystream.settings import Settings, load_settings
 from paystream.status import dashboard as page
 from paystream.status.health import Verdict, judge
 from paystream.status.metrics import StatusCollector
+from paystream.status.reading import read_status
 from paystream.status.server import Answer, kept_status, serve
-from paystream.status.state import Status, read_status
-from paystream.status.view import document, fields, figures, sections
+from paystream.status.state import Status
+from paystream.status.view import document, fields, fields_of_nodes, figures, sections
 
 WATCH_S = 2.0
 METRICS_PORT = 9470
@@ -60,8 +61,9 @@ def status(
 ) -> None:
     """Say whether the pipeline is healthy, and why not: lag, latency, refusals, dimensions, objective, last audit.
 
-    The first line is the verdict. Reads only, and reads no more when more is stored. Exit code 0 healthy, 1 not
-    healthy, 2 no schema or topic, 3 Kafka or ClickHouse cannot be reached (what can be measured is shown).
+    On a cluster, of each node too. The first line is the verdict. Reads only, and reads no more when more is stored.
+    Exit code 0 healthy, 1 not healthy, 2 no schema or topic, 3 Kafka or ClickHouse cannot be reached (what can be
+    measured is shown).
 
     Example: paystream status --watch 5
     """
@@ -73,7 +75,7 @@ def status(
         elif is_terminal():
             console.print(_screen(state, verdict))
         else:
-            print_fields("status", fields(state, verdict))
+            _print_lines(state, verdict)
     else:
         verdict = _watch(settings, watch, as_json)
     if verdict.exit_code:
@@ -134,11 +136,17 @@ def _watch(settings: Settings, every_s: float, as_json: bool) -> Verdict:
                 sys.stdout.write(orjson.dumps(document(state, verdict), default=str).decode() + "\n")
                 sys.stdout.flush()
             else:
-                print_fields("status", fields(state, verdict))
+                _print_lines(state, verdict)
             time.sleep(every_s)
             state, verdict = _ask(settings)
     except KeyboardInterrupt:
         return verdict
+
+
+def _print_lines(state: Status, verdict: Verdict) -> None:
+    print_fields("status", fields(state, verdict))
+    for node in fields_of_nodes(state):
+        print_fields("status_node", node)
 
 
 def _screen(state: Status, verdict: Verdict) -> Group:

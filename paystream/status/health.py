@@ -1,12 +1,13 @@
 """Whether a status is healthy, and why not."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
 
 from paystream.group import attached_otherwise
 from paystream.output import counted
 from paystream.settings import Settings
-from paystream.status.state import DIMENSIONS, OBJECTIVE_LIMIT, OBJECTIVE_SHARE, Status
+from paystream.status.state import DIMENSIONS, OBJECTIVE_LIMIT, OBJECTIVE_SHARE, Cluster, NodeState, Status
 
 PARTS_LIMIT = 500
 """Active parts in one partition. The engine delays inserts from 1,000 on and refuses them from 3,000 on."""
@@ -59,9 +60,92 @@ def judge(status: Status, settings: Settings) -> Verdict:
         Problem("unmeasured", f"cannot tell {unmeasured.what}: {unmeasured.why.rstrip('.')}", "Status cannot tell")
         for unmeasured in status.unmeasured
     ]
+    problems += _cluster(status.cluster, settings) if status.cluster else []
     problems += [*_readers(status, settings), *_backlog(status, settings), *_speed(status)]
     problems += [*_stored(status, settings), *_dimensions(status, settings)]
     return Verdict(problems, max(status.exit_code, 1 if problems else 0))
+
+
+def _cluster(cluster: Cluster, settings: Settings) -> list[Problem]:
+    present = [node for node in cluster.nodes if not node.cause]
+    return [*_away(cluster, present), *_sets(cluster, settings), *_behind(present), *_shards(cluster, present)]
+
+
+def _away(cluster: Cluster, present: list[NodeState]) -> list[Problem]:
+    problems = [
+        Problem("node", f"node '{node.address}' cannot be asked: {node.cause}", "A node is away")
+        for node in cluster.nodes
+        if node.cause
+    ]
+    shards = set(range(1, cluster.shards + 1))
+    unseen = min(
+        (shards - {node.shard for node in present if node.set == of.name} for of in cluster.sets),
+        key=len,
+        default=shards,
+    )
+    if unseen:
+        text = f"no figure has what is stored on shard{_numbers(unseen)} of {cluster.shards}"
+        problems.append(Problem("node", text, "A node is away"))
+    return problems
+
+
+def _sets(cluster: Cluster, settings: Settings) -> list[Problem]:
+    problems = []
+    for of_set in cluster.sets if len(cluster.sets) > 1 else []:
+        backlog = of_set.backlog
+        behind_s = (of_set.reports and of_set.reports.behind_s) or 0
+        told = []
+        if backlog and backlog.seconds > settings.status_lag_limit_seconds:
+            told.append(f"{messages(backlog.messages)} unread, the oldest for {duration(backlog.seconds)}")
+        if behind_s > REPORTS_LIMIT_S:
+            told.append(f"reports by {duration(behind_s)}")
+        if told:
+            problems.append(Problem("set", f"set {of_set.name} is behind: {', '.join(told)}", "A node is behind"))
+    return problems
+
+
+def _behind(present: list[NodeState]) -> list[Problem]:
+    problems = []
+    newest: dict[str, int] = {}
+    for name, snapshot in (item for node in present for item in (node.snapshots or {}).items()):
+        newest[name] = max(snapshot, newest.get(name, 0))
+    schema = max((node.schema or "" for node in present), default="")
+    for node in present:
+        older = [
+            f"{name} {has or 'never loaded'} (newest {snapshot})"
+            for name, snapshot in newest.items()
+            if node.snapshots is not None and (has := node.snapshots.get(name)) != snapshot
+        ]
+        if older:
+            text = f"node '{node.address}' has older dimensions: {', '.join(older)}"
+            problems.append(Problem("snapshot", text, "A node is behind"))
+        if node.schema is not None and node.schema != schema:
+            text = f"node '{node.address}' has the schema {node.schema or 'of no version'}, and the newest is {schema}"
+            problems.append(Problem("version", text, "A node is behind"))
+    return problems
+
+
+def _shards(cluster: Cluster, present: list[NodeState]) -> list[Problem]:
+    problems = []
+    rules = {node.sharding: node.address for node in reversed(present) if node.sharding}
+    if len(rules) > 1:
+        told = ", ".join(f"'{address}' by {rule}" for rule, address in sorted(rules.items()))
+        text = f"nodes send payments to different shards: {told}; run `paystream cluster add-shard`"
+        problems.append(Problem("sharding", text, "A shard takes no payments"))
+    for address in cluster.behind:
+        text = f"remote_servers of node '{address}' lack nodes that others have"
+        problems.append(Problem("sharding", text, "A shard takes no payments"))
+    taking = max((node.shards or 0 for node in present), default=0)
+    if 0 < taking < cluster.shards:
+        numbers = _numbers(range(taking + 1, cluster.shards + 1))
+        verb = "take" if cluster.shards - taking > 1 else "takes"
+        text = f"shard{numbers} of {cluster.shards} {verb} no payments: run `paystream cluster add-shard`"
+        problems.append(Problem("sharding", text, "A shard takes no payments"))
+    return problems
+
+
+def _numbers(them: Collection[int]) -> str:
+    return f"{'s' * (len(them) > 1)} {', '.join(map(str, sorted(them)))}"
 
 
 def _readers(status: Status, settings: Settings) -> list[Problem]:
@@ -72,18 +156,20 @@ def _readers(status: Status, settings: Settings) -> list[Problem]:
         problems.append(Problem("schema", text, "A part of ingest is missing"))
     if backlog and (text := attached_otherwise(status.assigned_topics or [], backlog.group, settings)):
         problems.append(Problem("settings", text, "The Kafka table reads something else"))
-    if backlog and backlog.group and backlog.group.others:
-        other = backlog.group.others[0]
-        more = len(backlog.group.others) - 1
-        text = (
-            f"{other}{f' and {more} more' if more else ''} read"
-            f"{'' if more else 's'} with consumer group '{settings.kafka_group}' too: what they read is not stored here"
-        )
-        problems.append(Problem("group", text, "Others read with the consumer group"))
-    if backlog and (nobodys := backlog.nobodys):
-        numbers = ", ".join(map(str, nobodys))
-        text = f"nobody reads partition{'s' * (len(nobodys) > 1)} {numbers} of topic '{status.topic}'"
-        problems.append(Problem("unassigned", text, "Others read with the consumer group"))
+    sets = status.cluster.sets if status.cluster else []
+    for name, read in [(one.group, one.backlog) for one in sets] or [(settings.kafka_group, backlog)]:
+        if read and read.group and read.group.others:
+            other = read.group.others[0]
+            more = len(read.group.others) - 1
+            text = (
+                f"{other}{f' and {more} more' if more else ''} read"
+                f"{'' if more else 's'} with consumer group '{name}' too: what they read is not stored here"
+            )
+            problems.append(Problem("group", text, "Others read with the consumer group"))
+        if read and (nobodys := read.nobodys):
+            of_group = f" with consumer group '{name}'" if len(sets) > 1 else ""
+            text = f"nobody reads partition{_numbers(nobodys)} of topic '{status.topic}'{of_group}"
+            problems.append(Problem("unassigned", text, "Others read with the consumer group"))
     return problems
 
 

@@ -7,13 +7,24 @@ from prometheus_client.registry import Collector
 
 from paystream.status.health import PARTS_LIMIT, Verdict
 from paystream.status.lag import PartitionLag
-from paystream.status.state import OBJECTIVE_LIMIT, OBJECTIVE_SHARE, Objective, Status, Subject
+from paystream.status.state import (
+    OBJECTIVE_LIMIT,
+    OBJECTIVE_SHARE,
+    Cluster,
+    FailedLoad,
+    NodeState,
+    Objective,
+    Status,
+    Subject,
+    TableParts,
+)
 
 Samples = Iterable[tuple[tuple[str, ...], float | None]]
 
 PROBLEMS = (
-    "unmeasured", "schema", "settings", "group", "unassigned", "expired", "expiry", "transaction", "lag", "latency",
-    "objective", "audit", "refused", "reports", "parts", "load", "dimension", "quote", "pending",
+    "unmeasured", "node", "set", "snapshot", "version", "sharding", "schema", "settings", "group", "unassigned",
+    "expired", "expiry", "transaction", "lag", "latency", "objective", "audit", "refused", "reports", "parts", "load",
+    "dimension", "quote", "pending",
 )  # fmt: skip
 """Every name that a problem can have: each is exported as 0 or 1, so that an alert on it resolves."""
 
@@ -37,7 +48,8 @@ def families(status: Status, verdict: Verdict) -> list[Metric]:
     """Return the metrics of a status, without those that have no sample."""
     groups = (
         _verdict(status, verdict),
-        _backlog(status.backlog.partitions) if status.backlog else (),
+        _nodes(status.cluster) if status.cluster else (),
+        _backlog(status),
         _flow(status),
         _dimensions(status),
         _stores(status),
@@ -69,9 +81,58 @@ def _verdict(status: Status, verdict: Verdict) -> Iterator[Metric]:
     yield _single("status_duration_seconds", "How long it took to ask for this status.", status.took_s)
 
 
-def _backlog(lags: list[PartitionLag]) -> Iterator[Metric]:
+_OF_NODE = ("node", "set", "shard")
+
+
+def _labels(node: NodeState) -> tuple[str, ...]:
+    return node.address, node.set or "", str(node.shard or "")
+
+
+def _partitions(node: NodeState) -> int | None:
+    return None if node.partitions is None else len(node.partitions)
+
+
+def _servers(
+    status: Status,
+) -> tuple[tuple[str, ...], list[tuple[tuple[str, ...], list[FailedLoad] | None, list[TableParts] | None]]]:
+    """Return the labels of what each server has of its own, none for one alone, and what each has."""
+    if not status.cluster:
+        return (), [((), status.failed_loads, status.parts)]
+    return _OF_NODE, [(_labels(node), node.failed_loads, node.parts) for node in status.cluster.nodes]
+
+
+def _nodes(cluster: Cluster) -> Iterator[Metric]:
+    present = [node for node in cluster.nodes if not node.cause]
+
+    def by_node(name: str, meaning: str, value: Callable[[NodeState], float | None]) -> Metric:
+        return _gauge(f"node_{name}", meaning, [(_labels(node), value(node)) for node in present], *_OF_NODE)
+
+    up = [((node.address,), not node.cause) for node in cluster.nodes]
+    yield _gauge("node_up", "1 when the node of the cluster answers.", up, "node")
+    yield by_node("consumers", "Consumers that read the topic for it.", lambda node: node.consumers)
+    yield by_node("partitions", "Partitions that they read.", _partitions)
+    yield by_node("lag_messages", "Unread messages of these partitions.", lambda node: node.lag_messages)
+    yield by_node("lag_seconds", "How long the oldest of them has waited.", lambda node: node.lag_s)
+    text = "How long ago the roll-ups of its own payments were complete."
+    yield by_node("reports_behind_seconds", text, lambda node: node.behind_s)
+    yield by_node("disk_free_bytes", "Free, of its fullest disk.", lambda node: node.disk_free_bytes)
+    yield by_node("disk_bytes", "The size of that disk.", lambda node: node.disk_bytes)
+    snapshots = [((*_labels(node), *item[:1]), item[1]) for node in present for item in (node.snapshots or {}).items()]
+    yield _gauge("node_dimension_snapshot", "The snapshot that it serves.", snapshots, *_OF_NODE, "dimension")
+
+
+def _backlog(status: Status) -> Iterator[Metric]:
+    if status.cluster:
+        labels: tuple[str, ...] = ("set", "partition")
+        backlogs = [(of_set.backlog, (of_set.name,)) for of_set in status.cluster.sets]
+    else:
+        labels, backlogs = ("partition",), [(status.backlog, ())]
+    lags = [
+        (lag, (*of_set, str(lag.partition))) for backlog, of_set in backlogs if backlog for lag in backlog.partitions
+    ]
+
     def by_partition(name: str, meaning: str, value: Callable[[PartitionLag], float | None]) -> Metric:
-        return _gauge(name, meaning, [((str(lag.partition),), value(lag)) for lag in lags], "partition")
+        return _gauge(name, meaning, [(values, value(lag)) for lag, values in lags], *labels)
 
     yield by_partition("lag_messages", "Unread messages.", lambda lag: lag.messages)
     text = "How long the oldest unread message has waited, by its Kafka timestamp."
@@ -116,15 +177,19 @@ def _dimensions(status: Status) -> Iterator[Metric]:
     text = "Days since the last day that rates are quoted for."
     yield _single("newest_quote_age_days", text, (status.at.date() - quote).days if quote else None)
     text = "Dictionaries and refreshable views whose last load failed."
-    yield _single("failed_loads", text, None if status.failed_loads is None else len(status.failed_loads))
+    labels, servers = _servers(status)
+    failed = [(of_node, None if loads is None else len(loads)) for of_node, loads, _ in servers]
+    yield _gauge("failed_loads", text, failed, *labels)
 
 
 def _stores(status: Status) -> Iterator[Metric]:
-    tables = status.parts or []
-    yield _gauge("parts", "Active parts.", [((of.table,), of.parts) for of in tables], "table")
+    labels, servers = _servers(status)
+    tables = [((of.table, *of_node), of) for of_node, _, parts in servers for of in parts or []]
+    labels = ("table", *labels)
+    yield _gauge("parts", "Active parts.", [(values, of.parts) for values, of in tables], *labels)
     text = f"Active parts of the fullest partition; not healthy above {PARTS_LIMIT}."
-    fullest = [((of.table,), of.in_fullest_partition) for of in tables]
-    yield _gauge("parts_in_fullest_partition", text, fullest, "table")
+    fullest = [(values, of.in_fullest_partition) for values, of in tables]
+    yield _gauge("parts_in_fullest_partition", text, fullest, *labels)
     text = "How long ago the report that is furthest behind was complete."
     yield _single("reports_behind_seconds", text, status.reports and status.reports.behind_s)
     if audit := status.last_audit:

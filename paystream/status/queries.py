@@ -1,7 +1,17 @@
 """What `paystream status` asks ClickHouse. No question reads more when more is stored, only when more came lately.
 
-A column is named after the field of ``state`` that takes it.
+A column is named after the field of ``state`` that takes it. On a cluster each node is asked the same of its own share.
 """
+
+import re
+
+
+def of_share(query: str) -> str:
+    """Return a question as a node of a cluster is asked it: about its own share of the rows, in ``NAME_local``."""
+    # Reports are over all shards; what a shard does for them is its roll-ups.
+    query = query.replace("FROM report_freshness", "FROM rollup_state")
+    return re.sub(r"(FROM |')(ingest_ledger|quarantine|rollup_state|transactions)\b", r"\1\2_local", query)
+
 
 FLOW = """
 SELECT
@@ -178,3 +188,23 @@ WHERE kafka_topic = {topic:String}
 ORDER BY audited_at DESC
 LIMIT 1
 """
+
+NODE = """
+SELECT
+    (SELECT max(migration_id) FROM _yoyo_migration FINAL WHERE state = 'applied') AS schema,
+    count() AS consumers,
+    arraySort(groupUniqArrayArray(arrayMap(
+        held -> held.2,
+        arrayFilter(held -> held.1 = {topic:String}, arrayZip(assignments.topic, assignments.partition_id))
+    ))) AS partitions,
+    (SELECT argMin(free_space, free_space / total_space) FROM system.disks WHERE total_space > 0) AS disk_free_bytes,
+    (SELECT argMin(total_space, free_space / total_space) FROM system.disks WHERE total_space > 0) AS disk_bytes,
+    (
+        SELECT engine_full
+        FROM system.tables
+        WHERE database = currentDatabase() AND name = 'transactions_to_shards'
+    ) AS sharding
+FROM system.kafka_consumers
+WHERE database = currentDatabase() AND table = 'transactions_queue'
+"""
+"""What only a node of a cluster is asked."""

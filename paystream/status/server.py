@@ -13,7 +13,8 @@ from paystream.output import errors, note
 from paystream.settings import Settings
 from paystream.signals import sigterm_interrupts
 from paystream.status.health import Verdict, judge
-from paystream.status.state import Status, read_status
+from paystream.status.reading import read_status
+from paystream.status.state import Status
 
 KEPT_S = 2.0
 

@@ -1,34 +1,11 @@
 """The state of the pipeline, as one value: what `status`, `metrics` and `dashboard` show are views of it."""
 
-import queue
-import threading
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
 from enum import StrEnum
-from typing import Any, TypeVar
 
-from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalError
-
-from paystream.broker import open_broker
-from paystream.clickhouse import (
-    ACCESS_DENIED,
-    UNKNOWN_IDENTIFIER,
-    UNKNOWN_TABLE,
-    answering,
-    cause_of,
-    connect,
-    in_short,
-    is_code,
-)
-from paystream.errors import PaystreamError, ServiceUnavailable
-from paystream.group import ASSIGNED_TOPICS, Asked, Group
-from paystream.percentiles import ledger_percentile_s
-from paystream.settings import Settings
-from paystream.status import queries as sql
-from paystream.status.lag import PartitionLag, partition_lags
+from paystream.group import Group
+from paystream.status.lag import PartitionLag
 
 WINDOW = timedelta(minutes=5)
 """What "lately" means: latency, throughput, refusals and pending enrichments are those of this window."""
@@ -41,8 +18,6 @@ OBJECTIVE_WINDOW = timedelta(days=30)
 DIMENSIONS = ("fx", "merchants")
 QUESTION_TIMEOUT_S, TIMEOUT_S = 3, 6
 """Of one question to ClickHouse, and of all: Prometheus gives up a scrape some seconds later."""
-
-T = TypeVar("T")
 
 
 class Subject(StrEnum):
@@ -63,6 +38,7 @@ class Subject(StrEnum):
     REPORTS = "the reports"
     SLOWEST_REPORT = "the slowest report"
     LAST_AUDIT = "the last audit"
+    NODE = "the node"
 
 
 @dataclass(frozen=True)
@@ -142,17 +118,6 @@ class Objective:
     in_time_share: float | None
     budget_spent_share: float | None
     since: datetime | None
-
-
-@dataclass(frozen=True)
-class _Totals:
-    """What is stored of the objective's window. ``quiet_s``: since the last block was read, redelivered or not."""
-
-    payments: int
-    late: int
-    since: datetime | None
-    freshness_s: float | None
-    quiet_s: float | None
 
 
 @dataclass(frozen=True)
@@ -249,6 +214,74 @@ class SlowestReport:
 
 
 @dataclass(frozen=True)
+class NodeState:
+    """A node of a cluster. None: not measured.
+
+    Attributes:
+        cause: why it could not be asked; ``""`` where it answered.
+        schema: the newest version that it has applied.
+        consumers: how many read the topic for it, and ``partitions`` those that they read.
+        lag_messages, lag_s: what is unread of these, and how long the oldest of that has waited.
+        snapshots: of each dimension, the one that it serves.
+        behind_s: how long ago the roll-ups of its own payments were complete.
+        disk_free_bytes, disk_bytes: of its disk that is fullest.
+        sharding: by what it sends payments to the shards.
+        shards: how many shards take payments by that.
+    """
+
+    address: str
+    cause: str = ""
+    set: str | None = None
+    shard: int | None = None
+    version: str | None = None
+    schema: str | None = None
+    consumers: int | None = None
+    partitions: list[int] | None = None
+    lag_messages: int | None = None
+    lag_s: float | None = None
+    parts: list[TableParts] | None = None
+    failed_loads: list[FailedLoad] | None = None
+    snapshots: dict[str, int] | None = None
+    behind_s: float | None = None
+    disk_free_bytes: int | None = None
+    disk_bytes: int | None = None
+    sharding: str | None = None
+    shards: int | None = None
+
+
+@dataclass(frozen=True)
+class SetState:
+    """A set of nodes, which reads all payments with a consumer group of its own.
+
+    Attributes:
+        group: the consumer group.
+        backlog: what it has not read yet.
+        reports: how far its roll-ups are, of the shards that answer.
+    """
+
+    name: str
+    group: str
+    backlog: Backlog | None
+    reports: ReportFreshness | None
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster's nodes, each by what it says itself, and its sets.
+
+    Attributes:
+        shards: how many its servers know of.
+        behind: the addresses of those whose remote_servers lack nodes that others have.
+    """
+
+    name: str
+    shards: int
+    nodes: list[NodeState]
+    sets: list[SetState]
+    behind: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Status:
     """The state at one moment. None: not measured, and ``unmeasured`` says why.
 
@@ -261,6 +294,7 @@ class Status:
         slowest_report: None also when none took long or the server keeps no query log; never in ``unmeasured``.
         last_audit: None also when none was recorded, without an entry in ``unmeasured``.
         took_s: how long it took to ask.
+        cluster: None for one server. What is stored is then that of all shards of one set, as far as they answer.
     """
 
     topic: str
@@ -282,151 +316,10 @@ class Status:
     reports: ReportFreshness | None = None
     slowest_report: SlowestReport | None = None
     last_audit: LastAudit | None = None
+    cluster: Cluster | None = None
     unmeasured: list[Unmeasured] = field(default_factory=list)
 
     @property
     def exit_code(self) -> int:
         """Return what was in the way of measuring: 3 a service, 2 the schema or the topic, 0 nothing."""
         return max((unmeasured.exit_code for unmeasured in self.unmeasured), default=0)
-
-
-def read_status(settings: Settings) -> Status:
-    """Ask the broker and ClickHouse, both at once. Reads only; never raises for what cannot be measured."""
-    started = time.monotonic()
-    unmeasured: list[Unmeasured] = []
-    answers: queue.SimpleQueue[Backlog | Unmeasured] = queue.SimpleQueue()
-    # A broker that hangs is not waited for: neither by a scrape nor by Ctrl-C.
-    threading.Thread(target=lambda: answers.put(_ask_broker(settings)), daemon=True).start()
-    stored = _ask_clickhouse(settings, unmeasured)
-    try:
-        backlog = answers.get(timeout=max(0.1, started + TIMEOUT_S + QUESTION_TIMEOUT_S - time.monotonic()))
-    except queue.Empty:
-        why = f"Kafka '{settings.kafka_brokers}' has not answered within {TIMEOUT_S + QUESTION_TIMEOUT_S} s."
-        backlog = Unmeasured(Subject.UNREAD, why, ServiceUnavailable.exit_code)
-    if isinstance(backlog, Unmeasured):
-        unmeasured.insert(0, backlog)
-        backlog = None
-    totals: _Totals | None = stored.pop("totals", None)
-    if backlog and totals and totals.quiet_s is not None:
-        # The oldest unread message has no plausible time; it can have waited since the last block at most.
-        partitions = [lag if lag.is_dated else replace(lag, seconds=totals.quiet_s) for lag in backlog.partitions]
-        backlog = replace(backlog, partitions=partitions)
-    # Without the broker nobody knows what is overdue, and the budget would seem to recover.
-    objective = _objective(totals, backlog) if totals and backlog else None
-    return Status(
-        topic=settings.kafka_topic,
-        database=settings.clickhouse_database,
-        at=datetime.now(UTC),
-        took_s=time.monotonic() - started,
-        backlog=backlog,
-        objective=objective,
-        freshness_s=totals and totals.freshness_s,
-        unmeasured=unmeasured,
-        **stored,
-    )
-
-
-def _ask_broker(settings: Settings) -> Backlog | Unmeasured:
-    try:
-        with open_broker(settings) as broker:
-            asked = Asked(settings)
-            return Backlog(partition_lags(broker, OBJECTIVE_LIMIT), asked.answer())
-    except PaystreamError as error:
-        return Unmeasured(Subject.UNREAD, str(error), error.exit_code)
-
-
-def _ask_clickhouse(settings: Settings, unmeasured: list[Unmeasured]) -> dict[str, Any]:
-    parameters = {
-        "topic": settings.kafka_topic,
-        "window_s": int(WINDOW.total_seconds()),
-        "objective_s": int(OBJECTIVE_WINDOW.total_seconds()),
-    }
-    questions: dict[str, tuple[Subject, Callable[[Client], Any]]] = {
-        "flow": (Subject.FLOW, lambda client: _flow(client, parameters)),
-        "totals": (Subject.TOTALS, lambda client: _one(client, sql.TOTALS, _Totals, parameters)),
-        "ingest_error": (Subject.INGEST_ERROR, lambda client: in_short(_value(client, sql.INGEST_ERROR))),
-        "assigned_topics": (Subject.ASSIGNED_TOPICS, lambda client: _value(client, ASSIGNED_TOPICS)),
-        "missing": (Subject.SCHEMA, lambda client: [name for (name,) in client.query(sql.MISSING).result_rows]),
-        "refusals": (Subject.REFUSALS, lambda client: _refusals(client, parameters)),
-        "pending": (Subject.PENDING, lambda client: _one(client, sql.PENDING, Pending, parameters)),
-        "dimensions": (Subject.DIMENSIONS, lambda client: _all(client, sql.DIMENSIONS, DimensionAge)),
-        "failed_loads": (Subject.FAILED_LOADS, _failed_loads),
-        "parts": (Subject.PARTS, lambda client: _all(client, sql.PARTS, TableParts)),
-        "reports": (Subject.REPORTS, lambda client: _one(client, sql.REPORTS, ReportFreshness)),
-        "slowest_report": (Subject.SLOWEST_REPORT, _slowest_report),
-        "last_audit": (Subject.LAST_AUDIT, lambda client: _one(client, sql.LAST_AUDIT, LastAudit, parameters)),
-    }
-    answers: dict[str, Any] = {}
-    deadline = time.monotonic() + TIMEOUT_S
-    try:
-        with connect(settings, timeout_s=QUESTION_TIMEOUT_S) as client, answering("Status"):
-            for name, (what, ask) in questions.items():
-                if time.monotonic() > deadline:
-                    raise ServiceUnavailable(
-                        f"Status: ClickHouse took more than {TIMEOUT_S} s. Look at its load, then ask again."
-                    )
-                try:
-                    answers[name] = ask(client)
-                except OperationalError:
-                    raise
-                except ClickHouseError as error:
-                    unmeasured.append(_refused(what, error))
-    except PaystreamError as error:
-        unmeasured.append(Unmeasured(Subject.STORED, str(error), error.exit_code))
-    return answers
-
-
-def _refused(what: Subject, error: ClickHouseError) -> Unmeasured:
-    if is_code(error, UNKNOWN_TABLE) or is_code(error, UNKNOWN_IDENTIFIER):
-        return Unmeasured(what, "The schema is older than this. Bring it up with `paystream migrate up`.", 2)
-    advice = "Grant it to the user (access/roles.sql)" if is_code(error, ACCESS_DENIED) else "Correct the cause"
-    return Unmeasured(what, f"ClickHouse refused the question: {cause_of(error)}. {advice}.", 1)
-
-
-def _all(client: Client, query: str, kind: type[T], parameters: dict[str, Any] | None = None) -> list[T]:
-    return [kind(**row) for row in client.query(query, parameters=parameters, tz_mode="aware").named_results()]
-
-
-def _one(client: Client, query: str, kind: type[T], parameters: dict[str, Any] | None = None) -> T | None:
-    return next(iter(_all(client, query, kind, parameters)), None)
-
-
-def _value(client: Client, query: str) -> Any:
-    [[value]] = client.query(query).result_rows
-    return value
-
-
-def _slowest_report(client: Client) -> SlowestReport | None:
-    try:
-        return _one(client, sql.SLOWEST_REPORT, SlowestReport)
-    except OperationalError:
-        raise
-    except ClickHouseError as error:
-        if is_code(error, UNKNOWN_TABLE) or is_code(error, ACCESS_DENIED):
-            return None
-        raise
-
-
-def _failed_loads(client: Client) -> list[FailedLoad]:
-    return [replace(load, why=in_short(load.why)) for load in _all(client, sql.FAILED_LOADS, FailedLoad)]
-
-
-def _flow(client: Client, parameters: dict[str, Any]) -> Flow:
-    [[messages, refused, payments, histogram]] = client.query(sql.FLOW, parameters=parameters).result_rows
-    p50, p95, p99 = (ledger_percentile_s(histogram, percent) for percent in (50, 95, 99))
-    untimed = messages - refused - payments
-    return Flow(messages, messages / WINDOW.total_seconds(), refused, payments, untimed, p50, p95, p99)
-
-
-def _refusals(client: Client, parameters: dict[str, Any]) -> list[Refusals]:
-    rows = client.query(sql.REFUSALS, parameters=parameters).result_rows
-    return [Refusals(reason, count, count * 60 / WINDOW.total_seconds()) for reason, count in rows]
-
-
-def _objective(totals: _Totals, backlog: Backlog) -> Objective:
-    # While ingest stands still nothing late is stored, so what is unread and late already counts as well.
-    overdue = sum(lag.overdue for lag in backlog.partitions)
-    payments, late = totals.payments + overdue, totals.late + overdue
-    if not payments:
-        return Objective(0, 0, None, None, None)
-    return Objective(payments, late, 1 - late / payments, late / payments / (1 - OBJECTIVE_SHARE), totals.since)

@@ -5,7 +5,7 @@ from typing import Any
 
 from paystream.output import counted
 from paystream.status.health import Verdict, duration
-from paystream.status.state import OBJECTIVE_SHARE, Status, Subject
+from paystream.status.state import OBJECTIVE_SHARE, Cluster, NodeState, Status, Subject
 
 CLOCKS = (
     "Latency runs from a message's Kafka timestamp (the producer's clock, unless the topic says LogAppendTime) "
@@ -56,6 +56,7 @@ def figures(status: Status) -> list[Figure]:
 def sections(status: Status) -> list[Section]:
     """Return the tables, in the order in which somebody on call asks."""
     return [
+        *([_nodes(status.cluster)] if status.cluster else []),
         _unread(status),
         _latency(status),
         _objective(status),
@@ -98,13 +99,82 @@ def fields(status: Status, verdict: Verdict) -> dict[str, Any]:
         "budget_spent": objective and _round(objective.budget_spent_share),
         "took_s": _round(status.took_s),
     }
-    return {name: "none" if value is None else value for name, value in values.items()}
+    if cluster := status.cluster:
+        values["nodes"] = len(cluster.nodes)
+        values["nodes_away"] = sum(bool(node.cause) for node in cluster.nodes)
+    return _or_none(values)
+
+
+def fields_of_nodes(status: Status) -> list[dict[str, Any]]:
+    """Return what a line of a log says of each node of a cluster."""
+    return [
+        _or_none(
+            {
+                "node": node.address,
+                "set": node.set,
+                "shard": node.shard,
+                "cause": node.cause or None,
+                "consumers": node.consumers,
+                "partitions": None if node.partitions is None else ",".join(map(str, node.partitions)) or None,
+                "lag_messages": node.lag_messages,
+                "lag_s": _round(node.lag_s),
+                "parts": None if node.parts is None else sum(table.parts for table in node.parts),
+                "reports_behind_s": _round(node.behind_s),
+                **{f"{name}_snapshot": snapshot for name, snapshot in (node.snapshots or {}).items()},
+                "disk_free_bytes": node.disk_free_bytes,
+                "version": node.version,
+                "schema": node.schema,
+            }
+        )
+        for node in (status.cluster.nodes if status.cluster else [])
+    ]
 
 
 def document(status: Status, verdict: Verdict) -> dict[str, Any]:
     """Return everything, for JSON: the verdict, then the fields of ``Status`` by name."""
     head = {"verdict": verdict.word, "exit_code": verdict.exit_code, "problems": [asdict(p) for p in verdict.problems]}
-    return head | asdict(status) | {"clocks": CLOCKS}
+    everything = head | asdict(status) | {"clocks": CLOCKS}
+    if not status.cluster:
+        del everything["cluster"]
+    return everything
+
+
+def _nodes(cluster: Cluster) -> Section:
+    has_sets = len(cluster.sets) > 1
+    header = ("node", *["set"] * has_sets, "shard", "reads", "unread", "parts", "behind", "snapshots", "free")
+    notes = [f"{node.address} cannot be asked: {node.cause}." for node in cluster.nodes if node.cause]
+    notes.append(_in_common("ClickHouse", {node.address: node.version for node in cluster.nodes if node.version}))
+    notes.append(_in_common("Schema", {node.address: node.schema for node in cluster.nodes if node.schema}))
+    for of_set in cluster.sets if has_sets else []:
+        unread = f"{of_set.backlog.messages:,} unread" if of_set.backlog else "what is unread is not known"
+        notes.append(f"Set {of_set.name}, consumer group {of_set.group}: {unread}.")
+    rows = [_node(node, has_sets) for node in cluster.nodes]
+    return Section("nodes", f"Nodes of cluster {cluster.name}", header, rows, " ".join(filter(None, notes)))
+
+
+def _node(node: NodeState, has_sets: bool) -> tuple[str, ...]:
+    values = {
+        "set": node.set,
+        "shard": node.shard,
+        "reads": None if node.partitions is None else ", ".join(map(str, node.partitions)) or "none",
+        "unread": None if node.lag_messages is None else f"{node.lag_messages:,}",
+        "parts": None if node.parts is None else f"{sum(table.parts for table in node.parts):,}",
+        "behind": None if node.behind_s is None else duration(node.behind_s),
+        "snapshots": ", ".join(f"{name} {snapshot}" for name, snapshot in (node.snapshots or {}).items()) or None,
+        "free": None if not node.disk_bytes else f"{node.disk_free_bytes / node.disk_bytes:.0%}",
+    }
+    if not has_sets:
+        del values["set"]
+    return (
+        f"{node.address}{' (away)' * bool(node.cause)}",
+        *("-" if value is None else str(value) for value in values.values()),
+    )
+
+
+def _in_common(what: str, values: dict[str, str]) -> str:
+    if len(set(values.values())) > 1:
+        return f"{what}: {', '.join(f'{value} on {address}' for address, value in values.items())}."
+    return f"{what} {next(iter(values.values()))}." if values else ""
 
 
 def _unread(status: Status) -> Section:
@@ -216,6 +286,10 @@ def _stores(status: Status) -> Section:
     elif not any(gap.what is Subject.LAST_AUDIT for gap in status.unmeasured) and status.parts is not None:
         rows.append(("last audit", "never", "run `paystream audit` from cron"))
     return Section("stores", "Tables, loads and audits", ("", "", ""), rows)
+
+
+def _or_none(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: "none" if value is None else value for name, value in values.items()}
 
 
 def _round(value: float | None) -> float | None:

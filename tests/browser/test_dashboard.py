@@ -13,9 +13,9 @@ from selenium.webdriver.chrome.webdriver import WebDriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
-from statuses import HEALTHY, lag
+from statuses import HEALTHY, NODE, SECOND, lag, on_cluster
 
-from paystream.status.state import Refusals, Status, Subject, Unmeasured
+from paystream.status.state import NodeState, Refusals, Status, Subject, Unmeasured
 
 WAIT_S = 30
 
@@ -72,6 +72,23 @@ def test_it_keeps_up_by_itself(browser: WebDriver, dashboard: Dashboard) -> None
     dashboard.status = HEALTHY
     wait_for(browser, lambda: text(browser, "#verdict") == "Healthy")
     assert run(browser, colour) != red
+
+
+def test_a_cluster_has_a_table_of_its_nodes(browser: WebDriver, dashboard: Dashboard) -> None:
+    browser.get(dashboard.url)
+    assert not browser.find_elements("css selector", "#nodes")
+    dashboard.status = on_cluster()
+    browser.get(dashboard.url)
+    rows = browser.find_elements("css selector", "#nodes tbody tr")
+    assert [[cell.text for cell in row.find_elements("css selector", "th, td")] for row in rows] == [
+        [NODE.address, "1", "0, 1", "12", "12", "40 s", "fx 3, merchants 9", "25%"],
+        [SECOND.address, "2", "none", "0", "12", "40 s", "fx 3, merchants 9", "25%"],
+    ]
+    assert text(browser, "#nodes-note") == "ClickHouse 26.3.1.1. Schema 0018_rollups_by_shard."
+    dashboard.status = on_cluster(NODE, NodeState(SECOND.address, "Connection refused"))
+    wait_for(browser, lambda: "10.0.0.2:8123 (away)" in text(browser, "#nodes"))
+    assert "10.0.0.2:8123 cannot be asked: Connection refused." in text(browser, "#nodes-note")
+    assert "node '10.0.0.2:8123' cannot be asked: Connection refused" in text(browser, "#reasons")
 
 
 def test_what_is_read_aloud_changes_only_with_the_verdict(browser: WebDriver, dashboard: Dashboard) -> None:
@@ -140,7 +157,7 @@ def test_headings_landmarks_and_names(browser: WebDriver, dashboard: Dashboard) 
 def test_a_narrow_screen_scrolls_no_more_than_its_tables(browser: WebDriver, dashboard: Dashboard, width: int) -> None:
     long = "created_at_in_future_by_very_much_more_than_is_allowed"
     dashboard.status = replace(
-        HEALTHY,
+        on_cluster(),
         refusals=[Refusals(long, 30, 6.0)],
         dimensions=[replace(HEALTHY.dimensions[0], newest_quote=date(2026, 10, 1)), HEALTHY.dimensions[1]],
         unmeasured=[Unmeasured(Subject.PARTS, "x" * 200, 1)],

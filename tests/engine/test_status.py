@@ -29,7 +29,8 @@ from paystream.clickhouse import connect
 from paystream.settings import Settings
 from paystream.status import lag, queries
 from paystream.status.health import judge
-from paystream.status.state import Subject, read_status
+from paystream.status.reading import read_status
+from paystream.status.state import Subject
 from paystream.status.view import sections
 
 PaystreamHere = Callable[..., tuple[int, str, list[str]]]

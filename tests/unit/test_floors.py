@@ -12,7 +12,8 @@ FLOORS = [
     {"devstack"},
     {"loader", "quarantine", "reports"},
     {"audit"},
-    {"migrations", "status"},
+    {"migrations"},
+    {"status"},
     {"loadtest"},
     {"cost"},
 ]

@@ -5,7 +5,7 @@ from datetime import date, timedelta
 from typing import Any
 
 import pytest
-from statuses import AT, HEALTHY, lag
+from statuses import AT, HEALTHY, NODE, SECOND, lag, on_cluster
 
 from paystream.group import Group, Member
 from paystream.settings import Settings
@@ -14,10 +14,13 @@ from paystream.status.state import (
     Backlog,
     FailedLoad,
     Flow,
+    NodeState,
     Objective,
     Pending,
     Refusals,
     ReportFreshness,
+    SetState,
+    Status,
     Subject,
     TableParts,
     Unmeasured,
@@ -158,6 +161,70 @@ def test_each_reason_is_in_the_first_line(change: dict[str, Any], name: str, tex
     assert [problem.text for problem in verdict.problems if problem.name == name] == [
         next(problem.text for problem in verdict.problems if text in problem.text)
     ]
+
+
+def in_sets(**second: Any) -> Status:
+    """Return the status of a cluster of two sets, of which the second has some things changed."""
+    sets = [SetState(name, f"paystream-{name}", HEALTHY.backlog, HEALTHY.reports) for name in ("1", "2")]
+    nodes = [replace(node, set=name) for name in ("1", "2") for node in (NODE, SECOND)]
+    return on_cluster(*nodes, sets=[sets[0], replace(sets[1], **second)])
+
+
+@pytest.mark.parametrize(
+    ("status", "name", "text"),
+    [
+        (
+            on_cluster(NODE, NodeState("10.0.0.2:8123", "Connection refused")),
+            "node",
+            "node '10.0.0.2:8123' cannot be asked: Connection refused; no figure has what is stored on shard 2 of 2",
+        ),
+        (
+            on_cluster(NODE, replace(SECOND, snapshots={"fx": 2, "merchants": 9})),
+            "snapshot",
+            "node '10.0.0.2:8123' has older dimensions: fx 2 (newest 3)",
+        ),
+        (
+            on_cluster(replace(NODE, snapshots={}), SECOND),
+            "snapshot",
+            "node '10.0.0.1:8123' has older dimensions: fx never loaded (newest 3), merchants never loaded (newest 9)",
+        ),
+        (
+            on_cluster(NODE, replace(SECOND, schema="0017_whatever")),
+            "version",
+            "node '10.0.0.2:8123' has the schema 0017_whatever, and the newest is 0018_rollups_by_shard",
+        ),
+        (
+            on_cluster(NODE, SECOND, replace(SECOND, address="10.0.0.3:8123", shard=3), shards=3),
+            "sharding",
+            "shard 3 of 3 takes no payments: run `paystream cluster add-shard`",
+        ),
+        (
+            on_cluster(NODE, replace(SECOND, sharding="cityHash64(transaction_id) % 3")),
+            "sharding",
+            "nodes send payments to different shards: '10.0.0.1:8123' by cityHash64(transaction_id) % 2, "
+            "'10.0.0.2:8123' by cityHash64(transaction_id) % 3; run `paystream cluster add-shard`",
+        ),
+        (
+            in_sets(backlog=lag(messages=9000, seconds=61)),
+            "set",
+            "set 2 is behind: 9,000 messages unread, the oldest for 61 s",
+        ),
+        (in_sets(reports=ReportFreshness(AT, 301.0)), "set", "set 2 is behind: reports by 5 min"),
+    ],
+)
+def test_each_reason_of_a_cluster_names_its_node_or_set(status: Status, name: str, text: str) -> None:
+    verdict = judge(status, SETTINGS)
+    assert (verdict.exit_code, verdict.line) == (1, f"not healthy: {text}")
+    assert {problem.name for problem in verdict.problems} == {name}
+
+
+def test_what_is_no_reason_on_a_cluster() -> None:
+    other = replace(SECOND, version="26.9.1.1")  # an upgrade goes node by node
+    for status in (on_cluster(), in_sets(), on_cluster(NODE, other)):
+        assert judge(status, SETTINGS).problems == []
+    # Where another set has its shard, nothing is missing from the figures.
+    verdict = judge(on_cluster(NODE, SECOND, replace(NODE, address="c", set="2"), NodeState("d", "Gone")), SETTINGS)
+    assert verdict.line == "not healthy: node 'd' cannot be asked: Gone"
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,13 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
-from statuses import HEALTHY
+from statuses import HEALTHY, NODE, on_cluster
 
 from paystream.project import CHECKOUT
 from paystream.settings import Settings
 from paystream.status.health import judge
 from paystream.status.metrics import PROBLEMS, StatusCollector, families
-from paystream.status.state import QUESTION_TIMEOUT_S, TIMEOUT_S, Status, Subject, Unmeasured
+from paystream.status.state import QUESTION_TIMEOUT_S, TIMEOUT_S, NodeState, Status, Subject, Unmeasured
 
 SETTINGS = Settings(_env_file=None)
 RULES = yaml.safe_load((CHECKOUT / "monitoring/alerts.yaml").read_text())["groups"][0]["rules"]
@@ -33,6 +33,8 @@ def exported(status: Status) -> dict[str, dict[tuple[tuple[str, str], ...], floa
 
 
 EXPORTED = exported(HEALTHY)
+ON_CLUSTER = exported(on_cluster(NODE, NodeState("10.0.0.2:8123", "Connection refused")))
+EVERYWHERE = ON_CLUSTER | EXPORTED
 
 
 def selectors(expression: str) -> list[tuple[str, dict[str, str]]]:
@@ -50,9 +52,9 @@ def expressions() -> list[str]:
 def test_every_metric_in_a_rule_or_a_panel_is_exported(expression: str) -> None:
     assert selectors(expression)
     for name, labels in selectors(expression):
-        assert name in EXPORTED
+        assert name in EVERYWHERE
         for label, wanted in labels.items():
-            values = {dict(sample)[label] for sample in EXPORTED[name]}
+            values = {dict(sample)[label] for sample in EVERYWHERE[name]}
             assert all(any(re.fullmatch(pattern, value) for value in values) for pattern in wanted.split("|")), (
                 name,
                 label,
@@ -93,7 +95,7 @@ def test_every_reason_names_a_section_and_is_exported() -> None:
 
 def test_the_page_lists_every_metric() -> None:
     rows = re.findall(r"^\| (`paystream_.*?) \|", (CHECKOUT / "docs/monitoring.md").read_text(), re.MULTILINE)
-    assert {name for row in rows for name in re.findall(r"`(paystream_\w+)`", row)} == set(EXPORTED)
+    assert {name for row in rows for name in re.findall(r"`(paystream_\w+)`", row)} == set(EVERYWHERE)
 
 
 def test_values_and_labels() -> None:
@@ -105,6 +107,19 @@ def test_values_and_labels() -> None:
     assert EXPORTED["paystream_newest_quote_age_days"] == {(): 1}
     assert EXPORTED["paystream_error_budget_spent_ratio"] == {(): 0.002}
     assert set(EXPORTED["paystream_problem"].values()) == {0}
+
+
+def test_only_on_a_cluster_do_metrics_say_of_which_node_they_are() -> None:
+    assert not {name for name in EXPORTED if "node" in name}
+    assert not [sample for samples in EXPORTED.values() for sample in samples if {"node", "set"} & dict(sample).keys()]
+    node = (("node", "10.0.0.1:8123"), ("set", "1"), ("shard", "1"))
+    assert ON_CLUSTER["paystream_node_up"] == {node[:1]: 1, (("node", "10.0.0.2:8123"),): 0}
+    assert ON_CLUSTER["paystream_parts"] == {(*node, ("table", "transactions")): 12}
+    assert ON_CLUSTER["paystream_failed_loads"] == {node: 0}
+    assert ON_CLUSTER["paystream_node_lag_messages"] == {node: 12}
+    assert ON_CLUSTER["paystream_node_dimension_snapshot"][(("dimension", "fx"), *node)] == 3
+    assert ON_CLUSTER["paystream_lag_messages"][("partition", "0"), ("set", "1")] == 12
+    assert ON_CLUSTER["paystream_problem"][("name", "node"),] == 1
 
 
 def test_what_is_not_known_is_left_out_and_said() -> None:
