@@ -79,8 +79,8 @@ def test_a_cluster_has_a_table_of_its_nodes(browser: WebDriver, dashboard: Dashb
     assert not browser.find_elements("css selector", "#nodes")
     dashboard.status = on_cluster()
     browser.get(dashboard.url)
-    rows = browser.find_elements("css selector", "#nodes tbody tr")
-    assert [[cell.text for cell in row.find_elements("css selector", "th, td")] for row in rows] == [
+    rows = "[...document.querySelectorAll('#nodes tbody tr')]"
+    assert run(browser, f"{rows}.map(row => [...row.children].map(cell => cell.innerText))") == [
         [NODE.address, "1", "0, 1", "12", "12", "40 s", "fx 3, merchants 9", "25%"],
         [SECOND.address, "2", "none", "0", "12", "40 s", "fx 3, merchants 9", "25%"],
     ]
