@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -14,9 +13,10 @@ from paystream.loader.dimension import FX, MERCHANTS, Dimension
 from paystream.loader.fx import FxFormat, read_fx
 from paystream.loader.merchants import MerchantsFormat, read_merchants
 from paystream.loader.refresh import Refreshed, refresh, require_schema
-from paystream.loader.repair_command import ThenRepair, repair_after, repair_transactions, show_repaired
-from paystream.loader.snapshot_command import compare_snapshots, list_history, roll_back_dimension
+from paystream.loader.repair_command import SkipAway, ThenRepair, repair_after, repair_transactions, show_repaired
+from paystream.loader.snapshot_command import compare_snapshots, list_history, note_away, roll_back_dimension
 from paystream.loader.source import SHOWN_PROBLEMS, Rejected, Source, read_source
+from paystream.nodes import find
 from paystream.output import counted, errors, is_terminal, note, print_fields, print_json, say
 from paystream.schema import connected
 from paystream.settings import Settings, load_settings
@@ -54,6 +54,7 @@ def refresh_merchants(
     ] = None,
     force: Force = None,
     then_repair: ThenRepair = True,
+    skip_away: SkipAway = False,
     as_json: AsJson = False,
 ) -> None:
     """Replace all merchants by those of a file, at once, or leave everything as it is.
@@ -79,7 +80,7 @@ def refresh_merchants(
         )
         return _Read(merchants.columns, merchants.rejected)
 
-    _refresh(MERCHANTS, "Merchants file", place, read, forced, then_repair, as_json)
+    _refresh(MERCHANTS, "Merchants file", place, read, forced, then_repair, skip_away, as_json)
 
 
 @refresh_app.command("fx")
@@ -93,6 +94,7 @@ def refresh_fx(
     ] = False,
     force: Force = None,
     then_repair: ThenRepair = True,
+    skip_away: SkipAway = False,
     as_json: AsJson = False,
 ) -> None:
     """Replace all exchange rates by a history, at once, or add a day's rates, or leave everything as it is.
@@ -116,7 +118,7 @@ def refresh_fx(
         )
         return _Read(rates.columns, merge=merge or rates.partial)
 
-    _refresh(FX, "FX file", place, read, forced, then_repair, as_json)
+    _refresh(FX, "FX file", place, read, forced, then_repair, skip_away, as_json)
 
 
 @sample_app.command("merchants")
@@ -149,26 +151,30 @@ def _refresh(
     read: Callable[[Source, Settings], _Read],
     forced: list[str],
     then_repair: bool,
+    skip_away: bool,
     as_json: bool,
 ) -> None:
     settings = load_settings()
     gates.require_known(forced)
     started = time.monotonic()
     with errors.status(f"Refreshing {dimension.name}"):
-        require_schema(settings, dimension)
+        require_schema(settings, dimension, skip_away=skip_away)
         source = read_source(kind, place, folders=dimension is MERCHANTS)
         columns, rejected, merge = read(source, settings)
-        done = refresh(settings, dimension, source, columns, merge=merge, forced=forced, rejected=rejected)
+        done = refresh(
+            settings, dimension, source, columns, merge=merge, forced=forced, rejected=rejected, skip_away=skip_away
+        )
     # How old the newest quote is decides what payments are converted with, so it is said each time.
     newest = {}
     if dimension is FX:
         newest["newest_quote"] = _newest_quote(settings) if merge else max(columns["rate_date"]).isoformat()
     if rejected:
         _report_rejected(source, rejected)
-    fields = asdict(done) | newest | {"seconds": round(time.monotonic() - started, 2)}
+    note_away(done)
+    fields = done.fields() | newest | {"seconds": round(time.monotonic() - started, 2)}
     try:
         serving = f"Snapshot {done.snapshot_id} of '{dimension.name}' serves"
-        repaired = repair_after(settings, serving) if then_repair else {}
+        repaired = repair_after(settings, serving, skip_away) if then_repair else {}
     except PaystreamError:
         _report(dimension, done, fields, as_json)
         raise
@@ -187,7 +193,7 @@ def _report_rejected(source: Source, rejected: Sequence[Rejected]) -> None:
 
 def _newest_quote(settings: Settings) -> str:
     # Of what serves: the file that was merged into it may end earlier.
-    with connected(settings, "Newest quote") as client:
+    with connected(find(settings).entry, "Newest quote") as client:
         return client.query(f"SELECT max(rate_date) FROM {FX.table}").first_row[0].isoformat()
 
 

@@ -8,12 +8,15 @@ from typing import Any
 from clickhouse_connect.driver.client import Client
 
 from paystream.errors import UsageError
-from paystream.loader.dimension import Dimension
+from paystream.loader.dimension import FX, MERCHANTS, Dimension
 from paystream.loader.source import Rejected
+from paystream.nodes import Node, Nodes, each, find
 from paystream.schema import connected
 from paystream.settings import Settings
 
 SHOWN_CHANGES = 20
+
+NEVER = datetime(1970, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,40 @@ def list_snapshots(settings: Settings, dimension: Dimension) -> list[Snapshot]:
         UsageError: the schema does not exist yet.
         ServiceUnavailable: ClickHouse cannot be reached.
     """
-    with connected(settings, f"History of '{dimension.name}'") as client:
+    with connected(find(settings).entry, f"History of '{dimension.name}'") as client:
         return snapshots(client, dimension)
+
+
+def serving(nodes: Nodes) -> dict[str, dict[str, int]]:
+    """Return for each node that answers, by its address, the snapshot of each dimension that it enriches with.
+
+    Raises:
+        UsageError: the schema does not exist yet.
+        ServiceUnavailable: a node was lost on the way.
+    """
+
+    def ask(node: Node, client: Client) -> dict[str, int]:
+        # Of the dictionaries, not of their tables: between an exchange and the reload the two differ.
+        columns = ", ".join(f"(SELECT max(snapshot_id) FROM {dimension.dictionary})" for dimension in (MERCHANTS, FX))
+        merchants, fx = client.query(f"SELECT {columns}").first_row
+        return {MERCHANTS.name: merchants, FX.name: fx}
+
+    return {node.address: there for node, there in each(nodes, "Snapshots that serve", ask)}
+
+
+def lagging(served: Mapping[str, Mapping[str, int]], dimension: Dimension) -> list[str]:
+    """Return for each node that enriches with an older snapshot than another a clause that says so.
+
+    Args:
+        served: what ``serving`` gives.
+        dimension: which one.
+    """
+    newest = max(there[dimension.name] for there in served.values())
+    return [
+        f"node '{address}' serves {there[dimension.name]}, and the newest is {newest}"
+        for address, there in served.items()
+        if there[dimension.name] != newest
+    ]
 
 
 def compare(settings: Settings, dimension: Dimension, before: int, after: int) -> Comparison:
@@ -79,7 +114,7 @@ def compare(settings: Settings, dimension: Dimension, before: int, after: int) -
         f"FROM (SELECT *, 1 AS there FROM ({rows_of}{before})) AS b "
         f"FULL JOIN (SELECT *, 1 AS there FROM ({rows_of}{after})) AS a USING ({key})"
     )
-    with connected(settings, f"History of '{dimension.name}'") as client:
+    with connected(find(settings).entry, f"History of '{dimension.name}'") as client:
         kept = {snapshot.snapshot_id: snapshot for snapshot in snapshots(client, dimension)}
         for snapshot_id in (before, after):
             require_kept(dimension, kept, snapshot_id)

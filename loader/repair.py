@@ -2,18 +2,27 @@
 
 What a row should be is the view ``transactions_to_repair``'s to say. Here is where to look: a table of years cannot be
 read at each refresh, so a repair reads only the days whose rates or merchants have changed since the last one.
+
+On a cluster each node's rows are repaired on the node itself: what a payment is enriched with there, and where it is
+stored, is what it would be for the node's ingest. One node of each shard is enough, in each set.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import astuple, dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 from clickhouse_connect.driver.client import Client
 
+from paystream.clickhouse import answering
+from paystream.errors import CheckFailed
+from paystream.loader import history
+from paystream.loader.dimension import FX, MERCHANTS
 from paystream.lock import locked
+from paystream.nodes import Node, Nodes, find
 from paystream.schema import connected
 from paystream.settings import Settings
 
@@ -29,7 +38,7 @@ LOCK_WAIT_S = 15 * 60
 LISTED_MERCHANTS = 5_000
 """With more late or changed merchants than this on a day, the whole day is looked at."""
 
-NEEDED = ("transactions", "transactions_to_repair", "repaired_days", "merchants", "merchants_dict", "fx_rates_dict")
+NEEDED = ("transactions_to_repair", "repaired_days", "merchants", "merchants_dict", "fx_rates_dict")
 
 # One thread, so that ingest keeps the others; parts as large as ingest's are while catching up.
 _SETTINGS = {
@@ -62,7 +71,7 @@ ORDER BY day
 
 _LATE = """
 SELECT toDate(created_at) AS day, groupUniqArray({limit:UInt32})(merchant_id)
-FROM transactions
+FROM {stored}
 WHERE enrichment_status = 'merchant_pending' AND dictHas('merchants_dict', merchant_id)
 GROUP BY day
 """
@@ -70,7 +79,7 @@ GROUP BY day
 
 _CHANGED = """
 SELECT toDate(created_at) AS day, groupUniqArray({limit:UInt32})(merchant_id)
-FROM transactions
+FROM {stored}
 WHERE merchant_id IN
 (
     SELECT merchant_id
@@ -108,6 +117,11 @@ class Move:
     reporting_before: Decimal
     reporting_after: Decimal
 
+    def plus(self, other: "Move") -> "Move":
+        """Return both in one: of the same day and currency."""
+        sums = [mine + its for mine, its in zip(astuple(self)[2:], astuple(other)[2:], strict=True)]
+        return Move(self.day, self.currency, *sums)
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -138,8 +152,27 @@ class _Plan:
     """What to record at the end, for the days above and for those that need no look."""
 
 
+@dataclass(frozen=True)
+class _Share:
+    """The rows to repair on a server: all, or those of a node of a cluster.
+
+    Attributes:
+        client: a client on the configured database.
+        node: the server.
+        stored: the table that has the rows.
+    """
+
+    client: Client
+    node: Node
+    stored: str
+
+
 def repair(
-    settings: Settings, *, every_day: bool = False, report: Callable[[Progress], None] = lambda progress: None
+    settings: Settings,
+    *,
+    every_day: bool = False,
+    skip_away: bool = False,
+    report: Callable[[Progress], None] = lambda progress: None,
 ) -> Repaired:
     """Write the rows again whose merchant or rate is known now, or known better. Ingest goes on meanwhile.
 
@@ -148,75 +181,161 @@ def repair(
     Args:
         settings: where ClickHouse is, and the policy for changed merchants (``dims_merchant_changes``).
         every_day: look at each day that has rows, whatever earlier repairs saw.
+        skip_away: go on without the nodes of a cluster that do not answer.
         report: called after each batch.
 
     Raises:
         UsageError: the schema does not exist yet.
-        CheckFailed: another repair is still running after a quarter of an hour.
-        ServiceUnavailable: ClickHouse cannot be reached, or was lost on the way.
+        CheckFailed: another repair is still running after a quarter of an hour, or nodes serve different snapshots.
+        ServiceUnavailable: ClickHouse cannot be reached, or was lost on the way, or a node does not answer.
     """
     began = time.monotonic()
-    with (
-        _connected(settings) as client,
-        locked(client, LOCK, "Repair of transactions", like="repaired_days", wait_s=LOCK_WAIT_S) as lock,
-    ):
-        first = _first_day(client)
-        if first is None:
-            return Repaired(0, 0, time.monotonic() - began)
-        while True:
-            loaded = _wait_settled(client)
-            [[started_at]] = client.query("SELECT now64(3, 'UTC')").result_rows
-            plan = _plan(client, settings, first, every_day)
-            if _loaded(client) == loaded:
-                break  # else a dictionary changed while this waited or planned
-        # Until a day is done nothing is known of it: whatever ends this repair, the next one looks at it again.
-        _record(client, {day: _Seen(0, 0, 0, 0) for day in plan.days}, started_at)
-        names = ", ".join(_columns(client))
-        rows = 0
-        for number, (day, merchants) in enumerate(plan.days.items()):
-            for condition in _batches(client, day, merchants):
-                summary = client.command(
-                    f"INSERT INTO transactions ({names}) SELECT {names} FROM {_view(settings)} WHERE {condition}",
-                    settings=_SETTINGS,
-                ).summary
-                rows += int(summary["written_rows"])
+    nodes = _found(settings, skip_away)
+    days: set[date] = set()
+    # A set of a cluster has all payments, so they are counted in one.
+    rows: Counter[str] = Counter()
+    with ExitStack() as stack:
+        held = []
+        for node in _of_each_shard(nodes):
+            share = stack.enter_context(_connected(nodes, node))
+            # In the same order for everybody, so that two never wait for each other.
+            lock = locked(share.client, LOCK, _what(node), like="repaired_days", wait_s=LOCK_WAIT_S)
+            held.append((share, stack.enter_context(lock)))
+        if nodes.cluster:
+            _refuse_different_snapshots(nodes)
+
+        def keep() -> None:
+            for _, lock in held:
                 lock.keep()
-                report(Progress(day, number, len(plan.days), rows))
-        # Not where a dictionary changed meanwhile: rows may have been written with either.
+
+        for share, _ in held:
+            so_far = rows[share.node.set]
+            with _answering(nodes, share.node):
+                looked_at, written = _repair_share(share, keep, settings, every_day, so_far, report)
+            days |= looked_at
+            rows[share.node.set] += written
+    return Repaired(len(days), max(rows.values()), time.monotonic() - began)
+
+
+def _repair_share(
+    share: _Share,
+    keep: Callable[[], None],
+    settings: Settings,
+    every_day: bool,
+    so_far: int,
+    report: Callable[[Progress], None],
+) -> tuple[set[date], int]:
+    """Return the days that were looked at, and how many rows were written."""
+    client = share.client
+    first = _first_day(share)
+    if first is None:
+        return set(), 0
+    while True:
+        loaded = _wait_settled(client)
+        [[started_at]] = client.query("SELECT now64(3, 'UTC')").result_rows
+        plan = _plan(share, settings, first, every_day)
         if _loaded(client) == loaded:
-            _record(client, plan.seen, started_at + timedelta(milliseconds=1))
-    return Repaired(len(plan.days), rows, time.monotonic() - began)
+            break  # else a dictionary changed while this waited or planned
+    # Until a day is done nothing is known of it: whatever ends this repair, the next one looks at it again.
+    _record(client, {day: _Seen(0, 0, 0, 0) for day in plan.days}, started_at)
+    names = ", ".join(_columns(client, share.stored))
+    rows = 0
+    for number, (day, merchants) in enumerate(plan.days.items()):
+        for condition in _batches(share, day, merchants):
+            summary = client.command(
+                f"INSERT INTO {share.stored} ({names}) SELECT {names} FROM {_view(settings)} WHERE {condition}",
+                settings=_SETTINGS,
+            ).summary
+            rows += int(summary["written_rows"])
+            keep()
+            report(Progress(day, number, len(plan.days), so_far + rows))
+    # Not where a dictionary changed meanwhile: rows may have been written with either.
+    if _loaded(client) == loaded:
+        _record(client, plan.seen, started_at + timedelta(milliseconds=1))
+    return set(plan.days), rows
 
 
-def preview(settings: Settings, *, every_day: bool = False) -> list[Move]:
+def preview(settings: Settings, *, every_day: bool = False, skip_away: bool = False) -> list[Move]:
     """Return what a repair would do now, by day and currency, newest day first. Changes nothing.
+
+    Of several sets of a cluster, which have the same payments, it is what the one would need that has most to repair.
 
     Raises:
         UsageError: the schema does not exist yet.
-        ServiceUnavailable: ClickHouse cannot be reached, or was lost on the way.
+        ServiceUnavailable: ClickHouse cannot be reached, or was lost on the way, or a node does not answer.
     """
+    nodes = _found(settings, skip_away)
+    of_sets: dict[str, dict[tuple[date, str], Move]] = {name: {} for name in nodes.sets}
+    for node in _of_each_shard(nodes):
+        moves = of_sets[node.set]
+        with _connected(nodes, node) as share:
+            for move in _preview_share(share, settings, every_day):
+                before = moves.get((move.day, move.currency))
+                moves[move.day, move.currency] = before.plus(move) if before else move
+    most = max(of_sets.values(), key=lambda moves: sum(move.rows for move in moves.values()))
+    return sorted(most.values(), key=lambda move: (-move.day.toordinal(), move.currency))
+
+
+def _preview_share(share: _Share, settings: Settings, every_day: bool) -> list[Move]:
+    first = _first_day(share)
+    if first is None:
+        return []
     moves = []
-    with _connected(settings) as client:
-        first = _first_day(client)
-        if first is None:
-            return []
-        for day, merchants in _plan(client, settings, first, every_day).days.items():
-            moves += client.query(
-                f"""
-                SELECT
-                    toDate(created_at) AS day, currency, count(), sum(amount),
-                    sum(ifNull(stored_amount_reporting, 0)), sum(ifNull(amount_reporting, 0))
-                FROM {_view(settings)}
-                WHERE {_condition(day, merchants)}
-                GROUP BY day, currency
-                ORDER BY currency
-                """
-            ).result_rows
+    for day, merchants in _plan(share, settings, first, every_day).days.items():
+        moves += share.client.query(
+            f"""
+            SELECT
+                toDate(created_at) AS day, currency, count(), sum(amount),
+                sum(ifNull(stored_amount_reporting, 0)), sum(ifNull(amount_reporting, 0))
+            FROM {_view(settings)}
+            WHERE {_condition(day, merchants)}
+            GROUP BY day, currency
+            """
+        ).result_rows
     return [Move(*row) for row in moves]
 
 
-def _connected(settings: Settings) -> AbstractContextManager[Client]:
-    return connected(settings, "Repair of transactions", "What was repaired so far stays.", NEEDED)
+def _found(settings: Settings, skip_away: bool) -> Nodes:
+    nodes = find(settings)
+    if not skip_away:
+        nodes.require_all("Repair of transactions")
+    return nodes
+
+
+def _of_each_shard(nodes: Nodes) -> list[Node]:
+    """Return a node of each shard of each set: nodes of one shard replicate each other."""
+    first = {(node.set, node.shard): node for node in reversed(nodes.in_order)}
+    return [node for node in nodes.in_order if node in first.values()]
+
+
+def _what(node: Node) -> str:
+    place = f" on node '{node.address}'" if node.settings.clickhouse_cluster else ""
+    return f"Repair of transactions{place}"
+
+
+_STATE = "What was repaired so far stays."
+
+
+@contextmanager
+def _connected(nodes: Nodes, node: Node) -> Iterator[_Share]:
+    stored = "transactions_local" if nodes.cluster else "transactions"
+    with connected(node.settings, _what(node), _STATE, [stored, *NEEDED]) as client:
+        yield _Share(client, node, stored)
+
+
+def _answering(nodes: Nodes, node: Node) -> AbstractContextManager[None]:
+    """Have what ClickHouse refuses meanwhile say on which node: others are connected to as well."""
+    return answering(_what(node), _STATE) if nodes.cluster else nullcontext()
+
+
+def _refuse_different_snapshots(nodes: Nodes) -> None:
+    served = history.serving(nodes)
+    for dimension in (MERCHANTS, FX):
+        if told := history.lagging(served, dimension):
+            raise CheckFailed(
+                f"Repair of transactions: of '{dimension.name}', {'; '.join(told)}. "
+                f"Run `paystream dims refresh {dimension.name}`, which brings all nodes to one; it repairs then."
+            )
 
 
 def _view(settings: Settings) -> str:
@@ -249,13 +368,15 @@ def _loaded(client: Client) -> tuple:
     )
 
 
-def _first_day(client: Client) -> date | None:
+def _first_day(share: _Share) -> date | None:
     """Return the day of the oldest transaction, None where there is none."""
-    [[rows, first]] = client.query("SELECT count(), toDate(min(created_at)) FROM transactions").result_rows
+    query = f"SELECT count(), toDate(min(created_at)) FROM {share.stored}"
+    [[rows, first]] = share.client.query(query).result_rows
     return first if rows else None
 
 
-def _plan(client: Client, settings: Settings, first: date, every_day: bool) -> _Plan:
+def _plan(share: _Share, settings: Settings, first: date, every_day: bool) -> _Plan:
+    client = share.client
     restating = settings.dims_merchant_changes == "restate"
     # Of the dictionaries, not of their tables: between an exchange and the reload the two differ.
     [[merchants, fx, kept_since]] = client.query(
@@ -280,18 +401,18 @@ def _plan(client: Client, settings: Settings, first: date, every_day: bool) -> _
             whole.add(day)  # what has changed since then is no longer known
     if any(0 < seen.fx_snapshot_id < fx - 1 for seen in before.values()):
         # A snapshot came and went that no repair saw: what was stored meanwhile may have its rates.
-        whole |= _enriched_since_oldest_repair(client)
-    listed = _merchants(client, _LATE, {}, lambda day: day in before and before[day].merchants_snapshot_id != merchants)
+        whole |= _enriched_since_oldest_repair(share)
+    listed = _merchants(share, _LATE, {}, lambda day: day in before and before[day].merchants_snapshot_id != merchants)
     if restating and (restated := [seen.restated_snapshot_id for seen in before.values() if seen.restated_snapshot_id]):
         since = {"since": max(min(restated), kept_since)}
         changed = _merchants(
-            client, _CHANGED, since, lambda day: day in before and before[day].restated_snapshot_id != merchants
+            share, _CHANGED, since, lambda day: day in before and before[day].restated_snapshot_id != merchants
         )
         for day, merchant_ids in changed.items():
             listed.setdefault(day, set()).update(merchant_ids)
     whole |= {day for day, merchant_ids in listed.items() if len(merchant_ids) > LISTED_MERCHANTS}
     stored = client.query(
-        "SELECT DISTINCT toDate(created_at) FROM transactions WHERE toDate(created_at) IN {days:Array(Date)}",
+        f"SELECT DISTINCT toDate(created_at) FROM {share.stored} WHERE toDate(created_at) IN {{days:Array(Date)}}",
         parameters={"days": list(whole)},
     ).result_rows
     days = {day: sorted(merchant_ids) for day, merchant_ids in listed.items()} | {day: None for (day,) in stored}
@@ -301,28 +422,29 @@ def _plan(client: Client, settings: Settings, first: date, every_day: bool) -> _
     )
 
 
-def _enriched_since_oldest_repair(client: Client) -> set[date]:
+def _enriched_since_oldest_repair(share: _Share) -> set[date]:
     return {
         day
-        for (day,) in client.query(
-            "SELECT DISTINCT toDate(created_at) FROM transactions "
+        for (day,) in share.client.query(
+            f"SELECT DISTINCT toDate(created_at) FROM {share.stored} "
             "WHERE enriched_at >= (SELECT min(repaired_at) FROM repaired_days FINAL)"
         ).result_rows
     }
 
 
 def _merchants(
-    client: Client, query: str, parameters: dict[str, int], is_open: Callable[[date], bool]
+    share: _Share, query: str, parameters: dict[str, int], is_open: Callable[[date], bool]
 ) -> dict[date, set[int]]:
     """Return a query's merchants by day, of the open days; ``LISTED_MERCHANTS`` and one more at most of each."""
-    rows = client.query(query, parameters=parameters | {"limit": LISTED_MERCHANTS + 1}).result_rows
+    parameters = parameters | {"limit": LISTED_MERCHANTS + 1}
+    rows = share.client.query(query.replace("{stored}", share.stored), parameters=parameters).result_rows
     return {day: set(merchant_ids) for day, merchant_ids in rows if is_open(day)}
 
 
-def _batches(client: Client, day: date, merchants: list[int] | None) -> Iterator[str]:
+def _batches(share: _Share, day: date, merchants: list[int] | None) -> Iterator[str]:
     """Yield conditions that together select a day's rows of these merchants (None: all), each some million rows."""
-    counts = client.query(
-        f"SELECT merchant_id, count() FROM transactions WHERE {_condition(day, merchants)} "
+    counts = share.client.query(
+        f"SELECT merchant_id, count() FROM {share.stored} WHERE {_condition(day, merchants)} "
         "GROUP BY merchant_id ORDER BY merchant_id"
     ).result_rows
     batch: list[int] = []
@@ -346,12 +468,12 @@ def _condition(day: date, merchants: list[int] | None, within: list[int] | None 
     return condition
 
 
-def _columns(client: Client) -> list[str]:
+def _columns(client: Client, stored: str) -> list[str]:
     """Return the columns that the view gives for the table."""
     return [
         name
         for (name,) in client.query(
-            "SELECT name FROM system.columns WHERE database = currentDatabase() AND table = 'transactions' "
+            f"SELECT name FROM system.columns WHERE database = currentDatabase() AND table = '{stored}' "
             "AND default_kind != 'MATERIALIZED' ORDER BY position"
         ).result_rows
     ]

@@ -16,12 +16,17 @@ ThenRepair = Annotated[
     bool, typer.Option("--repair/--no-repair", help="Afterwards, repair the transactions concerned.")
 ]
 
+SkipAway = Annotated[
+    bool, typer.Option("--skip-away", help="Go on without the nodes of the cluster that do not answer.")
+]
+
 
 def repair_transactions(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be repaired, and change nothing.")] = False,
     every_day: Annotated[
         bool, typer.Option("--every-day", help="Look at each day there is, not only where a dimension has changed.")
     ] = False,
+    skip_away: SkipAway = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Write again the transactions whose merchant or exchange rate is known now, or known better.
@@ -34,10 +39,10 @@ def repair_transactions(
     settings = load_settings()
     if dry_run:
         with errors.status("Looking for transactions to repair"):
-            moves = preview(settings, every_day=every_day)
+            moves = preview(settings, every_day=every_day, skip_away=skip_away)
         _show_preview(settings, moves, as_json)
         return
-    fields = repaired_fields(run_repair(settings, every_day=every_day))
+    fields = repaired_fields(run_repair(settings, every_day=every_day, skip_away=skip_away))
     if as_json:
         print_json(fields)
     elif is_terminal():
@@ -46,7 +51,7 @@ def repair_transactions(
         print_fields("dims_repair", fields)
 
 
-def run_repair(settings: Settings, *, every_day: bool = False) -> Repaired:
+def run_repair(settings: Settings, *, every_day: bool = False, skip_away: bool = False) -> Repaired:
     """Repair, with progress on a terminal."""
     with errors.status("Repairing transactions") as status:
 
@@ -56,10 +61,10 @@ def run_repair(settings: Settings, *, every_day: bool = False) -> Repaired:
                 f"day {progress.days_done + 1} of {progress.days} ({progress.day})"
             )
 
-        return repair(settings, every_day=every_day, report=report)
+        return repair(settings, every_day=every_day, skip_away=skip_away, report=report)
 
 
-def repair_after(settings: Settings, now_serving: str) -> dict[str, Any]:
+def repair_after(settings: Settings, now_serving: str, skip_away: bool = False) -> dict[str, Any]:
     """Repair after another snapshot went live, and return what that did as ``repaired_fields`` does.
 
     Args:
@@ -70,7 +75,7 @@ def repair_after(settings: Settings, now_serving: str) -> dict[str, Any]:
         PaystreamError: as ``repair``, saying what is left to do.
     """
     try:
-        return repaired_fields(run_repair(settings))
+        return repaired_fields(run_repair(settings, skip_away=skip_away))
     except PaystreamError as error:
         raise type(error)(f"{error} {now_serving}; `paystream dims repair` does what is left.") from error
 

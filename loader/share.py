@@ -1,6 +1,7 @@
-"""What is whole on every node of a cluster, such as dimensions and records of repairs: a copy for a new node."""
+"""What is whole on every node of a cluster, such as dimensions and their histories: copies for nodes that lack it."""
 
 from collections.abc import Callable
+from contextlib import closing
 
 from clickhouse_connect.driver.client import Client
 
@@ -34,16 +35,15 @@ def copy_whole_tables(nodes: Nodes, new: list[Node], tell: Callable[[str], None]
             with answering(f"Copy to node '{node.address}'"), connect(node.settings) as target:
                 for table in tables:
                     target.command(f"TRUNCATE TABLE {table}")
-                    _copy(origin, target, table)
+                    for (partition,) in origin.query(f"SELECT DISTINCT _partition_id FROM {table}").result_rows:
+                        copy_rows(origin, target, table, table, f"_partition_id = '{partition}'")
                 target.command("SYSTEM RELOAD DICTIONARIES")
 
 
-def _copy(origin: Client, target: Client, table: str) -> None:
-    # Partition by partition: that of a history is a snapshot, which fits into memory.
-    for (partition,) in origin.query(f"SELECT DISTINCT _partition_id FROM {table}").result_rows:
-        rows = origin.raw_query(
-            f"SELECT * FROM {table} WHERE _partition_id = {{partition:String}}",
-            parameters={"partition": partition},
-            fmt="Native",
-        )
-        target.raw_insert(table, insert_block=rows, fmt="Native")
+def copy_rows(origin: Client, target: Client, table: str, into: str, condition: str = "1") -> None:
+    """Add the rows of a node's table that fulfil a condition to a table of another node.
+
+    They pass through as they come, however many. Whether all have come is the caller's to check.
+    """
+    with closing(origin.raw_stream(f"SELECT * FROM {table} WHERE {condition}", fmt="Native")) as rows:
+        target.raw_insert(into, insert_block=rows, fmt="Native")

@@ -9,10 +9,11 @@ from rich.table import Table
 
 from paystream.loader import history
 from paystream.loader.dimension import FX, MERCHANTS, Dimension
-from paystream.loader.refresh import roll_back
-from paystream.loader.repair_command import ThenRepair, repair_after, show_repaired
-from paystream.output import console, errors, is_terminal, print_fields, print_json
-from paystream.settings import load_settings
+from paystream.loader.refresh import Refreshed, roll_back
+from paystream.loader.repair_command import SkipAway, ThenRepair, repair_after, show_repaired
+from paystream.nodes import find
+from paystream.output import console, errors, is_terminal, note, print_fields, print_json
+from paystream.settings import Settings, load_settings
 
 
 class Name(StrEnum):
@@ -21,6 +22,8 @@ class Name(StrEnum):
     MERCHANTS = "merchants"
     FX = "fx"
 
+
+CATCH_UP = "The next `paystream dims refresh` brings every node that answers to the newest snapshot."
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 OfDimension = Annotated[Name, typer.Argument(help="Which dimension.", show_default=False)]
@@ -38,7 +41,8 @@ def list_history(name: OfDimension, as_json: AsJson = False) -> None:
 
     Example: paystream dims history merchants
     """
-    snapshots = history.list_snapshots(load_settings(), _dimension(name))
+    settings = load_settings()
+    snapshots = history.list_snapshots(settings, _dimension(name))
     if as_json:
         print_json([asdict(snapshot) for snapshot in snapshots])
     elif is_terminal():
@@ -63,6 +67,23 @@ def list_history(name: OfDimension, as_json: AsJson = False) -> None:
             gates = ",".join(snapshot.forced_gates) or "none"
             counted = {"forced_gates": gates, "rejected": len(snapshot.rejected)}
             print_fields("dims_snapshot", {"dimension": name.value} | asdict(snapshot) | counted)
+    if settings.clickhouse_cluster:
+        _note_disagreement(settings, _dimension(name))
+
+
+def _note_disagreement(settings: Settings, dimension: Dimension) -> None:
+    nodes = find(settings)
+    told = history.lagging(history.serving(nodes), dimension)
+    told += [f"node '{node.address}' does not answer: {node.cause}" for node in nodes.away]
+    if told:
+        note(f"Snapshots of '{dimension.name}': {'; '.join(told)}. {CATCH_UP}")
+
+
+def note_away(done: Refreshed) -> None:
+    """Say which nodes a refresh or rollback went on without."""
+    if done.away:
+        addresses = ", ".join(f"'{address}'" for address in done.away)
+        note(f"Refresh of '{done.dimension}': without {addresses}, which did not answer. {CATCH_UP}")
 
 
 def compare_snapshots(
@@ -98,6 +119,7 @@ def roll_back_dimension(
     name: OfDimension,
     to: Annotated[int, typer.Option("--to", min=1, help="The snapshot that shall serve again.")],
     then_repair: ThenRepair = True,
+    skip_away: SkipAway = False,
     as_json: AsJson = False,
 ) -> None:
     """Let an earlier snapshot of a dimension serve again, as a new snapshot, and repair the transactions concerned.
@@ -108,9 +130,10 @@ def roll_back_dimension(
     """
     settings = load_settings()
     with errors.status(f"Rolling {name.value} back"):
-        done = roll_back(settings, _dimension(name), to)
+        done = roll_back(settings, _dimension(name), to, skip_away=skip_away)
+    note_away(done)
     serving = f"Snapshot {done.snapshot_id} of '{name.value}' serves, with the rows of {to}"
-    fields = asdict(done) | (repair_after(settings, serving) if then_repair else {})
+    fields = done.fields() | (repair_after(settings, serving, skip_away) if then_repair else {})
     if as_json:
         print_json(fields)
     elif is_terminal():

@@ -80,6 +80,11 @@ class Nodes:
         return self.present[0].settings
 
     @property
+    def in_order(self) -> list[Node]:
+        """Return the nodes that answer, in an order that is the same through whichever of them one comes."""
+        return sorted(self.present, key=lambda node: (node.set, node.shard, node.replica))
+
+    @property
     def sets(self) -> list[str]:
         """Return the sets that have a node which answers."""
         return list(dict.fromkeys(node.set for node in self.present))

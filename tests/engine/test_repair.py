@@ -474,7 +474,7 @@ def test_the_last_revision_is_not_passed(warehouse: Warehouse) -> None:
     ingest.load_merchants((7, "Known", "DE", "5411"))
     ingest.load_rates(("EUR", str(DAY), "1.1"))
     paid = pay(ingest, merchant_id=7, created_at=at(DAY))
-    names = ", ".join(repairing._columns(ingest.client))
+    names = ", ".join(repairing._columns(ingest.client, "transactions"))
     ingest.client.command(
         f"INSERT INTO transactions ({names}) SELECT {names} "
         "FROM (SELECT * REPLACE (4095 AS enrichment_revision) FROM transactions)"
