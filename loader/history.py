@@ -16,8 +16,6 @@ from paystream.settings import Settings
 
 SHOWN_CHANGES = 20
 
-NEVER = datetime(1970, 1, 1)
-
 
 @dataclass(frozen=True)
 class Snapshot:

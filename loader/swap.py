@@ -256,10 +256,8 @@ class _Standing:
     @property
     def age(self) -> tuple:
         """Return what is greatest where the newest snapshot is: with its record, and of two of one number the later."""
-        return self.content[0], *max((key, snapshot.loaded_at) for key, snapshot in [*self.snapshots.items(), _NONE])
-
-
-_NONE = (0, history.NEVER)
+        recorded = [(number, snapshot.loaded_at) for number, snapshot in self.snapshots.items()]
+        return self.content[0], max(recorded, default=())
 
 
 def _bring_together(servers: list[Server], dimension: Dimension) -> None:
