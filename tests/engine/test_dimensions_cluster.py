@@ -79,7 +79,8 @@ class Pair:
                 "* FROM merchants_dict ORDER BY merchant_id",
                 "* FROM merchants_history ORDER BY snapshot_id, merchant_id",
                 "* FROM dimension_snapshots ORDER BY dimension, snapshot_id",
-                "name FROM system.tables WHERE database = currentDatabase() AND match(name, '_(refresh|staging|repair)(_|$)')"
+                "name FROM system.tables WHERE database = currentDatabase()"
+                " AND match(name, '_(refresh|staging|repair)(_|$)')"
                 " AND name != 'transactions_to_repair'",
             )
         ]

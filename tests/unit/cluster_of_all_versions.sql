@@ -674,7 +674,7 @@ SELECT
 
     t.enrichment_status AS stored_enrichment_status,
     t.amount_reporting AS stored_amount_reporting
-FROM transactions AS t FINAL
+FROM transactions_local AS t FINAL
 WHERE (takes_merchant OR takes_rate OR status_now != t.enrichment_status)
     -- The version has room for no more.
     AND t.enrichment_revision < 4095
