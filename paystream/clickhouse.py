@@ -28,6 +28,8 @@ UNKNOWN_IDENTIFIER = 47
 UNKNOWN_DATABASE = 81
 UNKNOWN_TABLE = 60
 TABLE_ALREADY_EXISTS = 57
+NODE_LOST = (209, 210, 279)
+"""Codes of a node that another one could not reach, or whose answer stopped coming."""
 
 
 @contextmanager
@@ -128,6 +130,10 @@ def answering(what: str, state: str = "") -> Iterator[None]:
             f"{what}: ClickHouse was lost on the way: {cause_of(error)}. Run it again when ClickHouse is back."
         ) from error
     except ClickHouseError as error:
+        if any(is_code(error, code) for code in NODE_LOST):
+            raise ServiceUnavailable(
+                f"{what}: a node of the cluster does not answer: {cause_of(error)}. Start it, then run this again."
+            ) from error
         if is_code(error, UNKNOWN_TABLE):
             raise UsageError(
                 f"{what}: its tables do not exist. Create the schema with `paystream migrate up`."

@@ -7,6 +7,7 @@ macros: ``shard``, ``set`` (default 1) and ``replica``. Two clusters of ``remote
 there are several sets, has the nodes of the node's own set alone, and is what ingest writes through.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,9 @@ Asked = TypeVar("Asked")
 Answer = TypeVar("Answer")
 
 FIRST_SET = "1"
+
+_TAKEN = re.compile(r"\b(FROM|JOIN) (transactions|quarantine|ingest_ledger)\b")
+"""Tables that hold what was taken from Kafka, where SQL reads them."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,9 @@ class Away:
 
     address: str
     cause: str
+
+    def __str__(self) -> str:
+        return f"node '{self.address}' does not answer: {self.cause}"
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,26 @@ class Nodes:
         """Return a node of each set, to do through it what every set needs once."""
         return [next(node for node in self.present if node.set == name) for name in self.sets]
 
+    def lacking(self, set_name: str = "") -> list[int]:
+        """Return the shards of which no node answers, of one set or of any."""
+        here = {node.shard for node in self.present if set_name in ("", node.set)}
+        return [shard for shard in range(1, self.shards + 1) if shard not in here]
+
+    def of_one_set(self) -> Node:
+        """Return the node to read a set's own rows through: of a set that is whole, where there is one."""
+        return next((node for node in self.present if not self.lacking(node.set)), self.present[0])
+
+    def in_one_set(self, text: str) -> str:
+        """Return SQL that reads, on a node, what its own set took from Kafka, and no node of another set.
+
+        The sets have each read everything, but not each in the same place: of the blocks in the ledger, a shard of one
+        set and another shard of another are not all.
+        """
+        if not self.cluster:
+            return text
+        database = self.entry.clickhouse_database
+        return _TAKEN.sub(rf"\1 cluster('{self.writes}', '{database}', '\2_local')", text)
+
     def require_all(self, what: str) -> None:
         """Make sure that every node answers, before anything is changed.
 
@@ -100,8 +127,25 @@ class Nodes:
             ServiceUnavailable: naming those that do not.
         """
         if self.away:
-            told = "; ".join(f"node '{node.address}' does not answer: {node.cause}" for node in self.away)
-            raise ServiceUnavailable(f"{what}: {told}. Nothing was changed. Start it, then run this again.")
+            raise ServiceUnavailable(f"{what}: {self.told_away}. Nothing was changed. Start it, then run this again.")
+
+    def require_shards(self, what: str) -> None:
+        """Make sure that a node of every shard answers: what reads through the others would be a part of the whole.
+
+        Raises:
+            ServiceUnavailable: naming those that do not.
+        """
+        if lacking := self.lacking():
+            shards = " and ".join(map(str, lacking))
+            raise ServiceUnavailable(
+                f"{what}: no node of shard {shards} answers, and its rows would be missing: {self.told_away}. "
+                "Start it, then run this again."
+            )
+
+    @property
+    def told_away(self) -> str:
+        """Say which nodes do not answer, and why."""
+        return "; ".join(map(str, self.away))
 
 
 def find(settings: Settings, timeout_s: float = 300) -> Nodes:

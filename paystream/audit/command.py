@@ -12,6 +12,7 @@ from paystream.audit.reconcile import Audit, PartitionAudit
 from paystream.audit.reconcile import audit as run_audit
 from paystream.audit.record import record
 from paystream.audit.reports import audit_reports
+from paystream.audit.shards import Cluster
 from paystream.errors import UsageError
 from paystream.output import console, errors, is_terminal, print_fields, print_json, say
 from paystream.settings import Settings, load_settings
@@ -38,6 +39,9 @@ def audit(
     transaction marker or compacted, expired before it was read, or lost. Takes nothing from the group, and writes
     nothing but its verdict, for `paystream status`. Exit code 1 on lost or expired messages, a recreated topic, a group
     without offsets, or holes too many to look up.
+
+    Of a cluster it audits each set of nodes. It also looks for payments on a shard that they do not belong to, and
+    compares the sets; exit code 1 on any of these, and where a node does not answer.
 
     With --reports it compares the reports' roll-ups with the payments themselves, for the newest half hours and some
     older ones: exit code 1 when they differ, with the differences shown.
@@ -139,12 +143,25 @@ def _fields(result: Audit) -> dict[str, Any]:
     for name in ("absent_rows", "superseded_rows"):
         if (count := _total(result, name)) is not None:
             fields[name] = count
+    if cluster := result.cluster:
+        fields["misplaced_rows"] = sum(place.rows for place in cluster.misplaced)
+        fields["on_two_shards"] = cluster.on_two_shards
+        if cluster.sets:
+            fields["sets_differ"] = cluster.sets.differences
+            fields["half_hours_compared"] = cluster.sets.half_hours
+            fields["half_hours_in_motion"] = cluster.sets.in_motion
+        fields["nodes_unseen"] = len(cluster.unseen)
     return fields
 
 
 def _document(result: Audit) -> dict[str, Any]:
     fields = asdict(result)
     example = fields.pop("example") or None
+    if result.cluster is None:
+        del fields["cluster"]
+    for partition in fields["partitions"]:
+        if not partition["set"]:
+            del partition["set"]
     head = {"verdict": result.verdict, "holes": asdict(result.holes)}
     return head | fields | {"changed_key_example": example, "advice": _advice(result)}
 
@@ -152,11 +169,13 @@ def _document(result: Audit) -> dict[str, Any]:
 def _show(result: Audit) -> None:
     # Lost always, of the other kinds of hole those there are: a sound topic fits a narrow terminal.
     holes = [name for name, count in asdict(result.holes).items() if count or name == "lost"]
-    table = Table("partition", "from", "to", "read", *holes, "redelivered", "in flight", "headroom")
+    in_sets = any(partition.set for partition in result.partitions)
+    table = Table(*["set"] * in_sets, "partition", "from", "to", "read", *holes, "redelivered", "in flight", "headroom")
     for partition in result.partitions:
         counts = asdict(partition.holes)
         headroom = "-" if partition.headroom_hours is None else f"{partition.headroom_hours:,.1f} h"
         table.add_row(
+            *[partition.set] * in_sets,
             str(partition.partition),
             f"{partition.start:,}",
             "recreated" if partition.recreated else "-" if partition.committed is None else f"{partition.committed:,}",
@@ -169,6 +188,7 @@ def _show(result: Audit) -> None:
     console.print(table)
     fields = _fields(result)
     rest = ["in_several_partitions", "changed_keys", "hours_from_oldest", "absent_rows", "superseded_rows"]
+    rest += ["misplaced_rows", "on_two_shards", "sets_differ", "half_hours_in_motion", "nodes_unseen"]
     console.print(
         f"verdict {result.verdict}", *(f"{name} {fields[name]}" for name in rest if name in fields), sep="   "
     )
@@ -181,7 +201,7 @@ def _advice(result: Audit) -> list[str]:
     holes = result.holes
     lines = []
     for partition in result.partitions:
-        place = f"Partition {partition.partition} of topic '{result.topic}'"
+        place = f"Partition {partition.partition} of topic '{result.topic}'{_in_set(partition)}"
         if partition.recreated:
             lines.append(
                 f"{place}: the ledger knows messages that the topic does not have; "
@@ -203,7 +223,9 @@ def _advice(result: Audit) -> list[str]:
             f"{holes.expired} messages of topic '{result.topic}' expired before they were read."
             " Send them again from their source, and see 'Audit says lost' in docs/runbook.md."
         )
-    if holes.unchecked:
+    if result.cluster:
+        lines += _of_cluster(result.cluster)
+    if holes.unchecked and not (result.cluster and result.cluster.unseen):
         lines.append(
             f"{holes.unchecked} offsets were not looked up, there are too many. Repeat with a shorter --since."
         )
@@ -224,7 +246,50 @@ def _lost(result: Audit, partition: PartitionAudit) -> list[str]:
         if count:
             places = ", ".join(f"{offset} of {moment:%Y-%m-%d %H:%M:%S} UTC" for offset, moment in examples)
             lines.append(
-                f"{count} messages of partition {partition.partition} of topic '{result.topic}' {what}"
+                f"{count} messages of partition {partition.partition} of topic '{result.topic}' {what}{_in_set(partition)}"
                 f"{f' (offsets {places})' if places else ''}. See 'Audit says lost' in docs/runbook.md."
             )
+    return lines
+
+
+def _in_set(partition: PartitionAudit) -> str:
+    return f" in set {partition.set}" if partition.set else ""
+
+
+def _of_cluster(cluster: Cluster) -> list[str]:
+    lines = [
+        f"{node[0].upper()}{node[1:]}. Its rows could not be seen: what it read counts as unchecked, and payments on a "
+        "wrong shard were sought on the others alone. Start it, then audit again."
+        for node in cluster.unseen
+    ]
+    for place in cluster.misplaced:
+        lines.append(
+            f"{place.rows:,} rows of payments lie on node '{place.node}' (shard {place.shard}) and belong to another shard,"
+            f" such as transaction {place.example}: where that has a row too, the payment counts twice in reports, and "
+            "it may have an old state. See 'Audit says misplaced' in docs/runbook.md."
+        )
+    if cluster.on_two_shards:
+        lines.append(
+            f"{cluster.on_two_shards:,} transactions have rows on two shards, such as {cluster.example}: each counts "
+            "twice in reports. See 'Audit says misplaced' in docs/runbook.md."
+        )
+    if not (sets := cluster.sets):
+        return lines
+    for difference in sets.examples:
+        (here, there), (amount, other) = difference.transactions, difference.amount
+        one, two = difference.sets
+        lines.append(
+            f"Sets {one} and {two} differ on {difference.day}, shard {difference.shard}, {difference.currency} "
+            f"{difference.status}: {here:,} payments of {amount} against {there:,} of {other}."
+        )
+    if sets.differences:
+        lines.append(
+            f"{sets.differences:,} sums of a day differ between sets: one of them lacks payments or has an old state. "
+            "See 'Audit says misplaced' in docs/runbook.md."
+        )
+    if sets.enriched_otherwise:
+        lines.append(
+            f"{sets.enriched_otherwise:,} half hours have the same payments in the sets and other reporting amounts: the "
+            "sets enriched them with other snapshots of rates. `paystream dims repair` makes them equal."
+        )
     return lines

@@ -1,6 +1,6 @@
 """``paystream audit --deep``: the stored rows themselves, against the messages that the topic retains."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -49,7 +49,7 @@ INNER JOIN
 (
     SELECT transaction_id, merchant_id, toDate(created_at) AS day, max(updated_at) AS newest
     FROM transactions
-    WHERE day IN (SELECT day FROM messages) AND transaction_id IN (SELECT transaction_id FROM messages)
+    WHERE day GLOBAL IN (SELECT day FROM messages) AND transaction_id GLOBAL IN (SELECT transaction_id FROM messages)
     GROUP BY transaction_id, merchant_id, day
 ) AS stored USING (transaction_id, merchant_id, day)
 WHERE newest >= updated_at
@@ -73,7 +73,14 @@ class Rows:
 
 
 def compare_rows(
-    settings: Settings, broker: Broker, client: Client, partition: int, start: int, end: int, since: datetime | None
+    settings: Settings,
+    broker: Broker,
+    client: Client,
+    partition: int,
+    start: int,
+    end: int,
+    since: datetime | None,
+    within: Callable[[str], str] = str,
 ) -> Rows:
     """Look for the row, or the row that replaced it, of every message from ``start`` to ``end - 1``.
 
@@ -87,6 +94,7 @@ def compare_rows(
         start: the first offset; those that the topic does not retain are left out.
         end: the one after the last.
         since: when the first block of these was read: an older row is of a deleted topic of the same name.
+        within: turns SQL into that about the rows of the own set, where there are several.
 
     Raises:
         ServiceUnavailable: the broker stops answering.
@@ -98,7 +106,7 @@ def compare_rows(
         last = min(end, first + DEEP_OFFSETS) - 1
         absent = np.ones(last - first + 1, dtype=bool)
         for table, stored_at in _TABLES.items():
-            stored = _STORED.format(table=table, stored_at=stored_at)
+            stored = within(_STORED.format(table=table, stored_at=stored_at))
             with client.query_column_block_stream(
                 stored, parameters=parameters | {"first": first, "end": last + 1}
             ) as blocks:
@@ -108,12 +116,12 @@ def compare_rows(
             for batch in broker.read(partition, first + low, first + high):
                 without = [message for message in batch if message.value() and absent[message.offset() - first]]
                 for at in range(0, len(without), DEEP_BATCH):
-                    _judge(client, without[at : at + DEEP_BATCH], rows)
+                    _judge(client, without[at : at + DEEP_BATCH], rows, within)
     return rows
 
 
-def _judge(client: Client, messages: Sequence[Message], rows: Rows) -> None:
-    replaced = _replaced(client, messages)
+def _judge(client: Client, messages: Sequence[Message], rows: Rows, within: Callable[[str], str]) -> None:
+    replaced = _replaced(client, messages, within)
     absent = [message for number, message in enumerate(messages) if number not in replaced]
     rows.superseded += len(replaced)
     rows.absent += len(absent)
@@ -130,12 +138,12 @@ def _near(mask: np.ndarray) -> Iterator[tuple[int, int]]:
                 yield int(group[0]), int(group[-1])
 
 
-def _replaced(client: Client, messages: Sequence[Message]) -> set[int]:
+def _replaced(client: Client, messages: Sequence[Message], within: Callable[[str], str] = str) -> set[int]:
     """Return the numbers of the messages whose transaction is stored in the same state or a later one."""
     columns = list(zip(*(_texts(message.value()) for message in messages), strict=True))
     names = ("ids", "merchants", "created", "updated")
     parameters = {"count": len(messages)} | {name: list(column) for name, column in zip(names, columns, strict=True)}
-    rows = client.query(_REPLACED, parameters=parameters, settings={"max_query_size": 100_000_000}).result_rows
+    rows = client.query(within(_REPLACED), parameters=parameters, settings={"max_query_size": 100_000_000}).result_rows
     return {number for (number,) in rows}
 
 

@@ -1,5 +1,6 @@
 """What the ledger says was read of a partition, and what it leaves out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -101,22 +102,22 @@ class Intervals:
 def blocks_since(client: Client, since: datetime, scope: dict[str, Any]) -> tuple[int, int, int]:
     """Return how many blocks were read since a moment, the first offset of any and the last of any.
 
-    ``scope``, here and below, names the ledger rows meant: ``topic`` and ``partition``.
+    ``scope``, here and below, names the ledger rows meant: ``topic`` and ``partition``, and ``within``, what turns SQL
+    into that about the own set's ledger, where there are several.
     """
-    [[blocks, first, last]] = client.query(_WINDOW, parameters=scope | {"since": since}).result_rows
+    [[blocks, first, last]] = _rows(client, _WINDOW, scope, since=since)
     return (blocks, first, last) if blocks else (0, 2**63, 0)
 
 
 def reach_before(client: Client, first: int, scope: dict[str, Any]) -> int | None:
     """Return the offset after the furthest of the blocks that begin before ``first``; None when none does."""
-    [[blocks, last]] = client.query(_BEFORE, parameters=scope | {"first": first}).result_rows
+    [[blocks, last]] = _rows(client, _BEFORE, scope, first=first)
     return last + 1 if blocks else None
 
 
 def read_first(client: Client, reaching: int, end: int, scope: dict[str, Any]) -> Block | None:
     """Return the block that was read first of those with an offset in ``reaching`` .. ``end - 1``; None without any."""
-    parameters = scope | {"reaching": reaching, "first": end}
-    rows = client.query(_READ_FIRST, parameters=parameters, tz_mode="aware").result_rows
+    rows = _rows(client, _READ_FIRST, scope, reaching=reaching, first=end)
     return Block(*rows[0]) if rows else None
 
 
@@ -146,8 +147,7 @@ def intervals(
     width = at_once
     while first < end:
         until = min(end, first + width)
-        parameters = scope | {"start": reached, "first": first, "until": until, "end": end, "most": at_once}
-        [row] = client.query(_INTERVALS, parameters=parameters).result_rows
+        [row] = _rows(client, _INTERVALS, scope, start=reached, first=first, until=until, end=end, most=at_once)
         here, its_messages, its_refused, its_redelivered, last_begun, its_end, between, within = row
         blocks, messages = blocks + here, messages + its_messages
         refused, redelivered = refused + its_refused, redelivered + its_redelivered
@@ -165,3 +165,9 @@ def intervals(
     if reached < end:
         gaps.append(Gap(scope["partition"], reached, end - 1, 0, None))
     return Intervals(blocks, messages, refused, redelivered, reached, gaps, unkept)
+
+
+def _rows(client: Client, query: str, scope: dict[str, Any], **parameters: Any) -> Sequence[Sequence[Any]]:
+    parameters |= {name: scope[name] for name in ("topic", "partition")}
+    within = scope.get("within", str)
+    return client.query(within(query), parameters=parameters, tz_mode="aware").result_rows

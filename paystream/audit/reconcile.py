@@ -1,7 +1,7 @@
 """Reconcile what the broker says the group has read with what the ledger says was read. Reads only."""
 
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from clickhouse_connect.driver.client import Client
@@ -9,8 +9,10 @@ from clickhouse_connect.driver.client import Client
 from paystream.audit.deep import compare_rows
 from paystream.audit.holes import Gap, Holes, explain
 from paystream.audit.ledger import Block, blocks_since, intervals, reach_before, read_first
+from paystream.audit.shards import Cluster, compare_sets, misplaced
 from paystream.broker import Broker, Position, Retention, open_broker
 from paystream.errors import UsageError
+from paystream.nodes import Node, Nodes, find
 from paystream.schema import connected
 from paystream.settings import Settings
 
@@ -20,15 +22,20 @@ CONTRACT_WINDOW = timedelta(minutes=5)
 # Rows that differ in the sorting key, which has the day, are never merged into one. Reports add up half hours: where a
 # payment goes to another one, the one that it left is not computed again.
 _CONTRACT = """
-SELECT countIf(toYYYYMM(earliest) != toYYYYMM(latest)), count(), anyLast(toString(transaction_id))
+SELECT
+    countIf(toYYYYMM(earliest) != toYYYYMM(latest)),
+    countIf(is_changed), anyLastIf(toString(transaction_id), is_changed),
+    countIf(is_on_two), anyLastIf(toString(transaction_id), is_on_two)
 FROM
 (
     SELECT transaction_id, min(toStartOfInterval(created_at, INTERVAL 30 MINUTE)) AS earliest,
-        max(toStartOfInterval(created_at, INTERVAL 30 MINUTE)) AS latest
+        max(toStartOfInterval(created_at, INTERVAL 30 MINUTE)) AS latest,
+        (earliest != latest OR min(merchant_id) != max(merchant_id)) AS is_changed,
+        min(_shard_num) != max(_shard_num) AS is_on_two
     FROM transactions
     WHERE ingested_at >= {since:DateTime64(3, 'UTC')}
     GROUP BY transaction_id
-    HAVING earliest != latest OR min(merchant_id) != max(merchant_id)
+    HAVING is_changed OR is_on_two
 )
 """
 
@@ -55,6 +62,7 @@ class PartitionAudit:
         lost_examples, absent_examples: some of the messages in question, as offset and time.
         absent_rows: with ``--deep``: messages whose row is in no table, nor a later state that replaced it.
         superseded_rows: with ``--deep``: messages whose row a later state of the same transaction has replaced.
+        set: the set of nodes that read it, where a cluster has several; ``""`` otherwise.
     """
 
     partition: int
@@ -77,9 +85,10 @@ class PartitionAudit:
     absent_examples: list[tuple[int, datetime]] = field(default_factory=list)
     absent_rows: int | None = None
     superseded_rows: int | None = None
+    set: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Audit:
     """The result of one audit.
 
@@ -89,6 +98,7 @@ class Audit:
         changed_keys: transactions stored with more than one ``merchant_id`` or half hour of ``created_at``.
         example: one of them.
         left_unread: messages of other topics that the group was reading once and has not read, by topic.
+        cluster: what only a cluster can have wrong; None for one server.
     """
 
     topic: str
@@ -99,6 +109,7 @@ class Audit:
     changed_keys: int
     example: str
     left_unread: dict[str, int] = field(default_factory=dict)
+    cluster: Cluster | None = None
 
     @property
     def holes(self) -> Holes:
@@ -109,14 +120,17 @@ class Audit:
 
     @property
     def verdict(self) -> str:
-        """Return the worst that is true: ``loss``, ``recreated``, ``incomplete`` or ``complete``."""
+        """Return the worst that is true: ``loss``, ``recreated``, ``misplaced`` (a payment on a shard or in a set where
+        it should not be), ``incomplete`` or ``complete``."""
         holes = self.holes
         if holes.lost or holes.expired or any(partition.absent_rows for partition in self.partitions):
             return "loss"
         if any(partition.recreated for partition in self.partitions):
             return "recreated"
+        if self.cluster and not self.cluster.is_sound:
+            return "misplaced"
         doubtful = holes.unchecked or self.left_unread or any(partition.uncommitted for partition in self.partitions)
-        return "incomplete" if doubtful else "complete"
+        return "incomplete" if doubtful or (self.cluster and self.cluster.unseen) else "complete"
 
 
 def audit(settings: Settings, window: timedelta, deep: bool = False) -> Audit:
@@ -131,26 +145,67 @@ def audit(settings: Settings, window: timedelta, deep: bool = False) -> Audit:
         PaystreamError: ClickHouse refused a query.
     """
     since = datetime.now(UTC) - window
+    nodes = find(settings)
+    audits = [_audit_set(nodes, node, since, window, deep) for node in nodes.first_of_sets()]
+    # Each set has all payments: what is wrong with their keys, every set that is whole knows.
+    result = max(audits, key=lambda audit: audit.changed_keys)
+    result.partitions = [partition for audit in audits for partition in audit.partitions]
+    for audit in audits:
+        result.left_unread |= audit.left_unread
+    if nodes.cluster:
+        placed_since = datetime.fromtimestamp(0, UTC) if deep else since
+        ends = _read_by_all(result.partitions)
+        on_two = max((audit.cluster for audit in audits), key=lambda cluster: cluster.on_two_shards)
+        result.cluster = replace(
+            on_two,
+            misplaced=misplaced(nodes, placed_since),
+            sets=compare_sets(nodes, settings.kafka_topic, ends, placed_since),
+        )
+    return result
+
+
+def _audit_set(nodes: Nodes, node: Node, since: datetime, window: timedelta, deep: bool) -> Audit:
+    """Reconcile the topic with what one set of nodes has of it, asked through one of them."""
+    settings = node.settings
+    is_whole = not nodes.lacking(node.set)
     what = f"Audit of topic '{settings.kafka_topic}'"
     with open_broker(settings) as broker, connected(settings, what) as client:
+        if not is_whole:
+            client.set_client_setting("skip_unavailable_shards", 1)
         retention = broker.retention()
-        audited = [_reconcile(settings, broker, client, partition, since, retention) for partition in broker.partitions]
+        audited = [
+            _reconcile(nodes, settings, broker, client, partition, since, retention) for partition in broker.partitions
+        ]
         partitions = [partition for partition, _, _ in audited]
-        explained = explain(broker, [gap for _, gaps, _ in audited for gap in gaps], retention.milliseconds)
-        for partition, _, earliest in audited:
+        # Of what has no row here, the rest of the set may have one.
+        gaps = [gap for _, gaps, _ in audited for gap in gaps]
+        explained = explain(broker, gaps if is_whole else [], retention.milliseconds)
+        for partition, its_gaps, earliest in audited:
+            partition.set = node.set if len(nodes.sets) > 1 else ""
+            if not is_whole:
+                partition.holes.unchecked += sum(gap.missing for gap in its_gaps)
+                continue
             partition.holes.add(explained[partition.partition].holes)
             partition.lost_examples = explained[partition.partition].lost_examples
             if deep and not partition.recreated:
                 end = max(partition.low, partition.committed or 0)
                 read_since = earliest and earliest.read_at
-                rows = compare_rows(settings, broker, client, partition.partition, partition.start, end, read_since)
+                rows = compare_rows(
+                    settings,
+                    broker,
+                    client,
+                    partition.partition,
+                    partition.start,
+                    end,
+                    read_since,
+                    nodes.in_one_set,
+                )
                 partition.absent_rows, partition.superseded_rows = rows.absent, rows.superseded
                 partition.absent_examples = rows.absent_examples
-        topics = [
-            topic for (topic,) in client.query(_OTHER_TOPICS, parameters={"topic": settings.kafka_topic}).result_rows
-        ]
-        several, changed, example = _contract(
-            client, None if deep else datetime.now(UTC) - min(window, CONTRACT_WINDOW)
+        other_topics = client.query(nodes.in_one_set(_OTHER_TOPICS), parameters={"topic": settings.kafka_topic})
+        topics = [topic for (topic,) in other_topics.result_rows]
+        several, changed, example, on_two, on_two_example = _contract(
+            nodes, client, None if deep else datetime.now(UTC) - min(window, CONTRACT_WINDOW)
         )
     return Audit(
         topic=settings.kafka_topic,
@@ -161,7 +216,17 @@ def audit(settings: Settings, window: timedelta, deep: bool = False) -> Audit:
         changed_keys=changed,
         example=example,
         left_unread=_left_unread(settings, topics),
+        cluster=Cluster([str(node) for node in nodes.away], [], on_two, on_two_example) if nodes.cluster else None,
     )
+
+
+def _read_by_all(partitions: list[PartitionAudit]) -> dict[int, int]:
+    """Return up to where every set has read each partition."""
+    ends: dict[int, int] = {}
+    for partition in partitions:
+        committed = partition.committed or 0
+        ends[partition.partition] = min(committed, ends.get(partition.partition, committed))
+    return ends
 
 
 def _left_unread(settings: Settings, topics: list[str]) -> dict[str, int]:
@@ -175,6 +240,7 @@ def _left_unread(settings: Settings, topics: list[str]) -> dict[str, int]:
 
 
 def _reconcile(
+    nodes: Nodes,
     settings: Settings,
     broker: Broker,
     client: Client,
@@ -185,7 +251,7 @@ def _reconcile(
     """Return what the ledger says of a partition, what it leaves out, and the block that was read first."""
     # The broker first: whatever the group has committed by now is in the ledger by the time that is read.
     position = broker.position(partition)
-    scope = {"topic": settings.kafka_topic, "partition": partition}
+    scope = {"topic": settings.kafka_topic, "partition": partition, "within": nodes.in_one_set}
     in_window, first, last = blocks_since(client, since, scope)
     start = reach_before(client, first, scope)
     known = max(last + 1 if in_window else 0, start or 0)
@@ -252,8 +318,9 @@ def headroom_hours(position: Position, retention: Retention) -> float | None:
     return min(hours, default=None)
 
 
-def _contract(client: Client, since: datetime | None) -> tuple[int, int, str]:
+def _contract(nodes: Nodes, client: Client, since: datetime | None) -> tuple[int, int, str, int, str]:
     parameters = {"since": since or datetime.fromtimestamp(0, UTC)}
     settings = {} if since else {"max_bytes_before_external_group_by": 300_000_000}
-    [row] = client.query(_CONTRACT, parameters=parameters, settings=settings).result_rows
+    query = nodes.in_one_set(_CONTRACT) if nodes.cluster else _CONTRACT.replace("_shard_num", "0")
+    [row] = client.query(query, parameters=parameters, settings=settings).result_rows
     return row
