@@ -246,7 +246,8 @@ def _lost(result: Audit, partition: PartitionAudit) -> list[str]:
         if count:
             places = ", ".join(f"{offset} of {moment:%Y-%m-%d %H:%M:%S} UTC" for offset, moment in examples)
             lines.append(
-                f"{count} messages of partition {partition.partition} of topic '{result.topic}' {what}{_in_set(partition)}"
+                f"{count} messages of partition {partition.partition} of topic '{result.topic}' {what}"
+                f"{_in_set(partition)}"
                 f"{f' (offsets {places})' if places else ''}. See 'Audit says lost' in docs/runbook.md."
             )
     return lines
@@ -264,8 +265,8 @@ def _of_cluster(cluster: Cluster) -> list[str]:
     ]
     for place in cluster.misplaced:
         lines.append(
-            f"{place.rows:,} rows of payments lie on node '{place.node}' (shard {place.shard}) and belong to another shard,"
-            f" such as transaction {place.example}: where that has a row too, the payment counts twice in reports, and "
+            f"{place.rows:,} rows of payments lie on node '{place.node}' (shard {place.shard}) and belong to another, "
+            f"such as transaction {place.example}: where that has a row too, the payment counts twice in reports, and "
             "it may have an old state. See 'Audit says misplaced' in docs/runbook.md."
         )
     if cluster.on_two_shards:
@@ -289,7 +290,7 @@ def _of_cluster(cluster: Cluster) -> list[str]:
         )
     if sets.enriched_otherwise:
         lines.append(
-            f"{sets.enriched_otherwise:,} half hours have the same payments in the sets and other reporting amounts: the "
-            "sets enriched them with other snapshots of rates. `paystream dims repair` makes them equal."
+            f"{sets.enriched_otherwise:,} half hours have the same payments in the sets and other reporting amounts: "
+            "they were enriched with other snapshots of rates. `paystream dims repair` makes them equal."
         )
     return lines

@@ -1,5 +1,6 @@
 """Reconcile what the broker says the group has read with what the ledger says was read. Reads only."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -9,7 +10,7 @@ from clickhouse_connect.driver.client import Client
 from paystream.audit.deep import compare_rows
 from paystream.audit.holes import Gap, Holes, explain
 from paystream.audit.ledger import Block, blocks_since, intervals, reach_before, read_first
-from paystream.audit.shards import Cluster, compare_sets, misplaced
+from paystream.audit.shards import ON_TWO_SHARDS, Cluster, by_transaction, compare_sets, misplaced
 from paystream.broker import Broker, Position, Retention, open_broker
 from paystream.errors import UsageError
 from paystream.nodes import Node, Nodes, find
@@ -22,20 +23,15 @@ CONTRACT_WINDOW = timedelta(minutes=5)
 # Rows that differ in the sorting key, which has the day, are never merged into one. Reports add up half hours: where a
 # payment goes to another one, the one that it left is not computed again.
 _CONTRACT = """
-SELECT
-    countIf(toYYYYMM(earliest) != toYYYYMM(latest)),
-    countIf(is_changed), anyLastIf(toString(transaction_id), is_changed),
-    countIf(is_on_two), anyLastIf(toString(transaction_id), is_on_two)
+SELECT countIf(toYYYYMM(earliest) != toYYYYMM(latest)), count(), anyLast(toString(transaction_id))
 FROM
 (
     SELECT transaction_id, min(toStartOfInterval(created_at, INTERVAL 30 MINUTE)) AS earliest,
-        max(toStartOfInterval(created_at, INTERVAL 30 MINUTE)) AS latest,
-        (earliest != latest OR min(merchant_id) != max(merchant_id)) AS is_changed,
-        min(_shard_num) != max(_shard_num) AS is_on_two
+        max(toStartOfInterval(created_at, INTERVAL 30 MINUTE)) AS latest
     FROM transactions
     WHERE ingested_at >= {since:DateTime64(3, 'UTC')}
     GROUP BY transaction_id
-    HAVING is_changed OR is_on_two
+    HAVING earliest != latest OR min(merchant_id) != max(merchant_id)
 )
 """
 
@@ -204,9 +200,12 @@ def _audit_set(nodes: Nodes, node: Node, since: datetime, window: timedelta, dee
                 partition.absent_examples = rows.absent_examples
         other_topics = client.query(nodes.in_one_set(_OTHER_TOPICS), parameters={"topic": settings.kafka_topic})
         topics = [topic for (topic,) in other_topics.result_rows]
-        several, changed, example, on_two, on_two_example = _contract(
-            nodes, client, None if deep else datetime.now(UTC) - min(window, CONTRACT_WINDOW)
-        )
+        contract_since = None if deep else datetime.now(UTC) - min(window, CONTRACT_WINDOW)
+        several, changed, example = _contract(client, contract_since, nodes.in_one_set)
+        cluster = None
+        if nodes.cluster:
+            on_two, on_two_example = by_transaction(client, nodes.in_one_set(ON_TWO_SHARDS), None if deep else since)
+            cluster = Cluster([str(node) for node in nodes.away], [], on_two, on_two_example)
     return Audit(
         topic=settings.kafka_topic,
         since=since,
@@ -216,7 +215,7 @@ def _audit_set(nodes: Nodes, node: Node, since: datetime, window: timedelta, dee
         changed_keys=changed,
         example=example,
         left_unread=_left_unread(settings, topics),
-        cluster=Cluster([str(node) for node in nodes.away], [], on_two, on_two_example) if nodes.cluster else None,
+        cluster=cluster,
     )
 
 
@@ -318,9 +317,5 @@ def headroom_hours(position: Position, retention: Retention) -> float | None:
     return min(hours, default=None)
 
 
-def _contract(nodes: Nodes, client: Client, since: datetime | None) -> tuple[int, int, str, int, str]:
-    parameters = {"since": since or datetime.fromtimestamp(0, UTC)}
-    settings = {} if since else {"max_bytes_before_external_group_by": 300_000_000}
-    query = nodes.in_one_set(_CONTRACT) if nodes.cluster else _CONTRACT.replace("_shard_num", "0")
-    [row] = client.query(query, parameters=parameters, settings=settings).result_rows
-    return row
+def _contract(client: Client, since: datetime | None, within: Callable[[str], str] = str) -> tuple[int, int, str]:
+    return by_transaction(client, within(_CONTRACT), since)

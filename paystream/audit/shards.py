@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 
 from clickhouse_connect.driver.client import Client
@@ -18,6 +18,17 @@ _SLOT = "toStartOfInterval(created_at, INTERVAL 30 MINUTE)"
 _MISPLACED = """
 SELECT count(), anyLast(toString(transaction_id)) FROM transactions_local
 WHERE ingested_at >= {since:DateTime64(3, 'UTC')} AND (%s) != {shard:UInt32} - 1
+"""
+ON_TWO_SHARDS = """
+SELECT count(), anyLast(toString(transaction_id))
+FROM
+(
+    SELECT transaction_id
+    FROM transactions
+    WHERE ingested_at >= {since:DateTime64(3, 'UTC')}
+    GROUP BY transaction_id
+    HAVING min(_shard_num) != max(_shard_num)
+)
 """
 _SLOTS = f"SELECT DISTINCT {_SLOT} FROM transactions_local WHERE ingested_at >= {{since:DateTime64(3, 'UTC')}}"
 _SUMS = f"""
@@ -103,6 +114,14 @@ class Cluster:
     def is_sound(self) -> bool:
         """Return whether every payment that was seen is where it belongs, and the same in all sets."""
         return not (self.misplaced or self.on_two_shards or (self.sets and self.sets.differences))
+
+
+def by_transaction(client: Client, query: str, since: datetime | None) -> tuple:
+    """Return the row of a query that groups by transaction what was stored since a moment, or all: then on the disk."""
+    parameters = {"since": since or datetime.fromtimestamp(0, UTC)}
+    settings = {} if since else {"max_bytes_before_external_group_by": 300_000_000}
+    [row] = client.query(query, parameters=parameters, settings=settings).result_rows
+    return row
 
 
 def misplaced(nodes: Nodes, since: datetime) -> list[Misplaced]:
