@@ -135,12 +135,16 @@ class Nodes:
         Raises:
             ServiceUnavailable: naming those that do not.
         """
-        if lacking := self.lacking():
-            shards = " and ".join(map(str, lacking))
+        if self.lacking():
             raise ServiceUnavailable(
-                f"{what}: no node of shard {shards} answers, and its rows would be missing: {self.told_away}. "
+                f"{what}: the rows of {self.told_lacking} would be missing: {self.told_away}. "
                 "Start it, then run this again."
             )
+
+    @property
+    def told_lacking(self) -> str:
+        """Name the shards of which no node answers."""
+        return " and ".join(f"shard {shard}" for shard in self.lacking())
 
     @property
     def told_away(self) -> str:

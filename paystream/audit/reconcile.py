@@ -186,16 +186,8 @@ def _audit_set(nodes: Nodes, node: Node, since: datetime, window: timedelta, dee
             if deep and not partition.recreated:
                 end = max(partition.low, partition.committed or 0)
                 read_since = earliest and earliest.read_at
-                rows = compare_rows(
-                    settings,
-                    broker,
-                    client,
-                    partition.partition,
-                    partition.start,
-                    end,
-                    read_since,
-                    nodes.in_one_set,
-                )
+                bounds = (partition.partition, partition.start, end, read_since)
+                rows = compare_rows(settings, broker, client, *bounds, nodes.in_one_set)
                 partition.absent_rows, partition.superseded_rows = rows.absent, rows.superseded
                 partition.absent_examples = rows.absent_examples
         other_topics = client.query(nodes.in_one_set(_OTHER_TOPICS), parameters={"topic": settings.kafka_topic})
@@ -204,7 +196,7 @@ def _audit_set(nodes: Nodes, node: Node, since: datetime, window: timedelta, dee
         several, changed, example = _contract(client, contract_since, nodes.in_one_set)
         cluster = None
         if nodes.cluster:
-            on_two, on_two_example = by_transaction(client, nodes.in_one_set(ON_TWO_SHARDS), None if deep else since)
+            on_two, on_two_example = by_transaction(client, nodes.in_one_set(ON_TWO_SHARDS), contract_since)
             cluster = Cluster([str(node) for node in nodes.away], [], on_two, on_two_example)
     return Audit(
         topic=settings.kafka_topic,

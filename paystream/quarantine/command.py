@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from paystream.errors import CheckFailed, UsageError
+from paystream.nodes import find
 from paystream.output import console, errors, is_terminal, print_fields, print_json, say
 from paystream.quarantine.messages import Example, Group, Selection, groups, parse_time
 from paystream.quarantine.replay import Plan, Replayed
@@ -40,7 +41,9 @@ def list_groups(reason: Reason = None, since: Since = None, as_json: AsJson = Fa
     """
     now = datetime.now(UTC)
     selection = Selection(reason=reason, since=since and parse_time(since, now))
-    refused = groups(load_settings(), selection)
+    settings = load_settings()
+    nodes = find(settings)
+    refused = groups(settings, selection, nodes)
     if as_json:
         print_json([asdict(group) for group in refused])
     elif is_terminal():
@@ -50,6 +53,11 @@ def list_groups(reason: Reason = None, since: Since = None, as_json: AsJson = Fa
             print_fields("quarantine", _group_fields(group))
     else:
         print_fields("quarantine", {"messages": 0})
+    if nodes.lacking():
+        raise CheckFailed(
+            f"List of refused messages: those on {nodes.told_lacking} are not in it: {nodes.told_away}. "
+            "Start it, then run this again."
+        )
 
 
 @app.command()

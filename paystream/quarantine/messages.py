@@ -6,6 +6,8 @@ under the reason and the time of its newest replay's refusal, else of its own.
 """
 
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,6 +16,7 @@ from clickhouse_connect.driver.client import Client
 
 from paystream.broker import kafka_time
 from paystream.errors import UsageError
+from paystream.nodes import Nodes, find
 from paystream.schema import connected
 from paystream.settings import Settings
 
@@ -42,7 +45,7 @@ again AS
     SELECT reason, kafka_partition, kafka_offset, kafka_timestamp, quarantined_at
     FROM quarantine FINAL
     WHERE kafka_topic = {topic:String}
-      AND (kafka_partition, kafka_offset, kafka_timestamp) IN
+      AND (kafka_partition, kafka_offset, kafka_timestamp) GLOBAL IN
           (SELECT sent_partition, sent_offset, sent_timestamp FROM newest)
 ),
 -- The blocks that hold a replay: few, however long the ledger is.
@@ -222,25 +225,43 @@ class Selection:
         return " AND ".join(parts[name] for name in given) or "1", given
 
 
-def groups(settings: Settings, selection: Selection) -> list[Group]:
+@contextmanager
+def reading(nodes: Nodes) -> Iterator[tuple[Client, Callable[[str], str]]]:
+    """Open a client to read refused messages with, and what turns SQL into that about one set of nodes.
+
+    Where no node of a shard answers, what is on the others is read.
+
+    Raises:
+        UsageError, ServiceUnavailable, PaystreamError: as ``connected``.
+    """
+    node = nodes.of_one_set()
+    with connected(node.settings, f"Quarantine of '{node.settings.clickhouse_database}'") as client:
+        if nodes.lacking():
+            client.set_client_setting("skip_unavailable_shards", 1)
+        yield client, str if nodes.lacking(node.set) else nodes.in_one_set
+
+
+def groups(settings: Settings, selection: Selection, nodes: Nodes | None = None) -> list[Group]:
     """Return the refused messages of the configured topic by reason, the largest group first.
+
+    Those on a shard of which no node answers are left out; ``nodes.lacking()`` says so.
 
     Raises:
         ServiceUnavailable: ClickHouse cannot be reached.
         UsageError: the schema does not exist yet, or nothing was ever refused for the reason.
     """
-    with connected(settings, f"Quarantine of '{settings.clickhouse_database}'") as client:
-        require_known(client, settings, selection)
+    with reading(nodes or find(settings)) as (client, within):
+        require_known(client, settings, selection, within)
         condition, parameters = selection.condition()
         rows = client.query(
-            _GROUPS.replace("{condition}", condition),
+            within(_GROUPS.replace("{condition}", condition)),
             parameters=parameters | {"topic": settings.kafka_topic},
             tz_mode="aware",
         ).result_rows
         return [Group(*group, example=_example(client, settings, newest)) for *group, newest in rows]
 
 
-def require_known(client: Client, settings: Settings, selection: Selection) -> None:
+def require_known(client: Client, settings: Settings, selection: Selection, within: Callable[[str], str] = str) -> None:
     """Refuse a reason that no refused message has, unless there are no refused messages at all.
 
     Raises:
@@ -248,7 +269,7 @@ def require_known(client: Client, settings: Settings, selection: Selection) -> N
     """
     if selection.reason is None:
         return
-    rows = client.query(_REASONS, parameters={"topic": settings.kafka_topic}).result_rows
+    rows = client.query(within(_REASONS), parameters={"topic": settings.kafka_topic}).result_rows
     reasons = [reason for (reason,) in rows]
     if reasons and selection.reason not in reasons:
         raise UsageError(

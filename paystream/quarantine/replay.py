@@ -11,6 +11,7 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import groupby, islice
@@ -20,9 +21,11 @@ from clickhouse_connect.driver.client import Client
 from confluent_kafka import KafkaError, Message, Producer
 
 from paystream.broker import Broker, open_broker
+from paystream.clickhouse import connect
 from paystream.errors import ServiceUnavailable, UsageError
 from paystream.kafka import answering, client_config
 from paystream.lock import locked
+from paystream.nodes import Nodes, find
 from paystream.quarantine.messages import (
     MESSAGES,
     Example,
@@ -30,10 +33,10 @@ from paystream.quarantine.messages import (
     Selection,
     contents,
     example,
+    reading,
     require_known,
     sizes,
 )
-from paystream.schema import connected
 from paystream.settings import Settings
 
 HEADER = "paystream-replay"
@@ -45,6 +48,8 @@ SEARCH_TIME = timedelta(minutes=15)
 """What a killed replay had sent stands in the topic at most this long after its record, by the messages' timestamps."""
 
 LOCK = "quarantine_replay_lock"
+
+_WHAT = "Replay of refused messages"
 
 _COLUMNS = [
     "kafka_topic",
@@ -72,6 +77,12 @@ ORDER BY kafka_partition, kafka_offset
 LIMIT {most:UInt64}
 """
 )
+
+_CHECKSUM = """
+SELECT count(), groupBitXor(cityHash64(kafka_partition, kafka_offset, kafka_timestamp, replay_id, state))
+FROM quarantine_replays FINAL
+WHERE kafka_topic = {topic:String}
+"""
 
 _UNSETTLED = """
 SELECT kafka_partition, kafka_offset, toUnixTimestamp64Milli(kafka_timestamp), replay_id, replayed_at, replayed_by,
@@ -123,12 +134,14 @@ def plan(settings: Settings, selection: Selection, *, again: bool = False) -> Pl
     """Return what a replay of these messages would do. Reads only, and only ClickHouse.
 
     Raises:
-        ServiceUnavailable: ClickHouse cannot be reached.
+        ServiceUnavailable: ClickHouse cannot be reached, or a node of the cluster does not answer.
         UsageError: the schema does not exist yet, or no message was refused for the reason.
     """
-    with connected(settings, f"Quarantine of '{settings.clickhouse_database}'") as client:
-        require_known(client, settings, selection)
-        return _plan(client, settings, selection, again, most=1)[0]
+    nodes = find(settings)
+    nodes.require_all(_WHAT)
+    with reading(nodes) as (client, within):
+        require_known(client, settings, selection, within)
+        return _plan(client, settings, selection, again, 1, within)[0]
 
 
 def replay(
@@ -159,15 +172,18 @@ def replay(
             is no longer there, or more than ``most`` match; nothing was sent.
     """
     replay_id = str(uuid.uuid4())
-    with connected(settings, f"Quarantine of '{settings.clickhouse_database}'") as client:
-        require_known(client, settings, selection)
+    nodes = find(settings)
+    nodes.require_all(_WHAT)
+    with reading(nodes) as (client, within), _records(nodes) as (first, records):
+        require_known(client, settings, selection, within)
         with (
             open_broker(settings) as broker,
-            locked(client, LOCK, "Replay of refused messages") as lock,
+            locked(first, LOCK, _WHAT) as lock,
             answering(settings, "then run it again: that sends what is left"),
         ):
-            found_sent = _settle(client, settings, broker)
-            planned, chosen = _plan(client, settings, selection, again, most)
+            _align(nodes, settings, records)
+            found_sent = _settle(records, settings, broker)
+            planned, chosen = _plan(client, settings, selection, again, most, within)
             if planned.to_send > most:
                 raise UsageError(
                     f"Replay of {planned.to_send} messages: that is more than {most}. Choose fewer with --reason, "
@@ -179,7 +195,7 @@ def replay(
                     "replay came from it. Choose others with --partition."
                 )
             sent, rejected, error = 0, 0, ""
-            sender = _Sender(settings, client, broker, replay_id)
+            sender = _Sender(settings, client, records, broker, replay_id)
             for batch in _batches(client, settings, chosen):
                 lock.keep()
                 delivered, refused, why = sender.send(batch)
@@ -188,13 +204,42 @@ def replay(
     return Replayed(replay_id, planned, sent, rejected, found_sent, error)
 
 
-def _plan(client: Client, settings: Settings, selection: Selection, again: bool, most: int) -> tuple[Plan, list[Place]]:
+@contextmanager
+def _records(nodes: Nodes) -> Iterator[tuple[Client, list[Client]]]:
+    """Open a client on each node, since each has all the records; the first is the same whichever node is asked."""
+    with ExitStack() as stack:
+        in_order = sorted(nodes.present, key=lambda node: (node.set, node.shard, node.replica))
+        clients = [stack.enter_context(connect(node.settings)) for node in in_order]
+        yield clients[0], clients
+
+
+def _align(nodes: Nodes, settings: Settings, clients: list[Client]) -> None:
+    """Give each node the records that another has and it lacks: one was lost while a replay wrote them."""
+    if len(clients) == 1:
+        return
+    sums = {client.query(_CHECKSUM, parameters={"topic": settings.kafka_topic}).first_row for client in clients}
+    if len(sums) == 1:
+        return
+    place = f"'{nodes.cluster}', '{settings.clickhouse_database}', 'quarantine_replays'"
+    for client in clients:
+        client.command(f"INSERT INTO quarantine_replays SELECT * FROM clusterAllReplicas({place})")
+
+
+def _plan(
+    client: Client,
+    settings: Settings,
+    selection: Selection,
+    again: bool,
+    most: int,
+    within: Callable[[str], str] = str,
+) -> tuple[Plan, list[Place]]:
     """Return what a selection amounts to, and the first ``most`` of the messages to send."""
     condition, parameters = selection.condition()
     outcomes = ["never_replayed", "refused_again", "in_flight"] if again else ["never_replayed"]
     parameters |= {"topic": settings.kafka_topic, "outcomes": outcomes, "most": most}
-    counts = dict(client.query(_OUTCOMES.replace("{condition}", condition), parameters=parameters).result_rows)
-    rows = client.query(_CHOSEN.replace("{condition}", condition), parameters=parameters).result_rows
+    outcome_counts = within(_OUTCOMES.replace("{condition}", condition))
+    counts = dict(client.query(outcome_counts, parameters=parameters).result_rows)
+    rows = client.query(within(_CHOSEN.replace("{condition}", condition)), parameters=parameters).result_rows
     chosen = [Place(*row) for row in rows]
     planned = Plan(
         matched=sum(counts.values()),
@@ -227,9 +272,12 @@ def _batches(client: Client, settings: Settings, chosen: list[Place]) -> Iterato
 class _Sender:
     """A producer, and the records that go with what it sends."""
 
-    def __init__(self, settings: Settings, client: Client, broker: Broker, replay_id: str) -> None:
+    def __init__(
+        self, settings: Settings, client: Client, records: list[Client], broker: Broker, replay_id: str
+    ) -> None:
         self._settings = settings
         self._client = client
+        self._records = records
         self._broker = broker
         self._replay_id = replay_id
         self._by = f"{psutil.Process().username()}@{socket.gethostname()}"
@@ -255,7 +303,7 @@ class _Sender:
             for place in places
             if place in content
         ]
-        record(self._client, self._settings, "sending", attempts)
+        _record(self._records, self._settings, "sending", attempts)
         reports = self._deliver(attempts, content)
         # The broker judges the producer's batch, so what was turned down may only have been near a message too large.
         for attempt in attempts:
@@ -270,8 +318,8 @@ class _Sender:
                 rejected.append(attempt)
             else:
                 unknown.append(report)
-        record(self._client, self._settings, "sent", delivered)
-        record(self._client, self._settings, "not_sent", rejected)
+        _record(self._records, self._settings, "sent", delivered)
+        _record(self._records, self._settings, "not_sent", rejected)
         if unknown:
             cause = next((error.str() for error in unknown if error), "no answer")
             raise ServiceUnavailable(
@@ -332,9 +380,14 @@ def record(client: Client, settings: Settings, state: str, attempts: list[_Attem
         client.insert("quarantine_replays", rows, column_names=_COLUMNS)
 
 
-def _settle(client: Client, settings: Settings, broker: Broker) -> int:
+def _record(clients: list[Client], settings: Settings, state: str, attempts: list[_Attempt]) -> None:
+    for client in clients:
+        record(client, settings, state, attempts)
+
+
+def _settle(records: list[Client], settings: Settings, broker: Broker) -> int:
     """Find out what became of the messages that killed replays were sending; return how many had been sent."""
-    rows = client.query(_UNSETTLED, parameters={"topic": settings.kafka_topic}, tz_mode="aware").result_rows
+    rows = records[0].query(_UNSETTLED, parameters={"topic": settings.kafka_topic}, tz_mode="aware").result_rows
     attempts = [
         _Attempt(Place(*place), str(replay_id), at, by, Place(partition, offset, 0))
         for *place, replay_id, at, by, partition, offset in rows
@@ -343,8 +396,8 @@ def _settle(client: Client, settings: Settings, broker: Broker) -> int:
     for partition, of_partition in groupby(attempts, key=lambda attempt: attempt.new.partition):
         left = {_header(attempt): attempt for attempt in of_partition}
         sent = _search(broker, partition, left) if partition in broker.partitions else {}
-        record(client, settings, "sent", [replace(left[header], new=new) for header, new in sent.items()])
-        record(client, settings, "not_sent", [attempt for header, attempt in left.items() if header not in sent])
+        _record(records, settings, "sent", [replace(left[header], new=new) for header, new in sent.items()])
+        _record(records, settings, "not_sent", [attempt for header, attempt in left.items() if header not in sent])
         count += len(sent)
     return count
 
