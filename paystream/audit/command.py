@@ -100,9 +100,12 @@ def _audit_reports(settings: Settings, older: int, as_json: bool) -> None:
     if not is_terminal() and not as_json:
         for difference in result.examples:
             print_fields("audit_difference", asdict(difference))
+    for node in result.unseen:
+        say(f"{_capitalized(node)}. Its reports were not compared. Start it, then audit again.", errors)
     if result.differences:
         differ = f"{result.differences:,} differences between reports and payments."
         say(f"{differ} See 'Reports differ' in docs/runbook.md.", errors)
+    if result.verdict != "equal":
         raise typer.Exit(1)
 
 
@@ -257,9 +260,13 @@ def _in_set(partition: PartitionAudit) -> str:
     return f" in set {partition.set}" if partition.set else ""
 
 
+def _capitalized(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
 def _of_cluster(cluster: Cluster) -> list[str]:
     lines = [
-        f"{node[0].upper()}{node[1:]}. Its rows could not be seen: what it read counts as unchecked, and payments on a "
+        f"{_capitalized(node)}. Its rows could not be seen: what it read counts as unchecked, and payments on a "
         "wrong shard were sought on the others alone. Start it, then audit again."
         for node in cluster.unseen
     ]

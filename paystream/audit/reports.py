@@ -1,13 +1,16 @@
 """The audit of the reports: what the roll-ups say against what they are computed from."""
 
 import random
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 
 from clickhouse_connect.driver.client import Client
 
-from paystream.reports.report import open_reports, stored_days
+from paystream.nodes import Node, each, find
+from paystream.reports.report import require_reports, stored_days
+from paystream.reports.rollup import localized
 from paystream.settings import Settings
 
 RECENT = 4
@@ -146,6 +149,7 @@ class ReportAudit:
         days: days whose sums were compared with their half hours.
         differences: how many there are; ``examples`` the first of them.
         complete_until: what was written later was left out; None before the first refresh.
+        unseen: which nodes did not answer, and why.
     """
 
     slots: list[datetime]
@@ -153,10 +157,11 @@ class ReportAudit:
     differences: int
     examples: list[Difference]
     complete_until: datetime | None
+    unseen: list[str] = field(default_factory=list)
 
     @property
     def verdict(self) -> str:
-        return "drift" if self.differences else "equal"
+        return "drift" if self.differences else "incomplete" if self.unseen else "equal"
 
 
 def audit_reports(settings: Settings, older: int) -> ReportAudit:
@@ -168,35 +173,55 @@ def audit_reports(settings: Settings, older: int) -> ReportAudit:
         UsageError: the schema is older, or does not exist.
         ServiceUnavailable: ClickHouse cannot be reached, or was lost on the way.
     """
-    with open_reports(settings) as client:
-        slots = _choose(client, older)
-        days = sorted({slot.date() for slot in slots})
-        refreshed = "SELECT view, complete_until FROM rollup_state WHERE began_at > toDateTime(0, 'UTC')"
-        state = dict(client.query(refreshed, tz_mode="aware").result_rows)
-        [[first_open_day]] = client.query(
-            "SELECT toDate(max(began_at)) FROM rollup_state WHERE view = 'merchant_days_mv'"
-        ).result_rows
-        parameters = {"buckets": slots, "days": days, "first_open_day": first_open_day}
-        total, examples = 0, []
-        for rollup, level in _LEVELS.items():
-            rows = client.query(_COMPARE.format(**level), parameters=parameters, tz_mode="aware").result_rows
-            total += next((differences for *_, differences in rows), 0)
-            examples += [Difference(rollup, *difference) for *difference, _ in rows]
+    nodes = find(settings)
+    local = localized(nodes)
+
+    def compare(node: Node, client: Client) -> ReportAudit:
+        return _compare(client, older, local)
+
+    require_reports(nodes)
+    audits = [audit for _, audit in each(nodes, "Reports", compare)]
+    until = [audit.complete_until for audit in audits]
+    return ReportAudit(
+        sorted({slot for audit in audits for slot in audit.slots}),
+        sorted({day for audit in audits for day in audit.days}),
+        sum(audit.differences for audit in audits),
+        [example for audit in audits for example in audit.examples][:SHOWN],
+        None if None in until else min(until),
+        [str(node) for node in nodes.away],
+    )
+
+
+def _compare(client: Client, older: int, local: Callable[[str], str]) -> ReportAudit:
+    """Compare what one server holds."""
+    slots = _choose(client, older, local)
+    days = sorted({slot.date() for slot in slots})
+    state = dict(client.query(local("SELECT view, complete_until FROM rollup_state"), tz_mode="aware").result_rows)
+    [[first_open_day]] = client.query(
+        local("SELECT toDate(max(began_at)) FROM rollup_state WHERE view = 'merchant_days_mv'")
+    ).result_rows
+    parameters = {"buckets": slots, "days": days, "first_open_day": first_open_day}
+    total, examples = 0, []
+    for rollup, level in _LEVELS.items():
+        query = local(_COMPARE.format(**level))
+        rows = client.query(query, parameters=parameters, tz_mode="aware").result_rows
+        total += next((differences for *_, differences in rows), 0)
+        examples += [Difference(rollup, *difference) for *difference, _ in rows]
     return ReportAudit(slots, days, total, examples[:SHOWN], state.get("merchant_slots_mv"))
 
 
-def _choose(client: Client, older: int) -> list[datetime]:
+def _choose(client: Client, older: int, local: Callable[[str], str]) -> list[datetime]:
     # Those of transactions, so that a bucket that the roll-up lacks altogether is found too, and those it alone has.
-    days = stored_days(client)
+    days = stored_days(client, local)
     if not days:
         return []
-    chosen = {*_slots(client, days[-2:])[-RECENT:], *_orphans(client)}
+    chosen = {*_slots(client, days[-2:], local)[-RECENT:], *_orphans(client, local)}
     for day in random.choices(days, k=older):
-        chosen.add(random.choice(_slots(client, [day])))
+        chosen.add(random.choice(_slots(client, [day], local)))
     return sorted(chosen)
 
 
-def _slots(client: Client, days: list[date]) -> list[datetime]:
+def _slots(client: Client, days: list[date], local: Callable[[str], str]) -> list[datetime]:
     query = f"""
         SELECT slot
         FROM
@@ -207,13 +232,13 @@ def _slots(client: Client, days: list[date]) -> list[datetime]:
         )
         ORDER BY slot
     """
-    return [slot for (slot,) in client.query(query, parameters={"days": days}, tz_mode="aware").result_rows]
+    return [slot for (slot,) in client.query(local(query), parameters={"days": days}, tz_mode="aware").result_rows]
 
 
-def _orphans(client: Client) -> list[datetime]:
+def _orphans(client: Client, local: Callable[[str], str]) -> list[datetime]:
     """Return half hours that have sums and no payment any more, the newest; among them some that were emptied since."""
     query = f"""
         SELECT DISTINCT slot FROM merchant_slots WHERE slot NOT IN (SELECT {_SLOT} FROM transactions)
         ORDER BY slot DESC LIMIT {SHOWN}
     """
-    return [slot for (slot,) in client.query(query, tz_mode="aware").result_rows]
+    return [slot for (slot,) in client.query(local(query), tz_mode="aware").result_rows]

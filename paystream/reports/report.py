@@ -2,7 +2,7 @@
 
 import time
 from calendar import monthrange
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -16,6 +16,7 @@ from urllib3.exceptions import HTTPError
 
 from paystream.errors import CheckFailed, PaystreamError, UsageError
 from paystream.files import whole_file
+from paystream.nodes import Nodes, find, naming
 from paystream.schema import connected
 from paystream.settings import Settings
 
@@ -96,6 +97,9 @@ REPORTS = {
 }
 
 
+_NEEDED = ["report_freshness", *(report.view for report in REPORTS.values())]
+
+
 @dataclass(frozen=True)
 class Asked:
     """A report for the days (UTC) from ``first`` to ``last``, both included, of one merchant or of all.
@@ -171,15 +175,28 @@ def find_report(name: str, reports: Mapping[str, Report] = REPORTS) -> Report:
 
 @contextmanager
 def open_reports(settings: Settings) -> Iterator[Client]:
-    """Open a client on a database that has the reports.
+    """Open a client on a database that has the reports; of a cluster, on a node that answers.
 
     Raises:
         UsageError: the schema is older, or does not exist.
-        ServiceUnavailable: ClickHouse cannot be reached, or was lost on the way.
+        ServiceUnavailable: ClickHouse cannot be reached, or was lost on the way, or no node of a shard answers.
     """
-    needed = ["report_freshness", *(report.view for report in REPORTS.values())]
-    with connected(settings, "Reports", "", needed) as client:
+    nodes = find(settings)
+    nodes.require_shards("Reports")
+    with connected(nodes.entry, "Reports", "", _NEEDED) as client:
         yield client
+
+
+def require_reports(nodes: Nodes) -> None:
+    """Make sure that the database has the reports, on each node that answers.
+
+    Raises:
+        UsageError: the schema is older, or does not exist.
+        ServiceUnavailable: ClickHouse cannot be reached.
+    """
+    for node in nodes.present:
+        with naming(node, nodes), connected(node.settings, "Reports", "", _NEEDED):
+            pass
 
 
 def freshness(client: Client) -> dict[str, datetime | None]:
@@ -298,13 +315,16 @@ def export(client: Client, asked: Asked, kind: str, path: Path, limit: int | Non
     return written
 
 
-def stored_days(client: Client) -> list[date]:
-    """Return the days (UTC) that there are payments of, or reports of payments that were deleted, in order."""
+def stored_days(client: Client, local: Callable[[str], str] = str) -> list[date]:
+    """Return the days (UTC) that there are payments of, or reports of payments that were deleted, in order.
+
+    ``local`` turns SQL into that about the node's own share.
+    """
     query = (
         "SELECT day FROM (SELECT DISTINCT toDate(created_at) AS day FROM transactions"
         " UNION DISTINCT SELECT toDate(hour) AS day FROM volume_hours FINAL WHERE notEmpty(payments)) ORDER BY day"
     )
-    return [day for (day,) in client.query(query).result_rows]
+    return [day for (day,) in client.query(local(query)).result_rows]
 
 
 def refuse_disorder(first: date, last: date) -> None:

@@ -9,7 +9,8 @@ from functools import cache
 
 from clickhouse_connect.driver.client import Client
 
-from paystream.reports.report import open_reports, stored_days
+from paystream.nodes import Node, Nodes, each, find
+from paystream.reports.report import require_reports, stored_days
 from paystream.settings import Settings, project_folder
 
 BATCH_ROWS = 1_000_000
@@ -87,7 +88,7 @@ def rebuild(
 ) -> Rebuilt:
     """Recompute the roll-ups of the days from ``first`` to ``last``, or of all days; ingest and refreshes go on.
 
-    With ``among``, only of the days that are also in it.
+    With ``among``, only of the days that are also in it. Each node of a cluster does so for its own shard.
 
     A bucket whose payments were deleted is emptied. After all days the refreshes go on from here, and need not look at
     what was stored before. Killed at any moment it leaves each bucket as it was or as it should be; run again, it does
@@ -95,34 +96,69 @@ def rebuild(
 
     Raises:
         UsageError: the schema is older, or does not exist.
-        ServiceUnavailable: ClickHouse cannot be reached, or was lost on the way.
+        ServiceUnavailable: ClickHouse cannot be reached, or was lost on the way, or a node does not answer.
     """
     began = time.monotonic()
-    with open_reports(settings) as client:
-        [[began_at]] = client.query("SELECT now64(3, 'UTC')", tz_mode="aware").result_rows
-        [[today]] = client.query("SELECT toDate(now('UTC'))").result_rows
-        days = [
-            day
-            for day in stored_days(client)
-            if (first is None or day >= first) and (last is None or day <= last) and (among is None or day in among)
-        ]
-        rows = 0
-        # The newest first: it is what people look at.
-        for done, day in enumerate(reversed(days)):
-            for low, high, count in _batches(client, day):
-                report(Progress(day, done, len(days), rows))
-                ranges = {"day": day, "first": low, "last": high}
-                _write(client, "merchant_slots", ranges)
-                if day < today:
-                    _write(client, "merchant_days", ranges)
-                rows += count
-            _write(client, "volume_hours", {"day": day})
-        if first is None and last is None and among is None:
-            _note(client, began_at)
-    return Rebuilt(len(days), rows, time.monotonic() - began)
+    nodes = find(settings)
+    nodes.require_all("Roll-ups")
+    local = localized(nodes)
+    rows: dict[str, int] = {}
+
+    def rebuild_one(node: Node, client: Client) -> int:
+        def told(day: date, done: int, days: int, count: int) -> None:
+            rows[node.address] = count
+            report(Progress(day, done, days, sum(rows.copy().values())))
+
+        return _rebuild(client, local, (first, last, among), told)
+
+    require_reports(nodes)
+    days = max(days for _, days in each(nodes, "Reports", rebuild_one))
+    return Rebuilt(days, sum(rows.values()), time.monotonic() - began)
 
 
-def _batches(client: Client, day: date) -> Iterator[tuple[int, int, int]]:
+def localized(nodes: Nodes) -> Callable[[str], str]:
+    """Return what turns SQL into that about a node's own share of what is split over the shards."""
+    if not nodes.cluster:
+        return str
+    # sqlglot, which this takes, is not for one server to wait for.
+    from paystream.migrations.runner import cluster_for
+
+    return cluster_for(nodes).localized
+
+
+def _rebuild(
+    client: Client,
+    local: Callable[[str], str],
+    wanted: tuple[date | None, date | None, Collection[date] | None],
+    told: Callable[[date, int, int, int], None],
+) -> int:
+    """Recompute the roll-ups of what one server holds; return of how many days."""
+    first, last, among = wanted
+    [[began_at]] = client.query("SELECT now64(3, 'UTC')", tz_mode="aware").result_rows
+    [[today]] = client.query("SELECT toDate(now('UTC'))").result_rows
+    days = [
+        day
+        for day in stored_days(client, local)
+        if (first is None or day >= first) and (last is None or day <= last) and (among is None or day in among)
+    ]
+    rows = 0
+    # The newest first: it is what people look at.
+    for done, day in enumerate(reversed(days)):
+        for low, high, count in _batches(client, local, day):
+            told(day, done, len(days), rows)
+            ranges = {"day": day, "first": low, "last": high}
+            _write(client, local, "merchant_slots", ranges)
+            if day < today:
+                _write(client, local, "merchant_days", ranges)
+            rows += count
+        _write(client, local, "volume_hours", {"day": day})
+        told(day, done, len(days), rows)
+    if first is None and last is None and among is None:
+        _note(client, local, began_at)
+    return len(days)
+
+
+def _batches(client: Client, local: Callable[[str], str], day: date) -> Iterator[tuple[int, int, int]]:
     # Merchants that are neighbours lie together: each batch reads its own part of the day. Together they are all that
     # there can be, since reports may have merchants that have no payments any more.
     query = """
@@ -135,20 +171,19 @@ def _batches(client: Client, day: date) -> Iterator[tuple[int, int, int]]:
         GROUP BY intDiv(before, {rows:UInt64}) AS batch
         ORDER BY batch
     """
-    batches = client.query(query, parameters={"day": day, "rows": BATCH_ROWS}).result_rows
+    batches = client.query(local(query), parameters={"day": day, "rows": BATCH_ROWS}).result_rows
     ends = [high for high, _ in batches[:-1]] + [_LAST_MERCHANT]
     starts = [0] + [high + 1 for high in ends[:-1]]
     yield from zip(starts, ends, [count for _, count in batches] or [0], strict=True)
 
 
-def _write(client: Client, rollup: str, ranges: dict[str, object]) -> None:
-    client.command(f"INSERT INTO {rollup} {_select(rollup)}", parameters=ranges, settings=_SETTINGS)
+def _write(client: Client, local: Callable[[str], str], rollup: str, ranges: dict[str, object]) -> None:
+    client.command(local(f"INSERT INTO {rollup} {_select(rollup)}"), parameters=ranges, settings=_SETTINGS)
     key, gone = _GONE[rollup]
-    client.command(
-        f"INSERT INTO {rollup} ({key}, refreshed_at, complete_until) SELECT {key}, now64(3), {_UNTIL} FROM ({gone})",
-        parameters=ranges,
-        settings=_SETTINGS,
+    emptied = (
+        f"INSERT INTO {rollup} ({key}, refreshed_at, complete_until) SELECT {key}, now64(3), {_UNTIL} FROM ({gone})"
     )
+    client.command(local(emptied), parameters=ranges, settings=_SETTINGS)
 
 
 @cache
@@ -161,10 +196,10 @@ def _select(rollup: str) -> str:
     return re.sub(r"    UNION ALL\n    -- Says.*\n    SELECT .*\n", "", select)
 
 
-def _note(client: Client, began_at: datetime) -> None:
-    client.command(
+def _note(client: Client, local: Callable[[str], str], began_at: datetime) -> None:
+    noted = (
         "INSERT INTO rollup_progress"
         " SELECT arrayJoin(['merchant_slots_mv', 'merchant_days_mv', 'volume_hours_mv']) AS view,"
-        " toDateTime({at:DateTime64(3, 'UTC')}) AS began_at, {at:DateTime64(3, 'UTC')} - INTERVAL 5 SECOND",
-        parameters={"at": began_at},
+        " toDateTime({at:DateTime64(3, 'UTC')}) AS began_at, {at:DateTime64(3, 'UTC')} - INTERVAL 5 SECOND"
     )
+    client.command(local(noted), parameters={"at": began_at})
