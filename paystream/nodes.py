@@ -26,6 +26,8 @@ Asked = TypeVar("Asked")
 Answer = TypeVar("Answer")
 
 FIRST_SET = "1"
+LOOK_TIMEOUT_S = 10
+"""A node that takes longer to say what it is does not answer: its process may stand still."""
 
 _TAKEN = re.compile(r"\b(FROM|JOIN) (transactions|quarantine|ingest_ledger)\b")
 """Tables that hold what was taken from Kafka, where SQL reads them."""
