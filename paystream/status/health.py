@@ -232,10 +232,8 @@ def _stored(status: Status, settings: Settings) -> list[Problem]:
         text = f"the last audit, {duration(audit.age_hours * 3600)} ago, said {audit.verdict}"
         if audit.lost or audit.expired:
             text += f" ({audit.lost:,} lost, {audit.expired:,} expired)"
-        if audit.verdict == "recreated":
-            problems.append(Problem("audit", text, "Audit says recreated"))
-        else:
-            problems.append(Problem("audit", text, "Audit says lost"))
+        own_words = audit.verdict if audit.verdict in ("recreated", "misplaced") else "lost"
+        problems.append(Problem("audit", text, f"Audit says {own_words}"))
     limit_s = settings.status_audit_age_limit_hours * 3600
     if audit and audit.age_hours * 3600 > limit_s:
         text = f"the last audit was {duration(audit.age_hours * 3600)} ago (limit {duration(limit_s)})"

@@ -23,14 +23,14 @@ from paystream.migrations import runner
 from paystream.quarantine.replay import LOCK
 from paystream.settings import Settings
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
 
 Run = Callable[..., tuple[int, str, list[str]]]
 
 YESTERDAY = (datetime.now(UTC) - timedelta(days=1)).replace(hour=9, minute=10)
 SENT = [
     payment(
-        merchant_id=number % 5,
+        merchant_id=1 + number % 5,
         amount=f"{number}.25",
         currency="EUR" if number % 3 else "USD",
         created_at=rfc3339(YESTERDAY + timedelta(minutes=number % 90)),

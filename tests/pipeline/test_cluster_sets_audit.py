@@ -25,7 +25,7 @@ from paystream.devstack import stack as local_stack
 from paystream.migrations import runner
 from paystream.settings import Settings
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
 
 Run = Callable[..., tuple[int, str, list[str]]]
 
