@@ -29,6 +29,8 @@ FIRST_SET = "1"
 LOOK_TIMEOUT_S = 10
 """A node that takes longer to say what it is does not answer: its process may stand still."""
 
+_LENIENT = {"skip_unavailable_shards": 1, "connections_with_failover_max_tries": 1, "handshake_timeout_ms": 1000}
+
 _TAKEN = re.compile(r"\b(FROM|JOIN) (transactions|quarantine|ingest_ledger)\b")
 """Tables that hold what was taken from Kafka, where SQL reads them."""
 
@@ -121,6 +123,11 @@ class Nodes:
             return text
         database = self.entry.clickhouse_database
         return _TAKEN.sub(rf"\1 cluster('{self.writes}', '{database}', '\2_local')", text)
+
+    def leave_out_away(self, client: Client) -> None:
+        """Have a client's queries leave out shards of which no node answers, after a second's wait, not half a minute."""
+        for name, value in _LENIENT.items():
+            client.set_client_setting(name, value)
 
     def require_all(self, what: str) -> None:
         """Make sure that every node answers, before anything is changed.

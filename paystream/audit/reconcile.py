@@ -167,7 +167,7 @@ def _audit_set(nodes: Nodes, node: Node, since: datetime, window: timedelta, dee
     what = f"Audit of topic '{settings.kafka_topic}'"
     with open_broker(settings) as broker, connected(settings, what) as client:
         if not is_whole:
-            client.set_client_setting("skip_unavailable_shards", 1)
+            nodes.leave_out_away(client)
         retention = broker.retention()
         audited = [
             _reconcile(nodes, settings, broker, client, partition, since, retention) for partition in broker.partitions

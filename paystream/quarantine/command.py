@@ -55,7 +55,8 @@ def list_groups(reason: Reason = None, since: Since = None, as_json: AsJson = Fa
         print_fields("quarantine", {"messages": 0})
     if nodes.lacking():
         raise CheckFailed(
-            f"List of refused messages: those on {nodes.told_lacking} are not in it: {nodes.told_away}. "
+            f"List of refused messages: those on {nodes.told_lacking} are not in it, and replays of others "
+            f"count as in flight unless they were refused here: {nodes.told_away}. "
             "Start it, then run this again."
         )
 

@@ -118,6 +118,8 @@ A replay that a block of the ledger holds and that was not refused is ``stored``
 transactions with its offset: that row is merged away once a later state of the transaction, or the same one, is there
 too. While a view throws, a block that it holds up may be in the ledger already."""
 
+_IS_STORED = "was_read, 'stored'"
+
 _GROUPS = (
     MESSAGES
     + """
@@ -229,7 +231,7 @@ class Selection:
 def reading(nodes: Nodes) -> Iterator[tuple[Client, Callable[[str], str]]]:
     """Open a client to read refused messages with, and what turns SQL into that about one set of nodes.
 
-    Where no node of a shard answers, what is on the others is read.
+    Where no node of a shard answers, what is on the others is read, and no replay is taken for stored.
 
     Raises:
         UsageError, ServiceUnavailable, PaystreamError: as ``connected``.
@@ -237,8 +239,11 @@ def reading(nodes: Nodes) -> Iterator[tuple[Client, Callable[[str], str]]]:
     node = nodes.of_one_set()
     with connected(node.settings, f"Quarantine of '{node.settings.clickhouse_database}'") as client:
         if nodes.lacking():
-            client.set_client_setting("skip_unavailable_shards", 1)
-        yield client, str if nodes.lacking(node.set) else nodes.in_one_set
+            nodes.leave_out_away(client)
+            # What was not refused here may have been on the other shards.
+            yield client, lambda text: text.replace(_IS_STORED, "0, 'stored'")
+        else:
+            yield client, str if nodes.lacking(node.set) else nodes.in_one_set
 
 
 def groups(settings: Settings, selection: Selection, nodes: Nodes | None = None) -> list[Group]:

@@ -264,7 +264,7 @@ def test_with_a_node_away_nothing_is_taken_for_whole(cluster: Settings, run: Run
         code, out, err = run("quarantine", "list")
         assert code == 1 and "those on shard 2 are not in it" in err[0] and away in err[0]
         [[here]] = rows(node(cluster, 1), "SELECT count() FROM quarantine_local FINAL")
-        assert here and out.startswith("quarantine reason=")
+        assert here and out.startswith("quarantine reason=") and " stored=0 " in out
         for arguments in (
             ["quarantine", "replay", "--since", "1h"],
             ["rollup", "rebuild"],
