@@ -125,7 +125,7 @@ class Nodes:
         return _TAKEN.sub(rf"\1 cluster('{self.writes}', '{database}', '\2_local')", text)
 
     def leave_out_away(self, client: Client) -> None:
-        """Have a client's queries leave out shards of which no node answers, after a second's wait, not half a minute."""
+        """Have a client's queries leave out shards of which no node answers, after a second and not half a minute."""
         for name, value in _LENIENT.items():
             client.set_client_setting(name, value)
 
