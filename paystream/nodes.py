@@ -117,9 +117,9 @@ class Nodes:
         """Return SQL that reads, on a node, what its own set took from Kafka, and no node of another set.
 
         The sets have each read everything, but not each in the same place: of the blocks in the ledger, a shard of one
-        set and another shard of another are not all.
+        set and another shard of another are not all. Where there is one set, the tables over the shards read just that.
         """
-        if not self.cluster:
+        if self.writes == self.cluster:
             return text
         database = self.entry.clickhouse_database
         return _TAKEN.sub(rf"\1 cluster('{self.writes}', '{database}', '\2_local')", text)
