@@ -161,7 +161,7 @@ class Nodes:
         return "; ".join(map(str, self.away))
 
 
-def find(settings: Settings, timeout_s: float = 300) -> Nodes:
+def find(settings: Settings, timeout_s: float = LOOK_TIMEOUT_S) -> Nodes:
     """Return the servers that hold the schema. One server is not asked; the nodes of a cluster are.
 
     Args:
