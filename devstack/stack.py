@@ -136,8 +136,9 @@ def start(
     broker elsewhere. If anything fails, or an exception such as KeyboardInterrupt arrives, the parts started by this
     call are stopped again before it is raised. Each wait is bounded.
 
-    ``clickhouse_disk_mib`` is for tests of what a full disk does (Linux): ClickHouse's data goes to a disk of that size
-    in memory. Only its process sees that disk, others find it at ``clickhouse_disk``, and it ends with the process.
+    ``clickhouse_disk_mib`` is for tests of what a full disk does (Linux): ClickHouse's data, of a cluster its last
+    node's, goes to a disk of that size in memory. Only its process sees that disk, others find it at
+    ``clickhouse_disk``, and it ends with the process.
 
     ``nodes`` and ``sets`` are those of ``local_cluster.servers``. Where a running cluster grows, its other nodes are
     restarted one after the other: ClickHouse as it runs here does not read a changed configuration.
@@ -171,7 +172,7 @@ def start(
             partitions = max(PARTITIONS, 2 * max(server.shard for server in servers))
             _wait(home, "broker", _broker_question(settings, kind, partitions))
             for server in absent:
-                _start_clickhouse(settings, server, servers, clickhouse_disk_mib)
+                _start_clickhouse(settings, server, servers, clickhouse_disk_mib if server == servers[-1] else None)
             for server in servers:
                 _wait_for_clickhouse(home, server)
                 notes += _take_over(home / server.name)
@@ -275,6 +276,11 @@ def clickhouse_disk(settings: Settings, name: PartName = "clickhouse") -> Path:
     if pid is None:
         raise UsageError(f"Part '{name}' of the local stack: it is not running. Start it with `paystream up`.")
     return Path(f"/proc/{pid}/root{settings.home.resolve() / name}")
+
+
+def clickhouse_name(settings: Settings, address: str) -> PartName:
+    """Return the name of the part that is the ClickHouse at an HTTP address."""
+    return next(server.name for server in local_cluster.servers(settings, None, None) if _text(server.http) == address)
 
 
 def pids(settings: Settings) -> dict[PartName, int]:

@@ -56,13 +56,13 @@ def table(capacity: Capacity) -> Table:
     for step in sorted(capacity.steps, key=lambda step: step.rate_per_second):
         result = parse(step.document)
         seen, usage = result.visibility, result.usage
-        cores = usage.cpu_s.get("clickhouse")
+        cores = sum(spent or 0 for name, spent in usage.cpu_s.items() if name.startswith("clickhouse"))
         rows.add_row(
             Text("✗", "bold red") if step.broken else Text("✓", "green"),
             f"{step.rate_per_second:,}/s",
             *(shown(result.latency(latency_s), "s") for latency_s in (seen.p50_s, seen.p95_s, seen.p99_s)),
             shown(result.lag.peak, ""),
-            "" if cores is None or not result.duration_s else f"{cores / result.duration_s:.2f} cores",
+            "" if not cores or not result.duration_s else f"{cores / result.duration_s:.2f} cores",
             "" if usage.busy_share is None else f"{usage.busy_share:.0%} busy",
             Text(step.broken),
         )

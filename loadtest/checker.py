@@ -140,6 +140,7 @@ class Found:
         overtaken_messages: how many of them carried a state older than that of a message before them.
         pending_as_planned: rows that lack their merchant or their rate as was planned: it is not loaded.
         foreign_messages: messages in the run's offsets beyond those that the generator handed to its producer.
+        of_set: the set of nodes that was looked at, where a cluster has several.
         rows_before_final: rows of this run in the table, duplicates that no merge has removed yet included.
         duplicate_rows_before_final: how many of them a reader does not get: such duplicates, and states left behind.
     """
@@ -164,6 +165,22 @@ class Found:
     state_messages: int = 0
     overtaken_messages: int = 0
     pending_as_planned: int = 0
+    of_set: str = ""
+
+    @property
+    def problems(self) -> list[str]:
+        """Return what breaks the promise that nothing is lost, doubled or altered; empty when it held."""
+        counts = {
+            "lost": self.lost,
+            "duplicated": self.duplicated,
+            "unexpected": self.unexpected,
+            "altered": self.altered,
+            "refused though valid": self.quarantined,
+            "currencies with a wrong sum": len(self.wrong_sums),
+            "messages of other producers": self.foreign_messages,
+        }
+        place = f" in set {self.of_set}" if self.of_set else ""
+        return [f"{count:,} {name}{place}" for name, count in counts.items() if count]
 
     @property
     def pending(self) -> int:

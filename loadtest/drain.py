@@ -17,7 +17,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaExcep
 from confluent_kafka.admin import AdminClient
 
 from paystream.clickhouse import connect
-from paystream.errors import CheckFailed, ServiceUnavailable
+from paystream.errors import CheckFailed, ServiceUnavailable, UsageError
 from paystream.kafka import client_config
 from paystream.loadtest.backlog import send
 from paystream.loadtest.run import make_plan, wait_until_quiet
@@ -131,9 +131,15 @@ def drain(settings: Settings, messages: int, rounds: int = 0, timeout_s: float =
 
     Raises:
         ServiceUnavailable: Kafka or ClickHouse cannot be reached.
-        UsageError: the topic, the schema or the dimensions are not there yet.
+        UsageError: the topic, the schema or the dimensions are not there yet, or the settings name a cluster.
         CheckFailed: the topic does not come to rest before, or the backlog did not drain in time.
     """
+    if settings.clickhouse_cluster:
+        raise UsageError(
+            f"Drain on cluster '{settings.clickhouse_cluster}': the same messages from a file go through one server's "
+            "views, so the two rates cannot be compared. Measure one server, or see how a cluster catches up with "
+            "`paystream loadtest faults node-away --nodes 2`."
+        )
     with tempfile.TemporaryDirectory() as folder, connect(settings) as client, open_topic(settings) as topic:
         lines = Path(folder) / "messages.jsonl"
         # As if sent over the last minutes: a message that lies in the future would be refused.

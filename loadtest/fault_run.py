@@ -23,15 +23,16 @@ from paystream.loader.merchants import read_merchants
 from paystream.loader.refresh import refresh
 from paystream.loader.source import read_source
 from paystream.loadtest.canary import Sighting
-from paystream.loadtest.checker import Found, Window, check
+from paystream.loadtest.checker import Found, Window
 from paystream.loadtest.faults import Fault, Restart, Scene
 from paystream.loadtest.generator import DELIVERY_TIMEOUT_S, Generator, Sent
 from paystream.loadtest.plan import last_intended_us
 from paystream.loadtest.probe import Probe, Seen
-from paystream.loadtest.run import LEAD_S, make_plan, wait_until_quiet
+from paystream.loadtest.run import LEAD_S, check_sets, make_plan, wait_until_quiet
 from paystream.loadtest.topic import Topic, open_topic
 from paystream.loadtest.workload import Thresholds, Workload
 from paystream.migrations import runner
+from paystream.nodes import find
 from paystream.settings import Settings
 
 LONGEST_S = 6 * 3600
@@ -64,6 +65,7 @@ class Outcome:
         duplicate_rows: offsets found in the table twice, before FINAL; a lower bound, since merges remove them.
         others_changed: whether a reader now finds something else of the transactions from before the run.
         audit: the verdict of ``paystream audit`` over the run.
+        reads_failed_s: for how long a reader's queries failed.
     """
 
     name: str
@@ -81,21 +83,12 @@ class Outcome:
     duplicate_rows: int
     others_changed: bool
     audit: str
+    reads_failed_s: float = 0.0
 
     @property
     def problems(self) -> list[str]:
         """Return what breaks the promise that nothing is lost or doubled; empty when it held."""
-        payments = self.found
-        counts = {
-            "lost": payments.lost,
-            "duplicated": payments.duplicated,
-            "unexpected": payments.unexpected,
-            "altered": payments.altered,
-            "refused though valid": payments.quarantined,
-            "currencies with a wrong sum": len(payments.wrong_sums),
-            "messages of other producers": payments.foreign_messages,
-        }
-        problems = [f"{count:,} {name}" for name, count in counts.items() if count]
+        problems = self.found.problems
         if self.others_changed:
             problems.append("a reader no longer finds the same of the transactions before the fault")
         if self.audit != "complete":
@@ -127,16 +120,22 @@ _READ = "SELECT sum(messages) FROM ingest_ledger WHERE read_at >= {began:DateTim
 
 
 @contextlib.contextmanager
-def prepared_stack(folder: Path, disk_mib: int | None = None) -> Iterator[Settings]:
+def prepared_stack(folder: Path, disk_mib: int | None = None, nodes: int = 0, sets: int = 1) -> Iterator[Settings]:
     """Start a separate stack in a folder, with schema, merchants and rates; stop it at the end.
+
+    Args:
+        folder: its home.
+        disk_mib: as for ``stack.start``.
+        nodes: of each set of a cluster; 0 for one server alone.
+        sets: how many sets.
 
     Raises:
         ServiceUnavailable: a part did not start.
         UsageError: Apache Kafka cannot be had here.
     """
-    settings = stack.settings_on_free_ports(folder)
+    settings = stack.settings_on_free_ports(folder, nodes, sets)
     try:
-        stack.start(settings, "kafka", disk_mib)
+        stack.start(settings, "kafka", disk_mib, nodes or None, sets if nodes else None)
         prepare(settings)
         yield settings
     finally:
@@ -150,13 +149,17 @@ def prepare(settings: Settings) -> None:
         merchants, rates = Path(folder) / "merchants.csv", Path(folder) / "rates.zip"
         sample.write_merchants(merchants, MERCHANTS_COUNT, seed=1)
         sample.write_fx(rates)
-        source = read_source("Merchants file", merchants)
-        refresh(settings, MERCHANTS, source, read_merchants(source).columns)
-        source = read_source("FX file", rates)
-        refresh(settings, FX, source, read_fx(source, settings.reporting_currency).columns)
+        for node in find(settings).present:
+            at = node.settings.model_copy(update={"clickhouse_cluster": ""})
+            source = read_source("Merchants file", merchants)
+            refresh(at, MERCHANTS, source, read_merchants(source).columns)
+            source = read_source("FX file", rates)
+            refresh(at, FX, source, read_fx(source, settings.reporting_currency).columns)
 
 
-def run_fault(settings: Settings, fault: Fault, kills: int, report: Callable[[str], None]) -> Outcome:
+def run_fault(
+    settings: Settings, fault: Fault, kills: int, report: Callable[[str], None], away_s: float = 300
+) -> Outcome:
     """Inflict a fault on a running local stack while payments are sent, and check what became of them.
 
     Args:
@@ -164,11 +167,14 @@ def run_fault(settings: Settings, fault: Fault, kills: int, report: Callable[[st
         fault: what to do to it.
         kills: how many kills ``clickhouse-killed`` makes.
         report: called with a few words on what is going on.
+        away_s: how long ``node-away`` leaves a node away.
 
     Raises:
         DidNotBite: the fault left no trace.
         CheckFailed: ingest did not resume, or did not read all of it in time.
     """
+    nodes = find(settings)
+    nodes.require_all(f"Fault '{fault.name}'")
     with open_topic(settings) as topic:
         with connect(settings) as client:
             plan = make_plan(client, _workload(fault))
@@ -182,7 +188,7 @@ def run_fault(settings: Settings, fault: Fault, kills: int, report: Callable[[st
             first = topic.ends()
             plan = replace(plan, started_us=int((time.time() + LEAD_S) * 1e6))
             with Probe(settings, plan) as probe:
-                scene = Scene(settings, plan, probe, kills)
+                scene = Scene(settings, nodes, plan, probe, kills, away_s)
                 generator.start(plan.started_us)
                 report("sending")
                 scene.wait_resumed()
@@ -204,8 +210,8 @@ def _outcome(
     fault: Fault, bite: str, scene: Scene, window: Window, sent: Sent, seen: Seen, others_before: tuple[int, ...]
 ) -> Outcome:
     began_at = window.started_at
+    payments = check_sets(scene.nodes, scene.plan, window, sent)
     with connect(scene.settings, timeout_s=300) as client:
-        payments = check(client, scene.plan, window, sent.sent, sent.rejected_keys)
         [[read]] = client.query(_READ, parameters={"began": began_at}).result_rows
         others_after = _fingerprint(client, window.first)
     audited = audit(scene.settings, datetime.now(UTC) - began_at.replace(tzinfo=UTC))
@@ -226,6 +232,7 @@ def _outcome(
         duplicate_rows=scene.duplicate_rows,
         others_changed=others_before != others_after,
         audit=audited.verdict,
+        reads_failed_s=seen.failed_s,
     )
 
 

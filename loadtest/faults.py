@@ -1,18 +1,22 @@
 """The faults: what is done to a pipeline while payments are sent through it, and what shows that it was hit.
 
 Each fault is a function that inflicts it on a running `Scene`, mends it, and says in a sentence what shows that it bit.
-A fault that did not bite has tested nothing, and raises `DidNotBite`.
+A fault that did not bite has tested nothing, and raises `DidNotBite`. What hits one server hits a node of a cluster,
+chosen at random; the others go on.
 """
 
 import contextlib
+import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from clickhouse_connect.driver.client import Client
@@ -22,11 +26,14 @@ from confluent_kafka.admin import AdminClient
 
 from paystream.clickhouse import CANNOT_READ_ALL_DATA, CORRUPTED_DATA, connect, is_code
 from paystream.devstack import stack
-from paystream.errors import CheckFailed
+from paystream.errors import CheckFailed, PaystreamError
+from paystream.group import partitions_assigned
 from paystream.kafka import client_config, existing_partitions
+from paystream.loader import sample
 from paystream.loadtest.plan import Plan
 from paystream.loadtest.probe import Probe
 from paystream.migrations import named_collection, runner
+from paystream.nodes import Node, Nodes
 from paystream.settings import Settings
 
 KILL_WITHIN_S = 8.0
@@ -44,6 +51,9 @@ NOTICE_S = 60
 
 RESUME_S = 120
 """How long ingest may take to resume once a fault is mended; beyond it, the fault's test fails."""
+
+CONSUMERS = 2
+"""Of each server's Kafka table, as sql/1_ingest/transactions_queue.sql says."""
 
 LOOK_EVERY_S = 0.05
 FILL_BLOCK = 1 << 20
@@ -66,33 +76,73 @@ class Scene:
     """A running pipeline with payments on their way through it, and what was done to it so far.
 
     Attributes:
+        nodes: the servers, all of which answered before the fault.
         kills_wanted: how many kills a fault that kills repeatedly makes.
+        away_s: how long a node is away.
         kills: how many processes were ended by SIGKILL.
         duplicate_rows: offsets that were found in the table more than once, before FINAL, each time someone looked.
     """
 
     settings: Settings
+    nodes: Nodes
     plan: Plan
     probe: Probe
     kills_wanted: int
+    away_s: float = 300.0
     kills: int = 0
     duplicate_rows: int = 0
     restarts: list[Restart] = field(default_factory=list)
     _admin: AdminClient | None = None
     _looked_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
+    @cached_property
+    def dice(self) -> random.Random:
+        """Return what decides on moments and nodes."""
+        return random.Random(self.plan.seed)
+
+    @cached_property
+    def struck(self) -> Node:
+        """Return the server that the fault hits: any one of a cluster."""
+        return self.dice.choice(self.nodes.present)
+
+    @cached_property
+    def siblings(self) -> list[Node]:
+        """Return the servers that read with the same consumer group, the struck one among them."""
+        return [node for node in self.nodes.present if node.set == self.struck.set]
+
+    @property
+    def is_cluster(self) -> bool:
+        return bool(self.nodes.cluster)
+
+    def part(self, node: Node) -> stack.PartName:
+        """Return the name that a server has in the stack."""
+        return stack.clickhouse_name(self.settings, node.address)
+
+    def local(self, table: str) -> str:
+        """Return the table of that name that has the rows, of a cluster a node's share of them."""
+        return f"{table}_local" if self.is_cluster else table
+
     @contextmanager
-    def client(self) -> Iterator[Client]:
-        with connect(self.settings, timeout_s=20) as client:
+    def client(self, node: Node | None = None) -> Iterator[Client]:
+        """Connect to a server, by default to one of those that answered before the fault."""
+        with connect((node or self.nodes.present[0]).settings, timeout_s=20) as client:
             yield client
 
-    def rows(self, sql: str, **parameters: Any) -> list[tuple]:
-        with self.client() as client:
+    def rows(self, sql: str, node: Node | None = None, **parameters: Any) -> list[tuple]:
+        with self.client(node) as client:
             return list(client.query(sql, parameters=parameters).result_rows)
 
-    def command(self, sql: str) -> None:
-        with self.client() as client:
+    def command(self, sql: str, node: Node | None = None) -> None:
+        with self.client(node) as client:
             client.command(sql)
+
+    def rows_of_all(self, sql: str) -> list[tuple]:
+        """Return what the servers answer that do."""
+        found = []
+        for node in self.nodes.present:
+            with contextlib.suppress(PaystreamError, ClickHouseError):
+                found += self.rows(sql, node)
+        return found
 
     def end(self, part: stack.PartName, number: signal.Signals) -> None:
         """Send a signal that ends a part, and wait until it has ended."""
@@ -158,8 +208,9 @@ class Scene:
 
     def is_reading(self) -> bool:
         """Return whether a block was stored in the last 3 s: half the time that a group waits for a killed member."""
-        [[reading]] = self.rows("SELECT max(read_at) > now64(3) - INTERVAL 3 SECOND FROM ingest_ledger")
-        return bool(reading)
+        ledger = self.local("ingest_ledger")
+        read = self.rows_of_all(f"SELECT max(read_at) > now64(3) - INTERVAL 3 SECOND FROM {ledger}")
+        return any(reading for [reading] in read)
 
     def wait_stored(self, longest_s: float) -> None:
         """Return once another block has been stored, or after so many seconds without one."""
@@ -172,35 +223,36 @@ class Scene:
 
     def consumer_errors(self) -> str:
         """Return the last exceptions of the Kafka table's consumers."""
-        consumers = self.rows("SELECT exceptions.text FROM system.kafka_consumers WHERE database = currentDatabase()")
+        consumers = self.rows_of_all(
+            "SELECT exceptions.text FROM system.kafka_consumers WHERE database = currentDatabase()"
+        )
         return " ".join(text for [texts] in consumers for text in texts)
 
     def consumer_errors_lately(self) -> str:
         """Return what the consumers ran into within the last second."""
-        consumers = self.rows(
+        consumers = self.rows_of_all(
             "SELECT arrayFilter((text, time) -> time >= now() - 1, exceptions.text, exceptions.time)"
             " FROM system.kafka_consumers WHERE database = currentDatabase()"
         )
         return " ".join(text for [texts] in consumers for text in texts)
 
-    def group_state(self) -> ConsumerGroupState:
-        group = self.settings.kafka_group
+    def members(self) -> int:
+        """Return how many members the struck server's consumer group has."""
+        group = self.struck.settings.kafka_group
         self._admin = self._admin or AdminClient(client_config(self.settings) | {"log_level": 0})
-        return self._admin.describe_consumer_groups([group], request_timeout=5)[group].result(6).state
+        described = self._admin.describe_consumer_groups([group], request_timeout=5)[group].result(6)
+        is_empty = described.state in (ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD)
+        return 0 if is_empty else len(described.members)
 
-    def wait_group_empty(self) -> None:
-        """Wait until the broker has dropped every member of the consumer group, which takes a session timeout."""
-        self.wait(
-            lambda: self.group_state() in (ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD),
-            "the broker did not drop the group's members",
-        )
+    def wait_dropped(self, gone: int = 1) -> None:
+        """Wait until the broker has dropped the members of so many servers of the group, which takes a session
+        timeout."""
+        left = CONSUMERS * (len(self.siblings) - gone)
+        self.wait(lambda: self.members() <= left, "the broker did not drop the group's members")
 
     def partitions_assigned(self) -> int:
-        [[assigned]] = self.rows(
-            "SELECT sum(length(assignments.partition_id)) FROM system.kafka_consumers"
-            " WHERE database = currentDatabase() AND table = 'transactions_queue'"
-        )
-        return assigned
+        """Return how many partitions the servers of the struck one's group have."""
+        return partitions_assigned(replace(self.nodes, present=tuple(self.siblings)))
 
 
 # Crashes
@@ -208,24 +260,25 @@ class Scene:
 
 def clickhouse_killed(scene: Scene) -> str:
     struck = 0
-    moment = random.Random(scene.plan.seed)
     for number in range(scene.kills_wanted):
         is_last_chance = number == scene.kills_wanted - 1 and not struck
         if number and (number % RESUME_EVERY == 0 or is_last_chance):
             scene.wait_resumed()
-        time.sleep(moment.uniform(0, KILL_WITHIN_S))
+        node = scene.dice.choice(scene.nodes.present)
+        time.sleep(scene.dice.uniform(0, KILL_WITHIN_S))
         scene.count_duplicate_rows()
         struck += scene.is_reading()
         if number % 2:
             scene.wait_stored(AIM_S)
-        scene.end("clickhouse", signal.SIGKILL)
+        scene.end(scene.part(node), signal.SIGKILL)
         scene.start()
         if number % 2:
             # Until the process ends, so that what is stored twice now can be counted before a merge removes it.
-            scene.command("SYSTEM STOP MERGES transactions")
+            scene.command(f"SYSTEM STOP MERGES {scene.local('transactions')}", node)
     scene.wait_resumed()
     scene.count_duplicate_rows()
-    scene.command("SYSTEM START MERGES transactions")
+    for node in scene.nodes.present:
+        scene.command(f"SYSTEM START MERGES {scene.local('transactions')}", node)
     if not struck:
         raise DidNotBite("ClickHouse was never killed while it read. Make more kills with --kills.")
     return f"{struck} of {scene.kills_wanted} kills struck while messages were being stored"
@@ -242,15 +295,41 @@ def both_killed(scene: Scene) -> str:
     scene.end("broker", signal.SIGKILL)
     # What was fetched is stored and can no longer be committed, so it must be delivered again.
     scene.wait_stored(AIM_S)
-    scene.end("clickhouse", signal.SIGKILL)
+    scene.end(scene.part(scene.struck), signal.SIGKILL)
     scene.start()
     scene.wait_resumed()
     return "both came back as new processes"
 
 
+def nodes_killed(scene: Scene) -> str:
+    scene.wait_stored(AIM_S)
+    for node in scene.siblings:
+        stack.kill(scene.settings, scene.part(node), signal.SIGKILL)
+    for node in scene.siblings:
+        name = scene.part(node)
+        scene.wait(lambda name=name: name not in stack.pids(scene.settings), f"the {name} did not end by SIGKILL")
+    scene.kills += len(scene.siblings)
+    scene.start()
+    scene.wait_resumed()
+    return f"all {len(scene.siblings)} nodes of a set came back as new processes"
+
+
+def node_away(scene: Scene) -> str:
+    scene.end(scene.part(scene.struck), signal.SIGKILL)
+    gone_us = time.time_ns() // 1000
+    time.sleep(scene.away_s)
+    seen = sum(sighting.intended_us >= gone_us for sighting in scene.probe.sightings)
+    if seen and len(scene.nodes.sets) == 1:
+        raise DidNotBite("A node was away, and payments made meanwhile could be read, of which half are its own.")
+    scene.start()
+    scene.wait_resumed()
+    read = "could be read through the other set" if seen else "could not be read"
+    return f"payments made while it was away for {scene.away_s:.0f} s {read}"
+
+
 def clickhouse_stopped(scene: Scene) -> str:
-    scene.end("clickhouse", signal.SIGTERM)
-    scene.wait_group_empty()
+    scene.end(scene.part(scene.struck), signal.SIGTERM)
+    scene.wait_dropped()
     scene.start()
     scene.wait_resumed()
     return "the broker had dropped the group's members"
@@ -260,11 +339,12 @@ def clickhouse_stopped(scene: Scene) -> str:
 
 
 def clickhouse_paused(scene: Scene) -> str:
-    stack.kill(scene.settings, "clickhouse", signal.SIGSTOP)
+    name = scene.part(scene.struck)
+    stack.kill(scene.settings, name, signal.SIGSTOP)
     try:
-        scene.wait_group_empty()
+        scene.wait_dropped()
     finally:
-        stack.kill(scene.settings, "clickhouse", signal.SIGCONT)
+        stack.kill(scene.settings, name, signal.SIGCONT)
     scene.wait_resumed()
     return "the broker had dropped the group's members"
 
@@ -301,7 +381,7 @@ def rebalance(scene: Scene) -> str:
     all_partitions = len(existing_partitions(scene.settings))
     consumer = Consumer(
         client_config(scene.settings)
-        | {"group.id": scene.settings.kafka_group, "enable.auto.commit": False, "log_level": 0}
+        | {"group.id": scene.struck.settings.kafka_group, "enable.auto.commit": False, "log_level": 0}
     )
     try:
         consumer.subscribe([scene.settings.kafka_topic], on_assign=hold)
@@ -310,26 +390,27 @@ def rebalance(scene: Scene) -> str:
             consumer.poll(0.1)
             return bool(taken) and scene.partitions_assigned() == all_partitions - len(taken)
 
-        scene.wait(holds_some, "a second consumer in the group was given no partition")
+        scene.wait(holds_some, "another consumer in the group was given no partition")
     finally:
         consumer.close()
     scene.wait(
         lambda: scene.partitions_assigned() == all_partitions, "ClickHouse did not get all partitions back", RESUME_S
     )
     scene.wait_resumed()
-    return f"a second consumer of the group held {len(taken)} of {all_partitions} partitions"
+    return f"another consumer of the group held {len(taken)} of {all_partitions} partitions"
 
 
 def offsets_rewound(scene: Scene) -> str:
     settings = scene.settings
     partitions = existing_partitions(settings)
-    group = settings.kafka_group
+    group = scene.struck.settings.kafka_group
     an_hour_ago_ms = int((datetime.now(UTC) - timedelta(hours=1)).timestamp() * 1000)
     consumer = Consumer(client_config(settings) | {"group.id": group, "log_level": 0})
     try:
-        scene.command("DETACH TABLE transactions_queue SYNC")
+        for node in scene.siblings:
+            scene.command("DETACH TABLE transactions_queue SYNC", node)
         try:
-            scene.wait_group_empty()
+            scene.wait_dropped(len(scene.siblings))
             topic = settings.kafka_topic
             committed = consumer.committed([TopicPartition(topic, partition) for partition in partitions], 10)
             then = [TopicPartition(topic, partition, an_hour_ago_ms) for partition in partitions]
@@ -338,7 +419,8 @@ def offsets_rewound(scene: Scene) -> str:
             wanted = ConsumerGroupTopicPartitions(group, rewound)
             admin.alter_consumer_group_offsets([wanted], request_timeout=10)[group].result(11)
         finally:
-            scene.command("ATTACH TABLE transactions_queue")
+            for node in scene.siblings:
+                scene.command("ATTACH TABLE transactions_queue", node)
     finally:
         consumer.close()
     distance = sum(place.offset for place in committed) - sum(place.offset for place in rewound)
@@ -353,18 +435,18 @@ def offsets_rewound(scene: Scene) -> str:
 
 def view_throws(scene: Scene) -> str:
     [[select]] = scene.rows(
-        "SELECT as_select FROM system.tables WHERE database = currentDatabase() AND name = 'ledger_mv'"
+        "SELECT as_select FROM system.tables WHERE database = currentDatabase() AND name = 'ledger_mv'", scene.struck
     )
     # The last of the three views: when it throws, the others have stored what they make of the block.
     broken = select.replace("count()", "count() + throwIf(count() > 0, 'broken by loadtest faults')", 1)
-    scene.command(f"ALTER TABLE ledger_mv MODIFY QUERY {broken}")
+    scene.command(f"ALTER TABLE ledger_mv MODIFY QUERY {broken}", scene.struck)
     try:
         scene.wait(
             lambda: "broken by loadtest faults" in scene.consumer_errors(), "the view was changed, and no block failed"
         )
         scene.count_duplicate_rows()
     finally:
-        scene.command(f"ALTER TABLE ledger_mv MODIFY QUERY {select}")
+        scene.command(f"ALTER TABLE ledger_mv MODIFY QUERY {select}", scene.struck)
     scene.wait_resumed()
     return "blocks failed with the view's exception"
 
@@ -372,9 +454,9 @@ def view_throws(scene: Scene) -> str:
 def dictionary_fails(scene: Scene) -> str:
     # As after a changed password: a loaded dictionary keeps what it has, so it takes a new process to fail.
     login = named_collection.own(named_collection.DICTIONARIES, scene.settings.clickhouse_database)
-    scene.command(f"ALTER NAMED COLLECTION {login} SET user = 'nobody'")
+    scene.command(f"ALTER NAMED COLLECTION {login} SET user = 'nobody'", scene.struck)
     try:
-        scene.end("clickhouse", signal.SIGKILL)
+        scene.end(scene.part(scene.struck), signal.SIGKILL)
         stack.start(scene.settings, "kafka")
         scene.wait(lambda: "_dict" in scene.consumer_errors(), "no block failed of the dictionaries that can't load")
     finally:
@@ -409,13 +491,16 @@ _READ_ALL = {
 }
 
 
-def reload_if_unreadable(client: Client) -> bool:
+def reload_if_unreadable(client: Client, suffix: str = "") -> bool:
     """Reload each table in which a merge cut short by a full disk left an unreadable part; say whether any was.
 
     The engine then sets that part aside and takes those that it was merged from, which it keeps for eight minutes.
+    ``suffix`` is that of the tables' names.
     """
     reloaded = False
-    for table, everything in _READ_ALL.items():
+    for name, query in _READ_ALL.items():
+        table = f"{name}{suffix}"
+        everything = query.replace(f"FROM {name} ", f"FROM {table} ")
         try:
             client.query(everything)
         except ClickHouseError as error:
@@ -429,7 +514,9 @@ def reload_if_unreadable(client: Client) -> bool:
 
 
 def disk_full(scene: Scene) -> str:
-    filler = stack.clickhouse_disk(scene.settings) / "filler"
+    # Of a cluster the last node has the small disk.
+    node = max(scene.nodes.present, key=lambda node: (node.set, node.shard))
+    filler = stack.clickhouse_disk(scene.settings, scene.part(node)) / "filler"
     try:
         with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
             while True:
@@ -446,11 +533,73 @@ def disk_full(scene: Scene) -> str:
     finally:
         filler.unlink(missing_ok=True)
     scene.wait(lambda: not scene.consumer_errors_lately(), "blocks go on failing on a disk with space")
-    with scene.client() as client:
-        reloaded = reload_if_unreadable(client)
+    with scene.client(node) as client:
+        reloaded = reload_if_unreadable(client, "_local" if scene.is_cluster else "")
     scene.wait_resumed()
     also = ", and a merge had left a part to load anew" if reloaded else ""
     return f"blocks failed with 'No space left on device'{also}"
+
+
+# Operators' commands
+
+
+def refresh_dies(scene: Scene) -> str:
+    file = scene.settings.home / "merchants.csv"
+    sample.write_merchants(file, len(scene.plan.merchants), seed=scene.dice.randrange(2, 1 << 30))
+    told = _dies_within(scene, ["dims", "refresh", "merchants", "--from", str(file)])
+    content = "SELECT count(), groupBitXor(cityHash64(merchant_id, merchant_name, country)) FROM merchants"
+    serving = {tuple(scene.rows(content, node)[0]) for node in scene.nodes.present}
+    if len(serving) > 1:
+        raise CheckFailed(f"After the refresh the nodes serve different merchants: {serving}.")
+    return told
+
+
+def migration_dies(scene: Scene) -> str:
+    down = _dies_within(scene, ["migrate", "down"])
+    up = _dies_within(scene, ["migrate", "up"])
+    return f"{down}; {up}"
+
+
+COMMAND_KILL_S = (0.5, 3.0)
+"""When a node dies, from the start of a command: a process takes half a second until it is at work."""
+
+COMMAND_TRIES = 10
+
+
+def _dies_within(scene: Scene, command: list[str]) -> str:
+    """Run a command, kill a node at a random moment meanwhile, start it, and run the command again until it is done."""
+    name = f"`paystream {' '.join(command[:3])}`"
+    process = _paystream(scene.settings, command)
+    time.sleep(scene.dice.uniform(*COMMAND_KILL_S))
+    was_running = process.poll() is None
+    scene.end(scene.part(scene.struck), signal.SIGKILL)
+    code, _ = _ended(process)
+    scene.start()
+    if not was_running:
+        raise DidNotBite(f"{name} had ended before the node was killed. Run this fault again.")
+    for _ in range(COMMAND_TRIES):
+        again, said = _ended(_paystream(scene.settings, command))
+        if again == 0:
+            scene.wait_resumed()
+            return f"{name} ended with code {code}, and well when it was run again"
+    raise CheckFailed(f"{name} does not end well once the node is back: {said}")
+
+
+def _paystream(settings: Settings, command: list[str]) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "paystream", *command],
+        env=os.environ | settings.environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _ended(process: subprocess.Popen) -> tuple[int, str]:
+    """Return the exit code and the last line of the errors."""
+    _, errors = process.communicate(timeout=RESUME_S)
+    return process.returncode, (errors.splitlines() or [""])[-1]
 
 
 @dataclass(frozen=True)
@@ -461,7 +610,8 @@ class Fault:
         inflict: inflicts and mends it; returns what shows that it bit.
         rate_per_second: of the payments sent meanwhile.
         malformed_share: the share of the messages that is poison.
-        disk_mib: the size of a disk of its own for ClickHouse; None where it needs none.
+        disk_mib: the size of a disk of its own for ClickHouse, or a cluster's last node; None where it needs none.
+        needs_cluster: whether there is nothing of it on one server.
     """
 
     name: str
@@ -470,6 +620,7 @@ class Fault:
     rate_per_second: int = 1000
     malformed_share: float = 0.0
     disk_mib: int | None = None
+    needs_cluster: bool = False
 
 
 FAULTS = (
@@ -486,5 +637,9 @@ FAULTS = (
     Fault("poison-message", "a poison message now and then between good ones", poison, 500, 0.002),
     Fault("poison-share", "1% poison at 5,000/s", poison, 5000, 0.01),
     Fault("offsets-rewound", "the group's offsets set back by an hour", offsets_rewound),
+    Fault("node-away", "kill -9 of a node, which stays away for minutes", node_away, needs_cluster=True),
+    Fault("nodes-killed", "kill -9 of all nodes of a set at once", nodes_killed, needs_cluster=True),
+    Fault("refresh-killed", "a node dies within a refresh, which is run again", refresh_dies, needs_cluster=True),
+    Fault("migration-killed", "a node dies within migrate down, and within up", migration_dies, needs_cluster=True),
     Fault("disk-full", "no space left on ClickHouse's disk, and freed", disk_full, disk_mib=128),
 )

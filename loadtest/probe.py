@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass
-from itertools import islice
+from itertools import cycle, islice
 from typing import Self
 from uuid import UUID
 
@@ -20,6 +20,7 @@ from paystream.clickhouse import connect
 from paystream.loadtest.canary import Sighting, canaries, look_up
 from paystream.loadtest.milliseconds import Milliseconds
 from paystream.loadtest.plan import Plan
+from paystream.nodes import find
 from paystream.percentiles import percentile
 from paystream.settings import Settings
 
@@ -34,13 +35,19 @@ STOP_TIMEOUT_S = 10
 
 @dataclass(frozen=True)
 class Seen:
-    """What the probe saw. ``missed_us``: the intended send times of canaries that never showed."""
+    """What the probe saw.
+
+    Attributes:
+        missed_us: the intended send times of canaries that never showed.
+        failed_s: for how long questions failed: each time from the first that did to the next that was answered.
+    """
 
     sightings: list[Sighting]
     missed_us: list[int]
     query_p95_s: float
     queries: int
     failed_queries: int
+    failed_s: float = 0.0
 
     @property
     def latencies_s(self) -> list[float]:
@@ -49,17 +56,22 @@ class Seen:
 
 
 class Probe:
-    """A thread that watches for a run's canaries, on a connection of its own, between ``start`` and ``finish``."""
+    """A thread that watches for a run's canaries, on a connection of its own, between ``start`` and ``finish``.
+
+    Of a cluster it asks one node until that fails, then the next, as a reader behind a load balancer does.
+    """
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
         self.plan = plan
-        self._settings = settings
+        self._nodes = cycle([node.settings for node in find(settings).present])
         self._coming = canaries(plan)
         self._next = next(self._coming, None)
         self._pending: deque[tuple[UUID, int]] = deque()
         self._sightings: list[Sighting] = []
         self._query_seconds: list[float] = []
         self._failures = 0
+        self._failed_s = 0.0
+        self._failing_since: float | None = None
         self._latencies = Milliseconds()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="visibility probe", daemon=True)
@@ -109,6 +121,7 @@ class Probe:
             query_p95_s=percentile(self._query_seconds, 95),
             queries=len(self._query_seconds),
             failed_queries=self._failures,
+            failed_s=self._failed_s,
         )
 
     def _awaits(self, sent_until_us: int) -> bool:
@@ -124,12 +137,20 @@ class Probe:
         offset_us = time.time_ns() // 1000 - time.monotonic_ns() // 1000
         while not self._stop.is_set():
             try:
-                with connect(self._settings, timeout_s=10) as client:
+                with connect(next(self._nodes), timeout_s=10) as client:
                     while not self._stop.is_set():
                         self._ask(client, offset_us)
+                        self._note_failing(False)
             except Exception:  # what is tested may break; then canaries are seen late or never, and that is the result
                 self._failures += 1
+                self._note_failing(True)
                 self._stop.wait(RETRY_AFTER_S)
+
+    def _note_failing(self, failing: bool) -> None:
+        now = time.monotonic()
+        if self._failing_since is not None:
+            self._failed_s += now - self._failing_since
+        self._failing_since = now if failing else None
 
     def _ask(self, client: Client, offset_us: int) -> None:
         asked_us = time.monotonic_ns() // 1000 + offset_us

@@ -1,15 +1,17 @@
 """Remove a load test's own payments, recognised by their ids, whatever else was sent meanwhile."""
 
 import secrets
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 
 import numpy as np
+from clickhouse_connect.driver.client import Client
 
-from paystream.clickhouse import answering, connect
 from paystream.loadtest.ids import halves_sql, ids
 from paystream.loadtest.plan import Plan
+from paystream.nodes import Node, each, find
 from paystream.reports.rollup import rebuild
 from paystream.settings import Settings
 
@@ -53,7 +55,7 @@ def remove(
 
     Raises:
         UsageError: the schema does not exist.
-        ServiceUnavailable: ClickHouse cannot be reached, or was lost on the way.
+        ServiceUnavailable: ClickHouse, or a node of it, cannot be reached, or was lost on the way.
         PaystreamError: ClickHouse refused a statement.
     """
     # What an id is depends on the seed and the message's number alone.
@@ -61,10 +63,15 @@ def remove(
         seed=seed, rate_per_second=1, messages=messages, duplicate_share=0, canaries_per_second=1, merchants=[1],
         canary_merchant=1, currencies={}, statuses={},
     )  # fmt: skip
-    payments = refused = 0
-    days: set[date] = set()
-    with connect(settings) as client, answering("Removal of a load test"):
-        staging = f"loadtest_staging_{secrets.token_hex(6)}"
+    nodes = find(settings)
+    nodes.require_all("Removal of a load test")
+    names = {table: f"{table}_local" if nodes.cluster else table for table in _OF_RUN}
+    staging = f"loadtest_staging_{secrets.token_hex(6)}"
+
+    def remove_share(node: Node, client: Client) -> tuple[int, int, set[date]]:
+        """Remove what a node has of the run: each row is on one node of a set."""
+        payments = refused = 0
+        days: set[date] = set()
         client.command(f"CREATE TABLE {staging} (upper UInt64, lower UInt64) ENGINE = MergeTree ORDER BY upper")
         try:
             for first in range(0, messages, BATCH):
@@ -73,17 +80,28 @@ def remove(
                 client.command(f"TRUNCATE TABLE {staging}")
                 client.insert(staging, list(ids(plan, numbers)), column_names=["upper", "lower"], column_oriented=True)
                 stored = client.query(
-                    "SELECT uniqExact(transaction_id), groupUniqArray(toDate(created_at)) FROM transactions"
+                    f"SELECT uniqExact(transaction_id), groupUniqArray(toDate(created_at)) FROM {names['transactions']}"
                     f" WHERE {_OF_RUN['transactions'].format(staging=staging)}"
                 ).first_row
                 payments, days = payments + stored[0], days | set(stored[1])
-                count = f"SELECT count() FROM quarantine WHERE {_OF_RUN['quarantine'].format(staging=staging)}"
+                count = (
+                    f"SELECT count() FROM {names['quarantine']} WHERE {_OF_RUN['quarantine'].format(staging=staging)}"
+                )
                 refused += client.query(count).first_row[0]
                 if not dry_run:
                     for table, condition in _OF_RUN.items():
-                        client.command(f"DELETE FROM {table} WHERE {condition.format(staging=staging)}")
+                        client.command(f"DELETE FROM {names[table]} WHERE {condition.format(staging=staging)}")
         finally:
             client.command(f"DROP TABLE IF EXISTS {staging} SYNC")
+        return payments, refused, days
+
+    of_sets: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    days: set[date] = set()
+    for node, (payments, refused, of_node) in each(nodes, "Removal of a load test", remove_share):
+        of_sets[node.set].append((payments, refused))
+        days |= of_node
+    # Each set has all of them; one that is behind, fewer.
+    payments, refused = (max(sum(share[place] for share in shares) for shares in of_sets.values()) for place in (0, 1))
     if days and not dry_run:
         report("computing the reports anew")
         rebuild(settings, among=days)

@@ -23,7 +23,7 @@ from paystream.loadtest.topic import Topic, open_topic
 from paystream.loadtest.usage import Meter
 from paystream.loadtest.watch import LOOK_EVERY_S, Watch, Watched
 from paystream.loadtest.workload import WITHOUT_RATE, Workload, plan_of
-from paystream.nodes import find
+from paystream.nodes import Nodes, find
 from paystream.settings import Settings
 from paystream.signals import undisturbed
 
@@ -109,25 +109,27 @@ def run(settings: Settings, workload: Workload, report: Callable[[Progress], Non
         UsageError: the topic, the schema or the dimensions are not there yet.
         CheckFailed: the topic does not come to rest, or nothing reads it.
     """
+    nodes = find(settings)
     with open_topic(settings) as topic:
-        with _answering(settings) as client:
+        with _answering(nodes.entry) as client:
             plan = make_plan(client, workload)
             version = client.server_version
         with Generator(plan, client_config(settings), settings.kafka_topic) as generator:
             generator.wait_ready()
-            with _answering(settings) as client:
+            with _answering(nodes.entry) as client:
                 wait_until_quiet(settings, topic, client, plan, report)
                 asked_s = time.time()
                 [[began_at]] = client.query("SELECT now64(3, 'UTC')").result_rows
                 ahead_s = began_at.replace(tzinfo=UTC).timestamp() - (asked_s + time.time()) / 2
             first = topic.ends()
-            result, end = _measure(settings, workload, plan, topic, generator, report)
+            result, end = _measure(settings, nodes, workload, plan, topic, generator, report)
     result = replace(result, clickhouse=version, clickhouse_ahead_s=ahead_s)
     return _check(settings, workload, result, Window(first, end, began_at)) if end and result.sent else result
 
 
 def _measure(
     settings: Settings,
+    nodes: Nodes,
     workload: Workload,
     plan: Plan,
     topic: Topic,
@@ -135,7 +137,7 @@ def _measure(
     report: Callable[[Progress], None],
 ) -> tuple[Result, list[int] | None]:
     """Send, watch, and wait until all is read; return what was measured, and where the topic ends if that is known."""
-    watch = Watch(settings, topic, Meter(settings, generator.pid), workload.duration_seconds)
+    watch = Watch(nodes, topic, Meter(settings, nodes, generator.pid), workload.duration_seconds)
     due_s = time.monotonic() + LEAD_S
     watch.started_us = int((time.time() + LEAD_S) * 1e6)
     plan = replace(plan, started_us=watch.started_us)
@@ -189,9 +191,10 @@ def _check(settings: Settings, workload: Workload, result: Result, window: Windo
     plan, sent, sightings = result.plan, result.sent, result.seen.sightings
     stages = Stages()
     try:
-        with _answering(settings) as client:
-            transactions = check(client, plan, window, sent.sent, sent.rejected_keys, stages)
-            result = replace(result, transactions=transactions, stages=stages)
+        nodes = find(settings)
+        transactions = check_sets(nodes, plan, window, sent, stages)
+        result = replace(result, transactions=transactions, stages=stages)
+        with _answering(nodes.entry) as client:
             wanted = {sighting.transaction_id for sighting in sightings}
             stored = stored_ms(client, window, plan.canary_merchant, wanted)
     except KeyboardInterrupt:
@@ -204,6 +207,19 @@ def _check(settings: Settings, workload: Workload, result: Result, window: Windo
         if sighting.transaction_id in stored
     ]
     return replace(result, visible_s=visible_s)
+
+
+def check_sets(nodes: Nodes, plan: Plan, window: Window, sent: Sent, stages: Stages | None = None) -> Found:
+    """Compare what each set of nodes has with what was sent; return the first that is not sound, or else the first.
+
+    ``stages`` are filled with the latencies of the first set's rows.
+    """
+    found = []
+    for node in nodes.first_of_sets():
+        with _answering(node.settings) as client:
+            of_set = check(client, plan, window, sent.sent, sent.rejected_keys, None if found else stages)
+        found.append(replace(of_set, of_set=node.set if len(nodes.sets) > 1 else ""))
+    return next((of_set for of_set in found if of_set.problems), found[0])
 
 
 def _interrupted(plan: Plan, workload: Workload) -> Interrupted:

@@ -2,11 +2,13 @@
 
 import json
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 
 import psutil
 
+from paystream.nodes import Nodes
 from paystream.process import is_alive
 from paystream.settings import Settings
 
@@ -41,15 +43,14 @@ class Used:
 class Meter:
     """Measures from its creation until ``usage``. Knows the stack's processes from the records of `paystream up`."""
 
-    def __init__(self, settings: Settings, generator_pid: int) -> None:
-        addresses = {
-            "broker": settings.kafka_brokers,
-            "clickhouse": f"{settings.clickhouse_host}:{settings.clickhouse_port}",
-        }
+    def __init__(self, settings: Settings, nodes: Nodes, generator_pid: int) -> None:
+        servers = {node.address for node in nodes.present + nodes.away}
+        names = sorted(path.stem for path in (settings.home / "run").glob("clickhouse*.json"))
+        addresses = {"broker": {settings.kafka_brokers}} | dict.fromkeys(names, servers)
         self._look_up = {
-            name: partial(_recorded, settings, name, address)
-            for name, address in addresses.items()
-            if _recorded(settings, name, address)
+            name: partial(_recorded, settings, name, of_run)
+            for name, of_run in addresses.items()
+            if _recorded(settings, name, of_run)
         }
         recorded = {name: look_up() for name, look_up in self._look_up.items()}
         self._processes = recorded | {"generator": psutil.Process(generator_pid), "load test": psutil.Process()}
@@ -90,10 +91,10 @@ class Meter:
         )
 
 
-def _recorded(settings: Settings, name: str, address: str) -> psutil.Process | None:
+def _recorded(settings: Settings, name: str, addresses: Collection[str]) -> psutil.Process | None:
     try:
         record = json.loads((settings.home / "run" / f"{name}.json").read_text())
-        same = record["address"] == address and is_alive(record["process"])
+        same = record["address"] in addresses and is_alive(record["process"])
         return psutil.Process(record["process"]["pid"]) if same else None
     except (OSError, ValueError, KeyError, psutil.Error):
         return None

@@ -11,6 +11,7 @@ from paystream.clickhouse import connect
 from paystream.errors import PaystreamError
 from paystream.loadtest.topic import Topic
 from paystream.loadtest.usage import Meter, Usage, Used
+from paystream.nodes import Nodes
 from paystream.settings import Settings
 
 MOST_POINTS = 600
@@ -22,25 +23,27 @@ CLOCK_TOLERANCE_S = 0.05
 
 _ENGINE = """
 SELECT
-    (SELECT count() FROM system.parts WHERE database = currentDatabase() AND table = 'transactions' AND active),
-    (SELECT count() FROM system.merges WHERE database = currentDatabase() AND table = 'transactions'),
+    (SELECT count() FROM system.parts WHERE database = currentDatabase()
+        AND table IN ('transactions', 'transactions_local') AND active),
+    (SELECT count() FROM system.merges WHERE database = currentDatabase()
+        AND table IN ('transactions', 'transactions_local')),
     (SELECT sum(value) FROM system.events WHERE event IN ('InsertedCompactParts', 'InsertedWideParts')),
     (SELECT sum(value) FROM system.events WHERE event = 'MergeTotalMilliseconds') / 1000,
     toUnixTimestamp(now()) - uptime()
 """
 
 _ROW_BYTES = """
-SELECT sum(bytes_on_disk) / sum(rows)
+SELECT sum(bytes_on_disk), sum(rows)
 FROM system.parts
-WHERE database = currentDatabase() AND table = 'transactions' AND active
+WHERE database = currentDatabase() AND table IN ('transactions', 'transactions_local') AND active
   AND modification_time >= {began:DateTime('UTC')}
 """
 
 
 @dataclass(frozen=True)
 class Engine:
-    """What ClickHouse says of itself: parts and merges of `transactions`; of all tables, since it started, parts
-    inserted and seconds that merges took; and when it started, in seconds since 1970."""
+    """What ClickHouse says of itself, all nodes together: parts and merges of `transactions`; of all tables, since it
+    started, parts inserted and seconds that merges took; and when the last node started, in seconds since 1970."""
 
     parts: int
     merges: int
@@ -93,18 +96,15 @@ class Watched:
 class Watch:
     """Notes what is seen between its creation and ``result``; ``started_us`` is to be set once it is known.
 
-    Raises nothing where ClickHouse does not answer: what is tested may break, and then the timeline has a gap.
+    Raises nothing where a node does not answer: what is tested may break, and then the timeline has a gap.
     """
 
-    def __init__(self, settings: Settings, topic: Topic, meter: Meter, duration_s: float) -> None:
-        self._settings = settings
+    def __init__(self, nodes: Nodes, topic: Topic, meter: Meter, duration_s: float) -> None:
+        self._asked = [_Asked(node.settings) for node in nodes.present]
         self._topic = topic
         self._meter = meter
         self.started_us = 0
         self._every_s = max(LOOK_EVERY_S, duration_s / MOST_POINTS)
-        self._connection = ExitStack()
-        self._client: Client | None = None
-        self._retry_at = 0.0
         self._offset_s = time.time() - time.monotonic()
         self._clock_step_s = 0.0
         self._points: list[Point] = []
@@ -136,7 +136,7 @@ class Watch:
         self._last, self._lag = (now, used), 0
 
     def result(self) -> Watched:
-        """Note the last moment, close the connection, and return what was seen."""
+        """Note the last moment, close the connections, and return what was seen."""
         self._note(self._meter.sample())
         watched = Watched(
             points=self._points,
@@ -146,18 +146,37 @@ class Watch:
             before=self._before,
             row_bytes=self._row_bytes(),
         )
-        self._connection.close()
+        for node in self._asked:
+            node.close()
         return watched
 
     def _ask(self) -> Engine | None:
-        answer = self._query(_ENGINE)
-        return Engine(*answer) if answer else None
+        answers = [node.query(_ENGINE) for node in self._asked]
+        if None in answers:
+            return None
+        *counts, started_s = zip(*answers, strict=True)
+        return Engine(*map(sum, counts), max(started_s))
 
     def _row_bytes(self) -> float | None:
-        answer = self._query(_ROW_BYTES, began=int(self.started_us / 1e6))
-        return answer[0] if answer and answer[0] == answer[0] else None  # NaN of no rows
+        answers = [node.query(_ROW_BYTES, began=int(self.started_us / 1e6)) for node in self._asked]
+        size, rows = (sum(answer[place] for answer in answers if answer) for place in (0, 1))
+        return size / rows if rows and None not in answers else None
 
-    def _query(self, query: str, **parameters: int) -> tuple | None:
+
+class _Asked:
+    """A node and the connection to it, which is opened again once it answers again."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._connection = ExitStack()
+        self._client: Client | None = None
+        self._retry_at = 0.0
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def query(self, query: str, **parameters: int) -> tuple | None:
+        """Return the row that it answers; None where it does not, nor soon after."""
         if time.monotonic() < self._retry_at:
             return None
         try:

@@ -25,7 +25,7 @@ from paystream.settings import Settings
 from paystream.status.lag import partition_lags
 
 KILLS = 3
-ON_SHARED_STACK = [fault for fault in FAULTS if fault.disk_mib is None]
+ON_SHARED_STACK = [fault for fault in FAULTS if fault.disk_mib is None and not fault.needs_cluster]
 ON_A_DISK_OF_ITS_OWN = [fault for fault in FAULTS if fault.disk_mib is not None]
 
 
