@@ -33,6 +33,7 @@ from paystream.loader import sample
 from paystream.loadtest.plan import Plan
 from paystream.loadtest.probe import Probe
 from paystream.migrations import named_collection, runner
+from paystream.migrations.history import read_history
 from paystream.nodes import Node, Nodes
 from paystream.settings import Settings
 
@@ -555,7 +556,8 @@ def refresh_dies(scene: Scene) -> str:
 
 
 def migration_dies(scene: Scene) -> str:
-    down = _dies_within(scene, ["migrate", "down"])
+    *_, before, _newest = read_history()
+    down = _dies_within(scene, ["migrate", "down", "--to", before.id])
     up = _dies_within(scene, ["migrate", "up"])
     return f"{down}; {up}"
 

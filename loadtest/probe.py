@@ -94,6 +94,11 @@ class Probe:
         """Return how many canaries were seen so far."""
         return len(self._sightings)
 
+    @property
+    def failures(self) -> int:
+        """Return how many questions failed so far."""
+        return self._failures
+
     def has_seen_since(self, intended_us: int) -> bool:
         """Return whether a canary that was due at this time or later was seen, in microseconds since 1970."""
         return any(sighting.intended_us >= intended_us for sighting in reversed(self._sightings))

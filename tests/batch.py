@@ -7,7 +7,7 @@ import json
 import time
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
@@ -236,8 +236,11 @@ ROLLUPS = ["merchant_slots_mv", "merchant_days_mv", "volume_hours_mv", "latency_
 """In the order in which they build on each other."""
 
 
-def complete_reports(client: Client, limit_s: float = 60) -> None:
-    """Refresh the roll-ups until reports have all that was stored before this moment, which takes some seconds."""
+def complete_reports(client: Client, limit_s: float = 60, beside: Sequence[Client] = ()) -> None:
+    """Refresh the roll-ups until reports have all that was stored before this moment, which takes some seconds.
+
+    ``beside`` are the other nodes of a cluster: each computes its own share.
+    """
     [[moment]] = client.query("SELECT now64(3)").result_rows
     deadline = time.monotonic() + limit_s
     while (reached := client.query("SELECT min(complete_until) FROM report_freshness").result_rows[0][0]) <= moment:
@@ -246,8 +249,9 @@ def complete_reports(client: Client, limit_s: float = 60) -> None:
         # Reports are complete up to some seconds before a refresh: to begin one earlier would only cost its work.
         time.sleep(min(max((moment - reached).total_seconds(), 0.05), 5))
         for view in ROLLUPS:
-            client.command(f"SYSTEM REFRESH VIEW {view}")
-            client.command(f"SYSTEM WAIT VIEW {view}")
+            for node in (client, *beside):
+                node.command(f"SYSTEM REFRESH VIEW {view}")
+                node.command(f"SYSTEM WAIT VIEW {view}")
 
 
 def compare(client: Client, payments: list[Payment]) -> None:
