@@ -19,7 +19,8 @@ from paystream.loadtest.removal import remove
 from paystream.nodes import find
 from paystream.settings import Settings
 
-pytestmark = pytest.mark.kafka
+# A cluster starts, and is filled, in a minute where three files share two cores.
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(420)]
 
 
 @pytest.fixture(scope="module")
