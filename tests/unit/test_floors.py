@@ -10,9 +10,10 @@ from paystream.project import CHECKOUT
 FLOORS = [
     {"foundation"},
     {"devstack"},
-    {"loader", "quarantine", "reports"},
-    {"audit"},
+    {"loader", "quarantine"},
     {"migrations"},
+    {"reports"},
+    {"audit"},
     {"status"},
     {"loadtest"},
     {"cost"},
