@@ -255,11 +255,12 @@ def settled(pair: Pair, path: Path, through: int, name: str, count: int) -> None
     assert states[0][3][-1][1] == snapshot_id
 
 
+@pytest.mark.timeout(900)
 def test_a_refresh_killed_at_any_moment_is_completed_by_the_next_one(pair: Pair, tmp_path: Path) -> None:
     load_merchants(pair.at(0), merchants_file(tmp_path, "Round 0", count=2000))
     chance = random.Random(11)
     longest_s, killed = 0.0, 0
-    for number in range(1, 17):
+    for number in range(1, 10):
         path = merchants_file(tmp_path, f"Round {number}", count=2000)
         # The first runs to its end, to know how long there is something to interrupt.
         after_s = 120 if number == 1 else chance.uniform(0, longest_s)
@@ -271,16 +272,17 @@ def test_a_refresh_killed_at_any_moment_is_completed_by_the_next_one(pair: Pair,
             [(name, _, rows)] = pair.names(node)
             assert name in (f"Round {number - 1}", f"Round {number}") and rows == 2000
         settled(pair, path, chance.randrange(2), f"Round {number}", 2000)
-    assert killed >= 8
+    assert killed >= 4
 
 
+@pytest.mark.timeout(900)
 def test_a_node_killed_during_a_refresh_comes_back_with_the_same_snapshot(pair: Pair, tmp_path: Path) -> None:
     load_merchants(pair.at(0), merchants_file(tmp_path, "Turn 0", count=2000))
     chance = random.Random(12)
     started = time.monotonic()
     load_merchants(pair.at(0), merchants_file(tmp_path, "Turn 1", count=2000))
     usual_s = time.monotonic() - started
-    for number in range(2, 8):
+    for number in range(2, 6):
         path = merchants_file(tmp_path, f"Turn {number}", count=2000)
         # In a process of its own: what it leaves it leaves as the dead do.
         with ThreadPoolExecutor(1) as threads:
