@@ -375,7 +375,7 @@ def rebalance(scene: Scene) -> str:
     taken: list[int] = []
 
     def hold(consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        taken.extend(partition.partition for partition in partitions)
+        taken[:] = [partition.partition for partition in partitions]
         consumer.assign(partitions)
         consumer.pause(partitions)
 
@@ -383,6 +383,8 @@ def rebalance(scene: Scene) -> str:
     consumer = Consumer(
         client_config(scene.settings)
         | {"group.id": scene.struck.settings.kafka_group, "enable.auto.commit": False, "log_level": 0}
+        # Partitions go to members by the order of their names; a cluster may have as many as there are partitions.
+        | {"client.id": "0-loadtest"}
     )
     try:
         consumer.subscribe([scene.settings.kafka_topic], on_assign=hold)
