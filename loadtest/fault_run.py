@@ -149,12 +149,10 @@ def prepare(settings: Settings) -> None:
         merchants, rates = Path(folder) / "merchants.csv", Path(folder) / "rates.zip"
         sample.write_merchants(merchants, MERCHANTS_COUNT, seed=1)
         sample.write_fx(rates)
-        for node in find(settings).present:
-            at = node.settings.model_copy(update={"clickhouse_cluster": ""})
-            source = read_source("Merchants file", merchants)
-            refresh(at, MERCHANTS, source, read_merchants(source).columns)
-            source = read_source("FX file", rates)
-            refresh(at, FX, source, read_fx(source, settings.reporting_currency).columns)
+        source = read_source("Merchants file", merchants)
+        refresh(settings, MERCHANTS, source, read_merchants(source).columns)
+        source = read_source("FX file", rates)
+        refresh(settings, FX, source, read_fx(source, settings.reporting_currency).columns)
 
 
 def run_fault(
