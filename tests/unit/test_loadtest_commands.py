@@ -54,3 +54,26 @@ def test_messages_that_no_broker_confirms_are_named(monkeypatch):
     producer.finish()
     assert sorted(producer.rejected) == [f"key-{number}" for number in range(5)]
     assert producer.first_error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["node-away"], "Fault 'node-away': it is one of a cluster. Say with --nodes how many nodes that has."),
+        (
+            ["node-lost", "--nodes", "2"],
+            "Fault 'node-lost': there is none of that name. Name some of: clickhouse-killed,",
+        ),
+        (["--sets", "2"], "Option '--sets': sets are of a cluster's nodes. Say with --nodes how many each has."),
+    ],
+)
+def test_faults_of_a_cluster_need_one(own_settings, paystream_here, arguments, said):
+    code, out, err = paystream_here(own_settings, "loadtest", "faults", *arguments)
+    assert (code, out) == (2, "")
+    assert said in err[-1]
+
+
+def test_a_clusters_faults_are_listed_with_its_nodes(own_settings, paystream_here):
+    lists = [paystream_here(own_settings, "loadtest", "faults", "--list", *more)[1] for more in ([], ["--nodes", "2"])]
+    assert ["name=node-away " in listed for listed in lists] == [False, True]
+    assert all("name=clickhouse-killed " in listed for listed in lists)
