@@ -568,6 +568,7 @@ COMMAND_KILL_S = (0.5, 3.0)
 """When a node dies, from the start of a command: a process takes half a second until it is at work."""
 
 COMMAND_TRIES = 10
+COMMAND_LIMIT_S = 300
 
 
 def _dies_within(scene: Scene, command: list[str]) -> str:
@@ -602,7 +603,12 @@ def _paystream(settings: Settings, command: list[str]) -> subprocess.Popen:
 
 def _ended(process: subprocess.Popen) -> tuple[int, str]:
     """Return the exit code and the last line of the errors."""
-    _, errors = process.communicate(timeout=RESUME_S)
+    try:
+        _, errors = process.communicate(timeout=COMMAND_LIMIT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise CheckFailed(f"`{' '.join(process.args[2:])}` had not ended after {COMMAND_LIMIT_S} s.") from None
     return process.returncode, (errors.splitlines() or [""])[-1]
 
 

@@ -20,7 +20,7 @@ from paystream.nodes import find
 from paystream.settings import Settings
 
 # A cluster starts, and is filled, in a minute where three files share two cores.
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
