@@ -136,7 +136,7 @@ def test_a_loss_is_found(pipeline: Settings) -> None:
     def skip(scene: Scene) -> str:
         settings = scene.settings
         scene.command("DETACH TABLE transactions_queue SYNC")
-        scene.wait_group_empty()
+        scene.wait_dropped()
         scene.wait(lambda: scene.probe.sightings, "nothing was sent")
         group, admin = settings.kafka_group, AdminClient(client_config(settings))
         ends = [(partition, end(settings, partition)) for partition in existing_partitions(settings)]
