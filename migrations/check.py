@@ -18,7 +18,7 @@ from paystream.migrations.schema import (
     Difference,
     detached,
     diff,
-    distributed,
+    over_shards,
     read_snapshot,
     reformatted,
     spelled,
@@ -108,7 +108,7 @@ def _check_server(settings: Settings, folder: Path, expected: dict[str, str]) ->
         database = settings.clickhouse_database
         live = {name: named_collection.authored(text, database) for name, text in spelled(client, database).items()}
         if settings.clickhouse_cluster:
-            live |= reformatted(client, distributed(client))
+            live |= reformatted(client, over_shards(client, database))
         away = detached(client, settings.clickhouse_database)
         wanted = reformatted(client, expected)
         otherwise = group.look(client, settings)

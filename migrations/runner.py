@@ -200,8 +200,8 @@ def up(
     history = _history(settings, folder, nodes, sharding)
     for node in nodes.present:
         with naming(node, nodes):
+            _refuse_background_inserts(node, nodes)
             if not database_exists(node.settings):
-                _refuse_background_inserts(node, nodes)
                 with _migrating(settings), connect(node.settings, database="") as client:
                     client.command(_create_database(settings))
     with ExitStack() as stack:

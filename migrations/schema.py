@@ -114,8 +114,11 @@ def reformatted(client: Client, creates: dict[str, str]) -> dict[str, str]:
     return {name: _plain(text, "") for name, text in zip(creates, formatted, strict=True)}
 
 
-def distributed(client: Client) -> dict[str, str]:
-    """Return a statement that creates each Distributed table of the connected database; wrong columns stand in it."""
+def over_shards(client: Client, database: str) -> dict[str, str]:
+    """Return a statement that creates each object of a database that reads or writes all shards.
+
+    As ``cluster.py`` writes it: without columns, unless they are other ones than those of a node's share.
+    """
     columns = dict(
         client.query(
             "SELECT table, arrayStringConcat(groupArray(concat(name, ' ', type)), ', ') FROM system.columns"
@@ -129,6 +132,11 @@ def distributed(client: Client) -> dict[str, str]:
         share = f"{re.sub('_(to_)?shards$', '', name)}_local"
         head = f"AS {share}" if columns[name] == columns.get(share) else f"({columns[name]})"
         creates[name] = f"CREATE TABLE {name} {head} ENGINE = {engine}"
+    for name, select in client.query(
+        "SELECT name, as_select FROM system.tables WHERE database = currentDatabase() AND engine = 'View'"
+    ).result_rows:
+        if f"{name}_shards" in creates:
+            creates[name] = _plain(f"CREATE VIEW {name} AS {select}", database)
     return creates
 
 

@@ -40,6 +40,8 @@ GROUP BY day, category_code
 SETTINGS do_not_merge_across_partitions_select_final = 1
 """
 
+OF_SHARDS = [f"WHERE day < first_open_day AND shards {number}" for number in ("<= 1", "> 1")]
+
 
 class Walk:
     """A new project, the database that it is applied to, and the commands that every recipe ends with."""
@@ -156,12 +158,14 @@ def test_add_a_status(walk: Walk) -> None:
         (counted, counted + counted.replace("failed", "disputed")),
         ("    by_currency  ", "    settlement   "),
     )
-    column, open_days = "    b.failed AS failed,\n", "    sumIf(p.transactions, p.status = 'failed') AS failed,\n"
+    column, added_up = "    b.failed AS failed,\n", "    sum(b.failed) AS failed,\n"
+    open_days = "    sumIf(p.transactions, p.status = 'failed') AS failed,\n"
     files.edit(
         "merchant_days_by_currency",
         (column, column + column.replace("failed", "disputed")),
+        (added_up, added_up + added_up.replace("failed", "disputed")),
         (open_days, open_days + open_days.replace("failed", "disputed")),
-        ("ARRAY JOIN by_currency", "ARRAY JOIN settlement"),
+        *[(f"ARRAY JOIN by_currency AS b\n{where}", f"ARRAY JOIN settlement AS b\n{where}") for where in OF_SHARDS],
     )
     files.edit("report_settlement_by_day", ("    failed,\n", "    failed,\n    disputed,\n"))
     walk.apply("status_disputed", "--allow-destructive")
