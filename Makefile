@@ -1,5 +1,5 @@
 # The two commands of the README are `make demo` and `make test`; both set up what they need first.
-.PHONY: demo test bench lint setup browser clean
+.PHONY: demo test test-all bench lint setup browser clean
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -10,6 +10,10 @@ demo: setup
 # are collected, so that the quick ones come last and none of the three is left with a long file.
 test: setup browser
 	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+
+# With the tests of clusters that repeat kills, or wait for minutes.
+test-all: setup browser
+	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder -m ""
 
 # The figures of docs/performance.md, measured on this machine. Seven minutes; not part of the tests.
 bench: setup

@@ -130,7 +130,7 @@ def _shards(cluster: Cluster, present: list[NodeState]) -> list[Problem]:
     rules = {node.sharding: node.address for node in reversed(present) if node.sharding}
     if len(rules) > 1:
         told = ", ".join(f"'{address}' by {rule}" for rule, address in sorted(rules.items()))
-        text = f"nodes send payments to different shards: {told}; run `paystream cluster add-shard`"
+        text = f"nodes send payments to different shards: {told}; run `paystream migrate up`"
         problems.append(Problem("sharding", text, "A shard takes no payments"))
     for address in cluster.behind:
         text = f"remote_servers of node '{address}' lack nodes that others have"
@@ -232,8 +232,12 @@ def _stored(status: Status, settings: Settings) -> list[Problem]:
         text = f"the last audit, {duration(audit.age_hours * 3600)} ago, said {audit.verdict}"
         if audit.lost or audit.expired:
             text += f" ({audit.lost:,} lost, {audit.expired:,} expired)"
-        own_words = audit.verdict if audit.verdict in ("recreated", "misplaced") else "lost"
-        problems.append(Problem("audit", text, f"Audit says {own_words}"))
+        if audit.verdict == "recreated":
+            problems.append(Problem("audit", text, "Audit says recreated"))
+        elif audit.verdict == "misplaced":
+            problems.append(Problem("audit", text, "Audit says misplaced"))
+        else:
+            problems.append(Problem("audit", text, "Audit says lost"))
     limit_s = settings.status_audit_age_limit_hours * 3600
     if audit and audit.age_hours * 3600 > limit_s:
         text = f"the last audit was {duration(audit.age_hours * 3600)} ago (limit {duration(limit_s)})"

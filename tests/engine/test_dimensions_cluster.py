@@ -255,6 +255,7 @@ def settled(pair: Pair, path: Path, through: int, name: str, count: int) -> None
     assert states[0][3][-1][1] == snapshot_id
 
 
+@pytest.mark.on_demand
 @pytest.mark.timeout(900)
 def test_a_refresh_killed_at_any_moment_is_completed_by_the_next_one(pair: Pair, tmp_path: Path) -> None:
     load_merchants(pair.at(0), merchants_file(tmp_path, "Round 0", count=2000))
@@ -275,6 +276,7 @@ def test_a_refresh_killed_at_any_moment_is_completed_by_the_next_one(pair: Pair,
     assert killed >= 4
 
 
+@pytest.mark.on_demand
 @pytest.mark.timeout(900)
 def test_a_node_killed_during_a_refresh_comes_back_with_the_same_snapshot(pair: Pair, tmp_path: Path) -> None:
     load_merchants(pair.at(0), merchants_file(tmp_path, "Turn 0", count=2000))

@@ -50,6 +50,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, make_settings: Callable[..
     try:
         local_stack.start(settings, "kafka")
         runner.up(settings)
+        # Each node is to read some of it.
+        readers = "SELECT sum(length(assignments.partition_id)) FROM system.kafka_consumers"
+        wait_until(lambda: [rows(node(settings, number), readers) for number in (1, 2)] == [[(PARTITIONS // 2,)]] * 2)
         produce(settings, *SENT, *LACKS_AMOUNT)
         wait_until(lambda: rows(settings, "SELECT count() FROM transactions") == [(len(SENT),)])
         wait_until(lambda: rows(settings, "SELECT count() FROM quarantine") == [(len(LACKS_AMOUNT),)])
@@ -181,6 +184,7 @@ def test_rows_that_are_gone_from_one_node_are_found(cluster: Settings, run: Run)
     assert audit(run, "--deep")[0] == 0
 
 
+@pytest.mark.on_demand
 def test_reports_are_sums_of_both_shards_and_a_rebuild_mends_one(cluster: Settings, run: Run) -> None:
     day = f"{YESTERDAY:%Y-%m-%d}"
     expected = Counter()
@@ -252,7 +256,7 @@ def test_replays_are_recorded_on_both_nodes_and_exclude_each_other(cluster: Sett
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.on_demand)])
 def test_with_a_node_away_nothing_is_taken_for_whole(cluster: Settings, run: Run, number: signal.Signals) -> None:
     away = f"127.0.0.1:{cluster.node_addresses[1][1]}"
     close_managers()

@@ -178,6 +178,7 @@ def test_a_database_of_one_server_is_not_a_clusters_and_the_reverse(cluster: Set
     runner.down(books, everything=True, allow_destructive=True)
 
 
+@pytest.mark.on_demand
 def test_two_migrators_at_once_through_different_nodes(cluster: Settings, paystream: Callable) -> None:
     entries = [cluster.at(*cluster.node_addresses[number]) for number in (0, 1)]
     for _ in range(2):

@@ -194,6 +194,7 @@ def test_a_cluster_grows_and_readers_fail_over_to_the_other_set(own_cluster: Set
     assert [path.name for path in own_cluster.home.iterdir()] == ["stack.lock"]
 
 
+@pytest.mark.on_demand
 def test_growth_that_fails_leaves_the_cluster_as_it_was(own_cluster: Settings) -> None:
     two, three = with_nodes(own_cluster, 2), with_nodes(own_cluster, 3)
     local_stack.start(two, "memory")
@@ -221,6 +222,7 @@ def test_a_topic_has_two_partitions_for_each_shard(tmp_path: Path, make_settings
         assert topic_partitions(settings) == [0, 1, 2, 3, 4, 5]
 
 
+@pytest.mark.on_demand
 def test_a_node_that_is_killed_while_it_starts(own_cluster: Settings, paystream: Paystream) -> None:
     process = paystream(own_cluster, "up", "--broker", "memory", "--sets", "2")
     wait_until(lambda: "clickhouse-2" in local_stack.pids(own_cluster) or process.poll() is not None)
@@ -232,7 +234,7 @@ def test_a_node_that_is_killed_while_it_starts(own_cluster: Settings, paystream:
     assert not (own_cluster.home / "run" / "cluster.json").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.on_demand)])
 def test_interrupted_up_leaves_no_node_running(
     own_cluster: Settings, paystream: Paystream, number: signal.Signals
 ) -> None:
@@ -245,6 +247,7 @@ def test_interrupted_up_leaves_no_node_running(
     assert processes_of(own_cluster) == []
 
 
+@pytest.mark.on_demand
 def test_two_ups_at_once_start_one_cluster(own_cluster: Settings, paystream: Paystream) -> None:
     both = [paystream(own_cluster, "up", "--broker", "memory", "--nodes", "4", "--json") for _ in range(2)]
     answers = [finish(process) for process in both]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from paystream.devstack.stack import settings_on_free_ports
+from paystream.migrations.history import read_history
 from paystream.project import CHECKOUT
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(420)]
@@ -112,4 +113,5 @@ def test_a_clone_as_working_directory_does_not_stand_in_for_what_is_installed(
     (folder / "shadowed/paystream/__init__.py").touch()
     view = folder / "shadowed/sql/4_report/report_freshness.sql"
     view.write_text(view.read_text().replace("said.1 AS report,", "upper(said.1) AS report,"))
-    assert "0018_upper" in run("migrate", "new", "upper", within="shadowed")
+    newest = int(read_history()[-1].number)
+    assert f"{newest + 1:04}_upper" in run("migrate", "new", "upper", within="shadowed")

@@ -202,7 +202,7 @@ def in_sets(**second: Any) -> Status:
             on_cluster(NODE, replace(SECOND, sharding="cityHash64(transaction_id) % 3")),
             "sharding",
             "nodes send payments to different shards: '10.0.0.1:8123' by cityHash64(transaction_id) % 2, "
-            "'10.0.0.2:8123' by cityHash64(transaction_id) % 3; run `paystream cluster add-shard`",
+            "'10.0.0.2:8123' by cityHash64(transaction_id) % 3; run `paystream migrate up`",
         ),
         (
             in_sets(backlog=lag(messages=9000, seconds=61)),
