@@ -92,7 +92,7 @@ def grow(settings: Settings, since: str) -> tuple[int, int, datetime]:
         raise UsageError(
             f"Shard cannot begin at {moment:%Y-%m-%d %H:%M:%S} UTC: payments of that time may be stored already, and "
             f"their later states would go to another shard and count twice. Give a time after "
-            f"{earliest:%Y-%m-%d %H:%M} UTC, such as --from {earliest + timedelta(days=1):%Y-%m-%d}."
+            f"{earliest:%Y-%m-%d %H:%M:%S} UTC, such as --from {earliest + timedelta(days=1):%Y-%m-%d}."
         )
     if sharding.before and moment <= sharding.before[-1][0]:
         raise UsageError(
