@@ -196,10 +196,10 @@ def repair(
     rows: Counter[str] = Counter()
     with ExitStack() as stack:
         held = []
-        for node in _of_each_shard(nodes):
+        for node in nodes.of_each_shard():
             share = stack.enter_context(_connected(nodes, node))
             # In the same order for everybody, so that two never wait for each other.
-            lock = locked(share.client, LOCK, _what(node), like="repaired_days", wait_s=LOCK_WAIT_S)
+            lock = locked(share.client, LOCK, node.told(_WHAT), like="repaired_days", wait_s=LOCK_WAIT_S)
             held.append((share, stack.enter_context(lock)))
         if nodes.cluster:
             _refuse_different_snapshots(nodes)
@@ -266,7 +266,7 @@ def preview(settings: Settings, *, every_day: bool = False, skip_away: bool = Fa
     """
     nodes = _found(settings, skip_away)
     of_sets: dict[str, dict[tuple[date, str], Move]] = {name: {} for name in nodes.sets}
-    for node in _of_each_shard(nodes):
+    for node in nodes.of_each_shard():
         moves = of_sets[node.set]
         with _connected(nodes, node) as share:
             for move in _preview_share(share, settings, every_day):
@@ -298,34 +298,24 @@ def _preview_share(share: _Share, settings: Settings, every_day: bool) -> list[M
 def _found(settings: Settings, skip_away: bool) -> Nodes:
     nodes = find(settings)
     if not skip_away:
-        nodes.require_all("Repair of transactions")
+        nodes.require_all(_WHAT)
     return nodes
 
 
-def _of_each_shard(nodes: Nodes) -> list[Node]:
-    """Return a node of each shard of each set: nodes of one shard replicate each other."""
-    first = {(node.set, node.shard): node for node in reversed(nodes.in_order)}
-    return [node for node in nodes.in_order if node in first.values()]
-
-
-def _what(node: Node) -> str:
-    place = f" on node '{node.address}'" if node.settings.clickhouse_cluster else ""
-    return f"Repair of transactions{place}"
-
-
+_WHAT = "Repair of transactions"
 _STATE = "What was repaired so far stays."
 
 
 @contextmanager
 def _connected(nodes: Nodes, node: Node) -> Iterator[_Share]:
-    stored = "transactions_local" if nodes.cluster else "transactions"
-    with connected(node.settings, _what(node), _STATE, [stored, *NEEDED]) as client:
+    stored = nodes.share("transactions")
+    with connected(node.settings, node.told(_WHAT), _STATE, [stored, *NEEDED]) as client:
         yield _Share(client, node, stored)
 
 
 def _answering(nodes: Nodes, node: Node) -> AbstractContextManager[None]:
     """Have what ClickHouse refuses meanwhile say on which node: others are connected to as well."""
-    return answering(_what(node), _STATE) if nodes.cluster else nullcontext()
+    return answering(node.told(_WHAT), _STATE) if nodes.cluster else nullcontext()
 
 
 def _refuse_different_snapshots(nodes: Nodes) -> None:

@@ -74,7 +74,7 @@ def list_history(name: OfDimension, as_json: AsJson = False) -> None:
 def _note_disagreement(settings: Settings, dimension: Dimension) -> None:
     nodes = find(settings)
     told = history.lagging(history.serving(nodes), dimension)
-    told += [f"node '{node.address}' does not answer: {node.cause}" for node in nodes.away]
+    told += map(str, nodes.away)
     if told:
         note(f"Snapshots of '{dimension.name}': {'; '.join(told)}. {CATCH_UP}")
 

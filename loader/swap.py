@@ -99,8 +99,7 @@ def held(nodes: Nodes, dimension: Dimension) -> Iterator[list[Server]]:
 
 
 def _what(node: Node, dimension: Dimension) -> str:
-    place = f" on node '{node.address}'" if node.settings.clickhouse_cluster else ""
-    return f"Refresh of '{dimension.name}'{place}"
+    return node.told(f"Refresh of '{dimension.name}'")
 
 
 def lock_name(dimension: Dimension) -> str:

@@ -147,7 +147,7 @@ def drain(settings: Settings, messages: int, rounds: int = 0, timeout_s: float =
         plan = replace(
             make_plan(client, load("today")), messages=messages, rate_per_second=BACKLOG_RATE, started_us=began_us
         )
-        wait_until_quiet(settings, topic, client, plan, lambda _: None)
+        wait_until_quiet(settings, topic, plan, lambda _: None)
         live, start = _live(client), topic.ends()
         with _ingest_stopped(client), lines.open("wb") as file:
             send(settings, plan, "Backlog", lambda values: file.write(b"\n".join(values) + b"\n"))

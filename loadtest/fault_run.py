@@ -180,7 +180,7 @@ def run_fault(
             generator.wait_ready()
             report("waiting until all earlier messages are read")
             with connect(settings) as client:
-                wait_until_quiet(settings, topic, client, plan, lambda _: None)
+                wait_until_quiet(settings, topic, plan, lambda _: None)
                 [[began_at]] = client.query("SELECT now64(3, 'UTC')").result_rows
                 others_before = _fingerprint(client, topic.ends())
             first = topic.ends()

@@ -119,10 +119,6 @@ class Scene:
         """Return the name that a server has in the stack."""
         return stack.clickhouse_name(self.settings, node.address)
 
-    def local(self, table: str) -> str:
-        """Return the table of that name that has the rows, of a cluster a node's share of them."""
-        return f"{table}_local" if self.is_cluster else table
-
     @contextmanager
     def client(self, node: Node | None = None) -> Iterator[Client]:
         """Connect to a server, by default to one of those that answered before the fault."""
@@ -209,7 +205,7 @@ class Scene:
 
     def is_reading(self) -> bool:
         """Return whether a block was stored in the last 3 s: half the time that a group waits for a killed member."""
-        ledger = self.local("ingest_ledger")
+        ledger = self.nodes.share("ingest_ledger")
         read = self.rows_of_all(f"SELECT max(read_at) > now64(3) - INTERVAL 3 SECOND FROM {ledger}")
         return any(reading for [reading] in read)
 
@@ -275,11 +271,11 @@ def clickhouse_killed(scene: Scene) -> str:
         scene.start()
         if number % 2:
             # Until the process ends, so that what is stored twice now can be counted before a merge removes it.
-            scene.command(f"SYSTEM STOP MERGES {scene.local('transactions')}", node)
+            scene.command(f"SYSTEM STOP MERGES {scene.nodes.share('transactions')}", node)
     scene.wait_resumed()
     scene.count_duplicate_rows()
     for node in scene.nodes.present:
-        scene.command(f"SYSTEM START MERGES {scene.local('transactions')}", node)
+        scene.command(f"SYSTEM START MERGES {scene.nodes.share('transactions')}", node)
     if not struck:
         raise DidNotBite("ClickHouse was never killed while it read. Make more kills with --kills.")
     return f"{struck} of {scene.kills_wanted} kills struck while messages were being stored"

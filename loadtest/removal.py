@@ -65,7 +65,7 @@ def remove(
     )  # fmt: skip
     nodes = find(settings)
     nodes.require_all("Removal of a load test")
-    names = {table: f"{table}_local" if nodes.cluster else table for table in _OF_RUN}
+    names = {table: nodes.share(table) for table in _OF_RUN}
     staging = f"loadtest_staging_{secrets.token_hex(6)}"
 
     def remove_share(node: Node, client: Client) -> tuple[int, int, set[date]]:

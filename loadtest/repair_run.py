@@ -83,7 +83,7 @@ def repair_under_load(
     """
     with connect(settings) as client, open_topic(settings) as topic:
         plan = make_plan(client, _workload(rate_per_second))
-        wait_until_quiet(settings, topic, client, plan, lambda _: None)
+        wait_until_quiet(settings, topic, plan, lambda _: None)
         report(f"sending {late:,} payments of unknown merchants")
         days = _store_late(settings, client, topic, plan, late)
         first = topic.ends()

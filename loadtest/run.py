@@ -117,7 +117,7 @@ def run(settings: Settings, workload: Workload, report: Callable[[Progress], Non
         with Generator(plan, client_config(settings), settings.kafka_topic) as generator:
             generator.wait_ready()
             with _answering(nodes.entry) as client:
-                wait_until_quiet(settings, topic, client, plan, report)
+                wait_until_quiet(settings, topic, plan, report)
                 asked_s = time.time()
                 [[began_at]] = client.query("SELECT now64(3, 'UTC')").result_rows
                 ahead_s = began_at.replace(tzinfo=UTC).timestamp() - (asked_s + time.time()) / 2
@@ -287,9 +287,7 @@ def make_plan(client: Client, workload: Workload) -> Plan:
     return plan_of(workload, secrets.randbits(63), ids, secrets.choice(ids[len(ids) // 2 :]), pending)
 
 
-def wait_until_quiet(
-    settings: Settings, topic: Topic, client: Client, plan: Plan, report: Callable[[Progress], None]
-) -> None:
+def wait_until_quiet(settings: Settings, topic: Topic, plan: Plan, report: Callable[[Progress], None]) -> None:
     """Wait until the table reads all partitions and has read all there is, so that only this run is measured.
 
     Raises:

@@ -122,9 +122,8 @@ def plan(settings: Settings, folder: Path | None = None) -> list[Step]:
                 # What it means differs in rows alone; what loses some is what has to be read.
                 shown = step if step.destructive > before.destructive else before
                 steps[key] = replace(shown, nodes=(*before.nodes, node.address) if nodes.cluster else ())
-    order = [version.id for version in history]
-    rank = {"": -1, **{name: at for at, name in enumerate(order)}}
-    return sorted(steps.values(), key=lambda step: rank[step.version])
+    order = ["", *(version.id for version in history)]
+    return sorted(steps.values(), key=lambda step: order.index(step.version))
 
 
 def _plan(settings: Settings, history: list[Version]) -> list[Step]:
@@ -222,12 +221,7 @@ def up(
                     named_collection.write_of_nobody(target.backend, target.node.settings)
                 else:
                     target.attach()
-        applied = []
-        for version in history:
-            for target in targets:
-                if version in target.pending:
-                    with naming(target.node, nodes):
-                        applied.append(_move(target, version, "apply", history, on_applied))
+        applied = _move_all(targets, history, "apply", history, on_applied)
         for target in targets:
             with naming(target.node, nodes):
                 _spread(target, sharding)
@@ -347,12 +341,7 @@ def down(
                     _refuse_to_lose_rows(target.backend, target.pending)
         if not allow_destructive:
             _refuse_irreversible(chosen)
-        taken_back = []
-        for version in chosen:
-            for target in targets:
-                if version in target.pending:
-                    with naming(target.node, nodes):
-                        taken_back.append(_move(target, version, "rollback", history, on_taken_back))
+        taken_back = _move_all(targets, chosen, "rollback", history, on_taken_back)
         for target in targets:
             if target.pending and target.pending == present[target.node.address]:
                 with naming(target.node, nodes):
@@ -571,6 +560,23 @@ def _left_unread(backend: ClickHouseBackend, settings: Settings) -> str:
     except UsageError:  # the topic is gone
         return ""
     return f"{unread:,} messages of topic '{topic}' stay unread, and nobody reads them any more" if unread else ""
+
+
+def _move_all(
+    targets: list[_Target],
+    versions: list[Version],
+    direction: Literal["apply", "rollback"],
+    history: list[Version],
+    on_moved: Callable[[Moved], None],
+) -> list[Moved]:
+    """Apply or take back each version on every server that has it pending, before the next version."""
+    moved = []
+    for version in versions:
+        for target in targets:
+            if version in target.pending:
+                with naming(target.node, target.nodes):
+                    moved.append(_move(target, version, direction, history, on_moved))
+    return moved
 
 
 def _move(

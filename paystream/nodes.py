@@ -51,6 +51,10 @@ class Node:
         """Return its HTTP address."""
         return address_of(self.settings.clickhouse_host, self.settings.clickhouse_port)
 
+    def told(self, what: str) -> str:
+        """Return what is being done, for messages: with the server's address, where it is one of a cluster."""
+        return f"{what} on node '{self.address}'" if self.settings.clickhouse_cluster else what
+
 
 @dataclass(frozen=True)
 class Away:
@@ -99,6 +103,15 @@ class Nodes:
     def sets(self) -> list[str]:
         """Return the sets that have a node which answers."""
         return list(dict.fromkeys(node.set for node in self.present))
+
+    def of_each_shard(self) -> list[Node]:
+        """Return a node of each shard of each set: those of one shard replicate each other."""
+        first = {(node.set, node.shard): node for node in reversed(self.in_order)}
+        return [node for node in self.in_order if node in first.values()]
+
+    def share(self, table: str) -> str:
+        """Return the name of the table that has a server's own rows of one that is split over the shards."""
+        return f"{table}_local" if self.cluster else table
 
     def first_of_sets(self) -> list[Node]:
         """Return a node of each set, to do through it what every set needs once."""
@@ -224,8 +237,7 @@ def each(
     """
 
     def ask_one(node: Node) -> tuple[Node, Answer]:
-        told = f"{what} on node '{node.address}'" if nodes.cluster else what
-        with answering(told), connect(node.settings, database=database) as client:
+        with answering(node.told(what)), connect(node.settings, database=database) as client:
             return node, ask(node, client)
 
     return side_by_side(nodes.present, ask_one)

@@ -47,6 +47,16 @@ class Payment:
         return "" if self.amount_reporting is None else REPORTING_CURRENCY
 
 
+def dimensions(client: Client) -> tuple[dict[int, tuple[str, str, str]], dict[str, dict[date, Decimal]]]:
+    """Return the merchants and the quotes that are loaded, as ``payments`` takes them."""
+    query = "SELECT merchant_id, merchant_name, country, category_code FROM merchants"
+    merchants = {row[0]: row[1:] for row in client.query(query).result_rows}
+    quotes: dict[str, dict[date, Decimal]] = defaultdict(dict)
+    for currency, day, rate in client.query("SELECT currency, rate_date, rate FROM fx_rates").result_rows:
+        quotes[currency][day] = rate
+    return merchants, dict(quotes)
+
+
 def payments(
     messages: Iterable[bytes],
     merchants: Mapping[int, tuple[str, str, str]],

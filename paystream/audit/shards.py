@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
@@ -152,13 +152,12 @@ def compare_sets(nodes: Nodes, topic: str, ends: Mapping[int, int], since: datet
         ends: by partition, up to where every one of them has read it; known before this is called.
         since: compare half hours of which a set has stored something since.
     """
-    # One node of each shard, since several of a shard replicate each other.
-    whole = {(node.set, node.shard): node for node in reversed(nodes.present) if not nodes.lacking(node.set)}
-    sets = sorted({name for name, _ in whole})
+    whole = [node for node in nodes.of_each_shard() if not nodes.lacking(node.set)]
+    sets = sorted({node.set for node in whole})
     if len(sets) < 2:
         return None
     result = Comparison(sets)
-    of_each = Nodes(nodes.cluster, nodes.writes, nodes.is_replicated, nodes.shards, tuple(whole.values()))
+    of_each = replace(nodes, present=tuple(whole))
 
     def slots(query: str, **parameters: object) -> list[tuple[Node, set[datetime]]]:
         def ask(node: Node, client: Client) -> set[datetime]:

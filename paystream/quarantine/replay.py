@@ -208,8 +208,7 @@ def replay(
 def _records(nodes: Nodes) -> Iterator[tuple[Client, list[Client]]]:
     """Open a client on each node, since each has all the records; the first is the same whichever node is asked."""
     with ExitStack() as stack:
-        in_order = sorted(nodes.present, key=lambda node: (node.set, node.shard, node.replica))
-        clients = [stack.enter_context(connect(node.settings)) for node in in_order]
+        clients = [stack.enter_context(connect(node.settings)) for node in nodes.in_order]
         yield clients[0], clients
 
 

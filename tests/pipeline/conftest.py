@@ -4,9 +4,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from clickhouse_connect.driver.httputil import close_managers
+from stacks import running
 
-from paystream.devstack import stack as local_stack
 from paystream.settings import Settings
 
 
@@ -23,10 +22,5 @@ def stack(tmp_path_factory: pytest.TempPathFactory, make_settings: Callable[[Pat
     A test that uses it is marked ``kafka``. Processes end with the module; ``stack.kill`` and ``start`` may
     be used on it in between.
     """
-    settings = make_settings(tmp_path_factory.mktemp("stack"))
-    try:
-        local_stack.start(settings, "kafka")
+    with running(make_settings(tmp_path_factory.mktemp("stack"))) as settings:
         yield settings
-    finally:
-        close_managers()  # a server that stops waits five seconds for clients that are still connected
-        local_stack.stop(settings)

@@ -14,6 +14,7 @@ import pytest
 from clickhouse_connect.driver.httputil import close_managers
 from confluent_kafka import Producer
 from payments import payment, rfc3339
+from stacks import running
 
 from paystream.clickhouse import connect
 from paystream.devstack import stack as local_stack
@@ -46,9 +47,7 @@ PARTITIONS = 4
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory, make_settings: Callable[..., Settings]) -> Iterator[Settings]:
     """The settings of two nodes that have stored ``SENT`` and refused ``LACKS_AMOUNT``."""
-    settings = make_settings(tmp_path_factory.mktemp("cluster"), nodes=2)
-    try:
-        local_stack.start(settings, "kafka")
+    with running(make_settings(tmp_path_factory.mktemp("cluster"), nodes=2)) as settings:
         runner.up(settings)
         # Each node is to read some of it.
         readers = "SELECT sum(length(assignments.partition_id)) FROM system.kafka_consumers"
@@ -57,9 +56,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, make_settings: Callable[..
         wait_until(lambda: rows(settings, "SELECT count() FROM transactions") == [(len(SENT),)])
         wait_until(lambda: rows(settings, "SELECT count() FROM quarantine") == [(len(LACKS_AMOUNT),)])
         yield settings
-    finally:
-        close_managers()
-        local_stack.stop(settings)
 
 
 @pytest.fixture(scope="module")

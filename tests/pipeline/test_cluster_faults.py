@@ -54,15 +54,7 @@ def test_a_node_that_dies_loses_nothing_and_both_nodes_report_what_was_sent(clus
         shares = [client.query("SELECT count() FROM transactions_local").first_row[0] for client in (first, second)]
         assert min(shares) > sum(shares) / 3
         refused = set(first.query("SELECT kafka_partition, kafka_offset FROM quarantine").result_rows)
-        merchants = {
-            row[0]: row[1:]
-            for row in first.query(
-                "SELECT merchant_id, merchant_name, country, category_code FROM merchants"
-            ).result_rows
-        }
-        quotes: dict[str, dict] = {}
-        for currency, day, rate in first.query("SELECT currency, rate_date, rate FROM fx_rates").result_rows:
-            quotes.setdefault(currency, {})[day] = rate
+        merchants, quotes = batch.dimensions(first)
         sent = [message for place, message in messages(cluster) if place not in refused]
         expected = batch.payments(sent, merchants, quotes)
         assert len(expected) == outcome.found.accepted

@@ -10,6 +10,7 @@ from shutil import copyfile, copytree
 
 import pytest
 from clickhouse_connect.driver.httputil import close_managers
+from stacks import running
 from test_stack import wait_until
 
 from paystream.clickhouse import connect
@@ -27,14 +28,9 @@ Here = Callable[..., tuple[int, str, list[str]]]
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory, make_settings: Callable[..., Settings]) -> Iterator[Settings]:
     """A cluster of two nodes with the schema."""
-    settings = make_settings(tmp_path_factory.mktemp("cluster"), nodes=2)
-    try:
-        local_stack.start(settings, "memory")
+    with running(make_settings(tmp_path_factory.mktemp("cluster"), nodes=2), "memory") as settings:
         runner.up(settings)
         yield settings
-    finally:
-        close_managers()  # a server that stops waits five seconds for clients that are still connected
-        local_stack.stop(settings)
 
 
 @pytest.fixture

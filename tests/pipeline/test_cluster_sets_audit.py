@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 from clickhouse_connect.driver.httputil import close_managers
+from stacks import running
 from test_cluster_audit import (
     LACKS_AMOUNT,
     PARTITIONS,
@@ -33,9 +34,8 @@ Run = Callable[..., tuple[int, str, list[str]]]
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory: pytest.TempPathFactory, make_settings: Callable[..., Settings]) -> Iterator[Settings]:
     """The settings of two sets of one node each, of which each has stored ``SENT`` and refused ``LACKS_AMOUNT``."""
-    settings = make_settings(tmp_path_factory.mktemp("sets"), nodes=1, sets=2)
-    try:
-        local_stack.start(settings, "kafka", nodes=1, sets=2)
+    shape = {"nodes": 1, "sets": 2}
+    with running(make_settings(tmp_path_factory.mktemp("sets"), **shape), **shape) as settings:
         runner.up(settings)
         produce(settings, *SENT, *LACKS_AMOUNT)
         for number in (1, 2):
@@ -43,9 +43,6 @@ def sets(tmp_path_factory: pytest.TempPathFactory, make_settings: Callable[..., 
             wait_until(lambda own=own: rows(own, "SELECT count() FROM transactions_local") == [(len(SENT),)])
             wait_until(lambda own=own: rows(own, "SELECT count() FROM quarantine_local") == [(len(LACKS_AMOUNT),)])
         yield settings
-    finally:
-        close_managers()
-        local_stack.stop(settings)
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ import urllib.request
 from collections.abc import Callable, Iterator
 
 import pytest
-from clickhouse_connect.driver.httputil import close_managers
 from confluent_kafka import Producer
 from payments import message
+from stacks import running
 
 from paystream.clickhouse import connect
 from paystream.devstack import stack as local_stack
@@ -31,15 +31,10 @@ PAYMENTS, REFUSED = 200, 8
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory, make_settings: Callable[..., Settings]) -> Iterator[Settings]:
     """A cluster of two nodes that have stored some payments."""
-    settings = make_settings(tmp_path_factory.mktemp("cluster"), nodes=2)
-    try:
-        local_stack.start(settings, "kafka")
+    with running(make_settings(tmp_path_factory.mktemp("cluster"), nodes=2)) as settings:
         runner.up(settings)
         send(settings)
         yield settings
-    finally:
-        close_managers()  # a server that stops waits five seconds for clients that are still connected
-        local_stack.stop(settings)
 
 
 @pytest.fixture

@@ -64,15 +64,7 @@ def test_after_all_the_faults_every_report_equals_the_batch_over_what_is_in_the_
     local_stack.start(pipeline, "kafka")
     with connect(pipeline) as client:
         refused = set(client.query("SELECT kafka_partition, kafka_offset FROM quarantine").result_rows)
-        merchants = {
-            row[0]: row[1:]
-            for row in client.query(
-                "SELECT merchant_id, merchant_name, country, category_code FROM merchants"
-            ).result_rows
-        }
-        quotes: dict[str, dict] = {}
-        for currency, day, rate in client.query("SELECT currency, rate_date, rate FROM fx_rates").result_rows:
-            quotes.setdefault(currency, {})[day] = rate
+        merchants, quotes = batch.dimensions(client)
     sent = [message for place, message in messages(pipeline) if place not in refused]
     assert len(sent) > 10_000
 
