@@ -1,46 +1,22 @@
-"""The memo's plots, as SVG files that come out the same each time."""
+"""The memo's plots."""
 
+from functools import partial
 from pathlib import Path
 
-import matplotlib
+import numpy as np
 
 from paystream.cost.designs import DESIGNS, design
 from paystream.cost.memo import OURS, RATES
 from paystream.cost.model import Model
+from paystream.plots import Figure, pyplot, write
 
-matplotlib.use("svg")
-
-import numpy as np
-from matplotlib import pyplot
-from matplotlib.figure import Figure
-
-SETTINGS = {
-    "svg.fonttype": "none",  # text stays text: small, and read by any browser's own font
-    "svg.hashsalt": "paystream",
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
 SHOWN = ("own_msk", "cloud_msk", "flink", "spark_emr", "kafka_streams", "bigquery", "snowflake", "batch")
 
 
 def write_plots(model: Model, folder: Path) -> list[Path]:
     """Write the plots, and return their files."""
-    folder.mkdir(exist_ok=True)
-    plots = {"cost_by_rate": _by_rate, "cost_lines": _lines, "cost_tornado": _tornado}
-    files = []
-    with pyplot.rc_context(SETTINGS):
-        for name, draw in plots.items():
-            figure = draw(model)
-            file = folder / f"{name}.svg"
-            figure.savefig(file, metadata={"Date": None, "Creator": "paystream cost memo"}, bbox_inches="tight")
-            pyplot.close(figure)
-            # matplotlib ends lines with blanks.
-            text = "\n".join(line.rstrip() for line in file.read_text(encoding="utf-8").splitlines())
-            file.write_text(text + "\n", encoding="utf-8")
-            files.append(file)
-    return files
+    drawn = {"cost_by_rate": _by_rate, "cost_lines": _lines, "cost_tornado": _tornado}
+    return write({name: partial(draw, model) for name, draw in drawn.items()}, folder, "paystream cost memo")
 
 
 def _by_rate(model: Model) -> Figure:

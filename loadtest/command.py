@@ -13,6 +13,7 @@ from paystream.loadtest.fault_command import faults
 from paystream.loadtest.removal import remove as remove_run
 from paystream.loadtest.report_command import report
 from paystream.loadtest.report_file import parse, read_document
+from paystream.loadtest.rivals_command import rivals
 from paystream.loadtest.run_command import run
 from paystream.loadtest.workload import load, shipped
 from paystream.output import console, errors, is_terminal, note, print_fields, print_json
@@ -26,6 +27,7 @@ app.command()(generate)
 app.command("drain")(drain_backlog)
 app.command()(faults)
 app.command()(repair)
+app.command()(rivals)
 
 
 @app.command()

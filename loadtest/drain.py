@@ -149,11 +149,11 @@ def drain(settings: Settings, messages: int, rounds: int = 0, timeout_s: float =
         )
         wait_until_quiet(settings, topic, plan, lambda _: None)
         live, start = _live(client), topic.ends()
-        with _ingest_stopped(client), lines.open("wb") as file:
+        with ingest_stopped(client), lines.open("wb") as file:
             send(settings, plan, "Backlog", lambda values: file.write(b"\n".join(values) + b"\n"))
         attached = time.monotonic()
         began = datetime.now(UTC)
-        first, last = _watch(client, plan.messages, began, timeout_s)
+        first, last = watch_stored(client, plan.messages, began, timeout_s)
         visible = client.query(
             "SELECT uniqExact(transaction_id) FROM transactions_current WHERE ingested_at >= {began:DateTime64(3)}",
             parameters={"began": began},
@@ -162,12 +162,12 @@ def drain(settings: Settings, messages: int, rounds: int = 0, timeout_s: float =
         file_rate = _from_file(settings, live, plan.messages, lines)
         comparison = None
         if rounds:
-            with _ingest_stopped(client):
+            with ingest_stopped(client):
                 comparison = _compare(settings, live, start, plan.messages, rounds, timeout_s)
     return Drain(
         messages=plan.messages,
         visible=visible,
-        kafka_rows_per_second=_rate(first, last),
+        kafka_rows_per_second=rate_between(first, last),
         file_rows_per_second=file_rate,
         first_row_after_s=first[0] - attached,
         comparison=comparison,
@@ -175,7 +175,7 @@ def drain(settings: Settings, messages: int, rounds: int = 0, timeout_s: float =
 
 
 @contextmanager
-def _ingest_stopped(client: Client) -> Iterator[None]:
+def ingest_stopped(client: Client) -> Iterator[None]:
     client.command("DETACH TABLE transactions_queue SYNC")
     try:
         yield
@@ -183,7 +183,7 @@ def _ingest_stopped(client: Client) -> Iterator[None]:
         client.command("ATTACH TABLE transactions_queue")
 
 
-def _watch(client: Client, messages: int, began: datetime, timeout_s: float) -> tuple[tuple, tuple]:
+def watch_stored(client: Client, messages: int, began: datetime, timeout_s: float) -> tuple[tuple, tuple]:
     """Return (time, rows) of the last look that found none and of the first that found all.
 
     What is read again after a rebalance does not count twice.
@@ -210,7 +210,7 @@ def _watch(client: Client, messages: int, began: datetime, timeout_s: float) -> 
     )
 
 
-def _rate(first: tuple, last: tuple) -> float:
+def rate_between(first: tuple, last: tuple) -> float:
     return (last[1] - first[1]) / (last[0] - first[0])
 
 
@@ -257,7 +257,7 @@ def _compare(
                 queue = {"transactions_queue": _read_by(new_group(), live["transactions_queue"])}
                 began = datetime.now(UTC)
                 with _scratch(settings, live | queue | replaced) as copy:
-                    rates[name].append(_rate(*_watch(copy, messages, began, timeout_s)))
+                    rates[name].append(rate_between(*watch_stored(copy, messages, began, timeout_s)))
                     payments.add(copy.query(_PAYMENTS).result_rows[0][0])
     if len(payments) != 1:
         raise CheckFailed(

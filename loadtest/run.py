@@ -11,15 +11,15 @@ from typing import Literal
 
 from clickhouse_connect.driver.client import Client
 
-from paystream import group
 from paystream.clickhouse import answering, connect
 from paystream.errors import CheckFailed, PaystreamError, UsageError
 from paystream.kafka import client_config
 from paystream.loadtest.checker import Found, Stages, Window, check, stored_ms
 from paystream.loadtest.generator import DELIVERY_TIMEOUT_S, GIVE_UP_AFTER_S, Generator, Sent
+from paystream.loadtest.pipeline import Pipeline
 from paystream.loadtest.plan import Plan, last_intended_us
 from paystream.loadtest.probe import Probe, Seen
-from paystream.loadtest.topic import Topic, open_topic
+from paystream.loadtest.topic import Topic
 from paystream.loadtest.usage import Meter
 from paystream.loadtest.watch import LOOK_EVERY_S, Watch, Watched
 from paystream.loadtest.workload import WITHOUT_RATE, Workload, plan_of
@@ -27,13 +27,15 @@ from paystream.nodes import Nodes, find
 from paystream.settings import Settings
 from paystream.signals import undisturbed
 
-NEEDED = ("transactions_queue", "transactions", "transactions_current", "quarantine", "merchants", "fx_rate_periods")
+NEEDED = ("transactions", "transactions_current", "quarantine", "merchants", "fx_rate_periods")
 QUIET_TIMEOUT_S = 60
 LEAD_S = 0.5
 """From the order to start until message 0: the producer's first connections are not part of any latency."""
 
 DRAIN_LOOK_EVERY_S = 0.1
 LAST_ANSWERS_S = 5
+
+OWN = Pipeline()
 
 _QUOTED = """
 SELECT currency, max(valid_to) >= today(), min(valid_from) <= toDate(now() - {oldest_s:UInt32})
@@ -92,7 +94,7 @@ class Interrupted(PaystreamError):
     exit_code = 130
 
 
-def run(settings: Settings, workload: Workload, report: Callable[[Progress], None]) -> Result:
+def run(settings: Settings, workload: Workload, report: Callable[[Progress], None], pipeline: Pipeline = OWN) -> Result:
     """Run a workload against the configured pipeline. Sends real messages, which stay stored.
 
     Once messages are being sent, what was measured is kept, whatever ends the run: the result says why it ended early.
@@ -103,6 +105,7 @@ def run(settings: Settings, workload: Workload, report: Callable[[Progress], Non
         settings: the pipeline.
         workload: what to send.
         report: called about twice a second.
+        pipeline: what stores the payments.
 
     Raises:
         ServiceUnavailable: Kafka or ClickHouse cannot be reached.
@@ -110,19 +113,19 @@ def run(settings: Settings, workload: Workload, report: Callable[[Progress], Non
         CheckFailed: the topic does not come to rest, or nothing reads it.
     """
     nodes = find(settings)
-    with open_topic(settings) as topic:
+    with pipeline.open_topic(settings) as topic:
         with _answering(nodes.entry) as client:
-            plan = make_plan(client, workload)
+            plan = make_plan(client, workload, pipeline)
             version = client.server_version
         with Generator(plan, client_config(settings), settings.kafka_topic) as generator:
             generator.wait_ready()
             with _answering(nodes.entry) as client:
-                wait_until_quiet(settings, topic, plan, report)
+                wait_until_quiet(settings, topic, plan, report, pipeline)
                 asked_s = time.time()
                 [[began_at]] = client.query("SELECT now64(3, 'UTC')").result_rows
                 ahead_s = began_at.replace(tzinfo=UTC).timestamp() - (asked_s + time.time()) / 2
             first = topic.ends()
-            result, end = _measure(settings, nodes, workload, plan, topic, generator, report)
+            result, end = _measure(settings, nodes, workload, plan, topic, generator, report, pipeline)
     result = replace(result, clickhouse=version, clickhouse_ahead_s=ahead_s)
     return _check(settings, workload, result, Window(first, end, began_at)) if end and result.sent else result
 
@@ -135,9 +138,10 @@ def _measure(
     topic: Topic,
     generator: Generator,
     report: Callable[[Progress], None],
+    pipeline: Pipeline,
 ) -> tuple[Result, list[int] | None]:
     """Send, watch, and wait until all is read; return what was measured, and where the topic ends if that is known."""
-    watch = Watch(nodes, topic, Meter(settings, nodes, generator.pid), workload.duration_seconds)
+    watch = Watch(nodes, topic, Meter(settings, nodes, generator.pid, pipeline.job), workload.duration_seconds)
     due_s = time.monotonic() + LEAD_S
     watch.started_us = int((time.time() + LEAD_S) * 1e6)
     plan = replace(plan, started_us=watch.started_us)
@@ -233,7 +237,7 @@ def _answering(settings: Settings) -> Iterator[Client]:
         yield client
 
 
-def make_plan(client: Client, workload: Workload) -> Plan:
+def make_plan(client: Client, workload: Workload, pipeline: Pipeline = OWN) -> Plan:
     """Return the plan of a run of the workload: with a new seed, and with the merchants that are loaded.
 
     Raises:
@@ -241,7 +245,7 @@ def make_plan(client: Client, workload: Workload) -> Plan:
         CheckFailed: the pipeline is stopped.
     """
     tables = client.query("SELECT name FROM system.tables WHERE database = currentDatabase()").result_rows
-    missing = [name for name in NEEDED if (name,) not in tables]
+    missing = [name for name in (*pipeline.needed, *NEEDED) if (name,) not in tables]
     detached = client.query("SELECT table FROM system.detached_tables WHERE database = currentDatabase()").result_rows
     if any((name,) in detached for name in missing):
         raise CheckFailed(
@@ -287,7 +291,9 @@ def make_plan(client: Client, workload: Workload) -> Plan:
     return plan_of(workload, secrets.randbits(63), ids, secrets.choice(ids[len(ids) // 2 :]), pending)
 
 
-def wait_until_quiet(settings: Settings, topic: Topic, plan: Plan, report: Callable[[Progress], None]) -> None:
+def wait_until_quiet(
+    settings: Settings, topic: Topic, plan: Plan, report: Callable[[Progress], None], pipeline: Pipeline = OWN
+) -> None:
     """Wait until the table reads all partitions and has read all there is, so that only this run is measured.
 
     Raises:
@@ -299,7 +305,7 @@ def wait_until_quiet(settings: Settings, topic: Topic, plan: Plan, report: Calla
     nodes = find(settings)
     while True:
         lag = topic.lag() and topic.unread()
-        assigned = group.partitions_assigned(nodes)
+        assigned = pipeline.partitions_read(settings)
         if lag == 0 and assigned >= topic.partition_count * len(nodes.sets):
             return
         if lag < least:

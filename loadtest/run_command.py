@@ -20,6 +20,7 @@ from paystream.loadtest import capacity_view
 from paystream.loadtest.capacity import Step
 from paystream.loadtest.capacity import find_capacity as search
 from paystream.loadtest.document import as_document
+from paystream.loadtest.pipeline import OWN, feeding
 from paystream.loadtest.report_file import parse
 from paystream.loadtest.report_text import as_fields, show_document
 from paystream.loadtest.run import Progress, Result
@@ -41,6 +42,10 @@ def run(
     step_seconds: Annotated[
         int, typer.Option(min=5, max=1000, help="With --find-capacity: how long each rate is sent.")
     ] = 30,
+    pipeline: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="What stores the payments: paystream, or an engine of rivals/."),
+    ] = OWN,
 ) -> None:
     """Run a workload against the configured pipeline and judge it: exit code 0 when every threshold held, else 1.
 
@@ -55,11 +60,11 @@ def run(
     if json not in (None, "-"):
         _check_writable(Path(json))
     try:
-        with sigterm_interrupts(), _reporter(quiet=json == "-") as report:
+        with sigterm_interrupts(), feeding(settings, pipeline) as fed, _reporter(quiet=json == "-") as report:
             if find_capacity:
-                _find_capacity(name, plan, step_seconds, lambda step: run_workload(settings, step, report), json)
+                _find_capacity(name, plan, step_seconds, lambda step: run_workload(settings, step, report, fed), json)
                 return
-            result = run_workload(settings, plan, report)
+            result = run_workload(settings, plan, report, fed)
     except KeyboardInterrupt:
         errors.print(f"Load test '{name}' was interrupted before it sent anything: no result.", highlight=False)
         raise typer.Exit(130) from None

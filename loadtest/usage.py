@@ -5,11 +5,14 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 
 from paystream.nodes import Nodes
 from paystream.process import is_alive
+from paystream.rivals.engines import Job
 from paystream.settings import Settings
 
 
@@ -43,7 +46,7 @@ class Used:
 class Meter:
     """Measures from its creation until ``usage``. Knows the stack's processes from the records of `paystream up`."""
 
-    def __init__(self, settings: Settings, nodes: Nodes, generator_pid: int) -> None:
+    def __init__(self, settings: Settings, nodes: Nodes, generator_pid: int, job: Job | None = None) -> None:
         servers = {node.address for node in nodes.present + nodes.away}
         names = sorted(path.stem for path in (settings.home / "run").glob("clickhouse*.json"))
         addresses = {"broker": {settings.kafka_brokers}} | dict.fromkeys(names, servers)
@@ -52,6 +55,8 @@ class Meter:
             for name, of_run in addresses.items()
             if _recorded(settings, name, of_run)
         }
+        if job and job.process:
+            self._look_up[job.engine.name] = lambda: job.process and _Tree(job.process.pid)
         recorded = {name: look_up() for name, look_up in self._look_up.items()}
         self._processes = recorded | {"generator": psutil.Process(generator_pid), "load test": psutil.Process()}
         self._began = time.monotonic()
@@ -120,6 +125,22 @@ def _cpu_s(process: psutil.Process) -> float:
     except psutil.Error:
         return 0.0
     return times.user + times.system
+
+
+class _Tree(psutil.Process):
+    """A job's process with all that it started."""
+
+    def _members(self) -> list[psutil.Process]:
+        return [psutil.Process(self.pid), *self.children(recursive=True)]
+
+    def cpu_times(self) -> Any:
+        """Return the sums of user and system time."""
+        used = [process.cpu_times() for process in self._members()]
+        return SimpleNamespace(user=sum(times.user for times in used), system=sum(times.system for times in used))
+
+    def memory_info(self) -> Any:
+        """Return the sum of resident memory."""
+        return SimpleNamespace(rss=sum(process.memory_info().rss for process in self._members()))
 
 
 def _memory_bytes(process: psutil.Process) -> int:

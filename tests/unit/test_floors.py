@@ -10,7 +10,7 @@ from paystream.project import CHECKOUT
 FLOORS = [
     {"foundation"},
     {"devstack"},
-    {"loader", "quarantine"},
+    {"loader", "quarantine", "rivals"},
     {"migrations"},
     {"reports"},
     {"audit"},
@@ -18,7 +18,7 @@ FLOORS = [
     {"loadtest"},
     {"cost"},
 ]
-FOLDERS = {name: CHECKOUT / name for name in ("devstack", "loader", "migrations", "loadtest", "cost")} | {
+FOLDERS = {name: CHECKOUT / name for name in ("devstack", "loader", "migrations", "rivals", "loadtest", "cost")} | {
     name: CHECKOUT / "paystream" / name for name in ("quarantine", "reports", "audit", "status")
 }
 # It names the commands of every package, and imports a package when one of its commands is run.

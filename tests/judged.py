@@ -1,0 +1,133 @@
+"""Messages, and for each the reason for which it must be refused; '' where it must be stored."""
+
+import json
+import uuid
+
+from payments import message, payment
+
+DIGITS_IN_NESTED_OBJECT = '{"x": {"amount": "5"}, ' + json.dumps(payment(amount=...))[1:-1]
+
+CASES = {
+    "all fields right": (message(), ""),
+    "unknown extra fields": (message(channel="web", nested={"amount": 1}, list=[1, 2]), ""),
+    "amount as a number": (message(amount=12.34), ""),
+    "amount as an integer": (message(amount=12), ""),
+    "largest amount": (message(amount="99999999999999.9999"), ""),
+    "smallest amount": (message(amount="0.0001"), ""),
+    "largest merchant": (message(merchant_id=2**32 - 1), ""),
+    "white space around": (b" \n" + message() + b"\r\n", ""),
+    "upper-case id": (message(transaction_id=str(uuid.uuid4()).upper()), ""),
+    "offset in a time": (message(created_at="2026-01-02T03:04:05+05:30"), ""),
+    "space for T": (message(created_at="2026-01-02 03:04:05Z"), ""),
+    "lower-case t and z": (message(created_at="2026-01-02t03:04:05z"), ""),
+    "leap second": (message(created_at="2025-06-30T23:59:60Z"), ""),
+    "leap second in Kolkata": (message(created_at="2025-07-01T05:29:60.5+05:30"), ""),
+    "the same amount again in a nested object": (message(amount=12.34, tax={"amount": 12.34}), ""),
+    "nanoseconds": (message(created_at="2026-01-02T03:04:05.123456789Z"), ""),
+    "currency withdrawn a few years ago": (message(currency="HRK"), ""),
+    # not an object
+    "white space": (b" ", "not_json"),
+    "text": (b"payment", "not_json"),
+    "invalid UTF-8": (b"\xff\xfe\x00", "not_json"),
+    "invalid UTF-8 in a field": (message(note="?").replace(b"?", b"\xc3\x28"), "not_json"),
+    "truncated": (message()[:-1], "not_json"),
+    "two objects": (message() + message(), "not_json"),
+    "two lines": (message() + b"\n" + message(), "not_json"),
+    "trailing text": (message() + b"x", "not_json"),
+    "NaN": (message().replace(b'"12.34"', b"NaN"), "not_json"),
+    "1e400": (message().replace(b'"12.34"', b"1e400"), "not_json"),
+    "leading zeros in a number": (message().replace(b'"12.34"', b"0012"), "not_json"),
+    "nested without end": (b"[" * 5000, "not_json"),
+    "900 kB of noise": (b"x" * 900_000, "not_json"),
+    "array": (b"[" + message() + b"]", "not_an_object"),
+    "null": (b"null", "not_an_object"),
+    "string": (b'"payment"', "not_an_object"),
+    "number": (b"5", "not_an_object"),
+    "a field twice": (message()[:-1] + b', "amount": "1.00"}', "duplicate_field"),
+    # transaction_id
+    "empty object": (b"{}", "transaction_id_missing"),
+    "no id": (message(transaction_id=...), "transaction_id_missing"),
+    "id null": (message(transaction_id=None), "transaction_id_missing"),
+    "id empty": (message(transaction_id=""), "transaction_id_missing"),
+    "id a number": (message(transaction_id=17), "transaction_id_malformed"),
+    "id without dashes": (message(transaction_id=uuid.uuid4().hex), "transaction_id_malformed"),
+    "id not hexadecimal": (
+        message(transaction_id="zzzzzzzz-zzzz-zzzz-zzzz-zzzzzzzzzzzz"),
+        "transaction_id_malformed",
+    ),
+    # merchant_id
+    "no merchant": (message(merchant_id=...), "merchant_id_missing"),
+    "merchant 0": (message(merchant_id=0), "merchant_id_malformed"),
+    "merchant -1": (message(merchant_id=-1), "merchant_id_malformed"),
+    "merchant 2^32": (message(merchant_id=2**32), "merchant_id_malformed"),
+    "merchant 2^64 + 5": (message(merchant_id=2**64 + 5), "merchant_id_malformed"),
+    "merchant a fraction": (message(merchant_id=1.5), "merchant_id_malformed"),
+    "merchant a whole double": (message(merchant_id=7.0), "merchant_id_malformed"),
+    "merchant true": (message(merchant_id=True), "merchant_id_malformed"),
+    "merchant a list": (message(merchant_id=[7]), "merchant_id_malformed"),
+    # amount
+    "no amount": (message(amount=...), "amount_missing"),
+    "amount null": (message(amount=None), "amount_missing"),
+    "amount zero": (message(amount="0.0000"), "amount_not_positive"),
+    "amount negative": (message(amount="-1"), "amount_malformed"),
+    "amount negative number": (message(amount=-1), "amount_malformed"),
+    "amount with a plus": (message(amount="+1"), "amount_malformed"),
+    "five decimals": (message(amount="1.23456"), "amount_malformed"),
+    "five decimals, a number": (message(amount=1.23456), "amount_malformed"),
+    "fifteen digits": (message(amount="123456789012345"), "amount_malformed"),
+    "exponent": (message(amount="1e2"), "amount_malformed"),
+    "thousands separator": (message(amount="1,000.00"), "amount_malformed"),
+    "amount NaN": (message(amount="NaN"), "amount_malformed"),
+    "amount an object": (message(amount={"value": 1}), "amount_malformed"),
+    "binary dust": (message(amount=0.1 + 0.2), "amount_malformed"),
+    "a number that a double rounds": (
+        message().replace(b'"12.34"', b"0.30000000000000001"),
+        "amount_malformed",
+    ),
+    "amount under an escaped name": (
+        (DIGITS_IN_NESTED_OBJECT + ', "\\u0061mount": 10000000000000.0001}').encode(),
+        "amount_malformed",
+    ),
+    "two amounts that one double holds": (
+        message().replace(b'"12.34"', b'12345678901234.1235, "x": {"amount": 12345678901234.1234}'),
+        "amount_malformed",
+    ),
+    "an amount hidden by an escape": (
+        (
+            json.dumps(payment(amount=...))[:-1]
+            + ', "x": {"amount": 10000000000000}, "\\u0061mount": 10000000000000.0001}'
+        ).encode(),
+        "amount_malformed",
+    ),
+    # currency, status
+    "no currency": (message(currency=...), "currency_missing"),
+    "currency unknown": (message(currency="EUX"), "currency_unknown"),
+    "currency lower-case": (message(currency="eur"), "currency_unknown"),
+    "currency padded": (message(currency="EUR "), "currency_unknown"),
+    "no status": (message(status=...), "status_missing"),
+    "status unknown": (message(status="pending"), "status_unknown"),
+    "status a list": (message(status=["settled"]), "status_unknown"),
+    # times
+    "no created_at": (message(created_at=...), "created_at_missing"),
+    "epoch milliseconds": (message(created_at=1763900000000), "created_at_malformed"),
+    "epoch seconds as text": (message(created_at="1763900000"), "created_at_malformed"),
+    "date only": (message(created_at="2026-01-02"), "created_at_malformed"),
+    "no offset": (message(created_at="2026-01-02T03:04:05"), "created_at_malformed"),
+    "30 February": (message(created_at="2026-02-30T00:00:00Z"), "created_at_malformed"),
+    "24:00": (message(created_at="2026-01-02T24:00:00Z"), "created_at_malformed"),
+    "year 0": (message(created_at="0000-01-01T00:00:00Z"), "created_at_malformed"),
+    "month 0": (message(created_at="2026-00-10T00:00:00Z"), "created_at_malformed"),
+    "day 0": (message(created_at="2026-10-00T00:00:00Z"), "created_at_malformed"),
+    "31 November": (message(created_at="2025-11-31T00:00:00Z"), "created_at_malformed"),
+    "second 60 at noon": (message(created_at="2026-01-02T12:34:60Z"), "created_at_malformed"),
+    "month 13": (message(created_at="2026-13-01T00:00:00Z"), "created_at_malformed"),
+    "offset of a day": (message(created_at="2026-01-02T03:04:05+24:00"), "created_at_malformed"),
+    "month's name": (message(created_at="02 Jan 2026 03:04:05 UTC"), "created_at_malformed"),
+    "year 1": (message(created_at="1001-01-01T00:00:00Z"), "created_at_too_old"),
+    "year 1969": (message(created_at="1969-12-31T23:59:59Z"), "created_at_too_old"),
+    "year 9999": (message(created_at="9999-12-31T23:59:59Z"), "created_at_in_future"),
+    "no updated_at": (message(updated_at=...), "updated_at_missing"),
+    "updated_at malformed": (message(updated_at="now"), "updated_at_malformed"),
+    "updated_at in the future": (message(updated_at="2199-01-01T00:00:00Z"), "updated_at_in_future"),
+    "updated_at before the epoch": (message(updated_at="1960-01-01T00:00:00Z"), "updated_at_too_old"),
+}
