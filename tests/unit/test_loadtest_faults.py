@@ -1,10 +1,15 @@
 """How long ingest took to resume after restarts, from what a reader saw when."""
 
+from dataclasses import replace
+from types import SimpleNamespace
 from uuid import UUID
 
+import pytest
+
 from paystream.loadtest.canary import Sighting
-from paystream.loadtest.fault_run import _resumed
+from paystream.loadtest.fault_run import Outcome, _backlog, _resumed
 from paystream.loadtest.faults import Restart
+from paystream.loadtest.probe import Seen
 
 S = 1_000_000
 
@@ -28,3 +33,11 @@ def test_a_kill_amid_the_wait_is_told_from_one_while_payments_are_read():
     # The first never resumed before the second kill, so only the second and the third have a wait.
     assert _resumed(restarts, sightings) == ([6.0], [11.0])
     assert _resumed(restarts[:1], []) == ([], [])
+
+
+@pytest.mark.parametrize(("waited_s", "late"), [(59, "resumed 14.0 s after a restart"), (300, "")])
+def test_a_backlog_of_more_than_a_minute_may_be_read_first(waited_s, late):
+    before = Seen([seen(0, 0.1)], [], 0.0, 1, 0)
+    backlog = _backlog(restart(1, waited_s), before, SimpleNamespace(rate_per_second=1000))
+    outcome = Outcome("", "", "", 1, 0.0, None, None, 0.0, [], [14.0], [], 0, 0, False, "complete")
+    assert replace(outcome, backlog=backlog).late == late
