@@ -37,7 +37,7 @@ def test_a_kill_amid_the_wait_is_told_from_one_while_payments_are_read():
 
 @pytest.mark.parametrize(("waited_s", "late"), [(59, "resumed 14.0 s after a restart"), (300, "")])
 def test_a_backlog_of_more_than_a_minute_may_be_read_first(waited_s, late):
-    before = Seen([seen(0, 0.1)], [], 0.0, 1, 0)
+    before = Seen([seen(0.5, 0.6)], [], 0.0, 1, 0)
     backlog = _backlog(restart(1, waited_s), before, SimpleNamespace(rate_per_second=1000))
     outcome = Outcome("", "", "", 1, 0.0, None, None, 0.0, [], [14.0], [], 0, 0, False, "complete")
     assert replace(outcome, backlog=backlog).late == late
