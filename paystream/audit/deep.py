@@ -112,21 +112,39 @@ def compare_rows(
             ) as blocks:
                 for [offsets] in blocks:
                     absent[np.asarray(offsets, dtype=np.int64) - first] = False
+        waiting: list[_Message] = []
         for low, high in _near(absent):
             for batch in broker.read(partition, first + low, first + high):
-                without = [message for message in batch if message.value() and absent[message.offset() - first]]
-                for at in range(0, len(without), DEEP_BATCH):
-                    _judge(client, without[at : at + DEEP_BATCH], rows, within)
+                waiting += [_read(message) for message in batch if message.value() and absent[message.offset() - first]]
+                # Each look goes through whole days: few of many messages, not one for each batch of the broker's.
+                while len(waiting) >= DEEP_BATCH:
+                    _judge(client, waiting[:DEEP_BATCH], rows, within)
+                    del waiting[:DEEP_BATCH]
+        if waiting:
+            _judge(client, waiting, rows, within)
     return rows
 
 
-def _judge(client: Client, messages: Sequence[Message], rows: Rows, within: Callable[[str], str]) -> None:
-    replaced = _replaced(client, messages, within)
+@dataclass(frozen=True)
+class _Message:
+    """What is kept of a message until it is looked for. ``texts``: of ``_FIELDS``."""
+
+    offset: int
+    timestamp_ms: int
+    texts: list[str]
+
+
+def _read(message: Message) -> _Message:
+    return _Message(message.offset(), message.timestamp()[1], _texts(message.value()))
+
+
+def _judge(client: Client, messages: Sequence[_Message], rows: Rows, within: Callable[[str], str]) -> None:
+    replaced = _replaced(client, [message.texts for message in messages], within)
     absent = [message for number, message in enumerate(messages) if number not in replaced]
     rows.superseded += len(replaced)
     rows.absent += len(absent)
     examples = absent[: EXAMPLES - len(rows.absent_examples)]
-    rows.absent_examples += [(message.offset(), kafka_time(message.timestamp()[1])) for message in examples]
+    rows.absent_examples += [(message.offset, kafka_time(message.timestamp_ms)) for message in examples]
 
 
 def _near(mask: np.ndarray) -> Iterator[tuple[int, int]]:
@@ -138,11 +156,11 @@ def _near(mask: np.ndarray) -> Iterator[tuple[int, int]]:
                 yield int(group[0]), int(group[-1])
 
 
-def _replaced(client: Client, messages: Sequence[Message], within: Callable[[str], str] = str) -> set[int]:
-    """Return the numbers of the messages whose transaction is stored in the same state or a later one."""
-    columns = list(zip(*(_texts(message.value()) for message in messages), strict=True))
+def _replaced(client: Client, texts: Sequence[list[str]], within: Callable[[str], str] = str) -> set[int]:
+    """Return the numbers of the messages whose transaction is stored in the same state or a later one, by their texts."""
+    columns = list(zip(*texts, strict=True))
     names = ("ids", "merchants", "created", "updated")
-    parameters = {"count": len(messages)} | {name: list(column) for name, column in zip(names, columns, strict=True)}
+    parameters = {"count": len(texts)} | {name: list(column) for name, column in zip(names, columns, strict=True)}
     rows = client.query(within(_REPLACED), parameters=parameters, settings={"max_query_size": 100_000_000}).result_rows
     return {number for (number,) in rows}
 
@@ -152,4 +170,5 @@ def _texts(value: bytes) -> list[str]:
         fields = orjson.loads(value)
     except orjson.JSONDecodeError:
         fields = None
-    return [str(fields.get(name, "")) for name in _FIELDS] if isinstance(fields, dict) else [""] * len(_FIELDS)
+    # No valid one is longer.
+    return [str(fields.get(name, ""))[:64] for name in _FIELDS] if isinstance(fields, dict) else [""] * len(_FIELDS)
