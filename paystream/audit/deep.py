@@ -157,7 +157,7 @@ def _near(mask: np.ndarray) -> Iterator[tuple[int, int]]:
 
 
 def _replaced(client: Client, texts: Sequence[list[str]], within: Callable[[str], str] = str) -> set[int]:
-    """Return the numbers of the messages whose transaction is stored in the same state or a later one, by their texts."""
+    """Return the numbers of those that are stored in the same state or a later one."""
     columns = list(zip(*texts, strict=True))
     names = ("ids", "merchants", "created", "updated")
     parameters = {"count": len(texts)} | {name: list(column) for name, column in zip(names, columns, strict=True)}
