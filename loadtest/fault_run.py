@@ -300,6 +300,8 @@ def _resumed(restarts: list[Restart], sightings: list[Sighting]) -> tuple[list[f
             if restart.ordered_us <= sighting.intended_us and sighting.seen_us < until
         ]
         if fresh:
-            (from_running if was_running else from_wait).append((min(fresh) - restart.answered_us) / 1e6)
+            # With a second set a reader may have gone on all the time.
+            resumed_us = max(0, min(fresh) - restart.answered_us)
+            (from_running if was_running else from_wait).append(resumed_us / 1e6)
         was_running = bool(fresh)
     return from_running, from_wait
