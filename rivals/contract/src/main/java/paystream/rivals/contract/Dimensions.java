@@ -23,18 +23,24 @@ import java.util.function.Consumer;
 public record Dimensions(
     long merchantsSnapshot, Map<Long, Merchant> merchants, long ratesSnapshot, Map<String, Rates> rates) {
 
-  private static final Dimensions NONE = new Dimensions(0, Map.of(), 0, Map.of());
+  /** Before anything was read. */
+  public static final Dimensions NONE = new Dimensions(0, Map.of(), 0, Map.of());
 
   /** Enrich a payment with what is known here. */
   public Enrichment enrich(Payment payment) {
     return Enrichment.of(payment, merchants.get(payment.merchantId()), rates.get(payment.currency()));
   }
 
+  /** Whether merchants or rates are not there yet. */
+  public boolean isPartial() {
+    return merchantsSnapshot == 0 || ratesSnapshot == 0;
+  }
+
   /** Read both, and wait until neither is empty and ClickHouse answers. */
   public static Dimensions load(ClickHouse clickhouse) throws InterruptedException {
     while (true) {
       Dimensions read = NONE.refreshed(clickhouse);
-      if (read.merchantsSnapshot > 0 && read.ratesSnapshot > 0) {
+      if (!read.isPartial()) {
         return read;
       }
       Thread.sleep(1000);

@@ -1,0 +1,118 @@
+package paystream.rivals.streams;
+
+import java.time.Duration;
+import java.util.Map;
+import java.util.Properties;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicReference;
+import org.apache.kafka.clients.consumer.ConsumerConfig;
+import org.apache.kafka.clients.producer.ProducerConfig;
+import org.apache.kafka.streams.KafkaStreams;
+import org.apache.kafka.streams.StreamsConfig;
+import org.apache.kafka.streams.Topology;
+import org.apache.kafka.streams.errors.StreamsUncaughtExceptionHandler.StreamThreadExceptionResponse;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+import paystream.rivals.contract.ClickHouse;
+
+/** Publishes the dimensions and runs the topology until SIGTERM. */
+public final class Main {
+  private static final Logger LOG = LoggerFactory.getLogger(Main.class);
+  private static final Duration CLOSE_WITHIN = Duration.ofSeconds(7);
+  private static final Duration PAUSE = Duration.ofSeconds(1);
+
+  private Main() {}
+
+  public static void main(String[] arguments) throws InterruptedException {
+    String brokers = System.getenv("RIVAL_BROKERS");
+    Topics topics = new Topics(System.getenv("RIVAL_TOPIC"), System.getenv("RIVAL_GROUP"));
+    Topology topology = Payments.topology(topics);
+    Properties config = config(brokers, System.getenv("RIVAL_GROUP"), System.getenv("RIVAL_STATE"));
+
+    CountDownLatch ending = new CountDownLatch(1);
+    Thread main = Thread.currentThread();
+    Runtime.getRuntime().addShutdownHook(new Thread(() -> end(ending, main)));
+
+    topics.create(brokers);
+    DimensionPublisher publisher = new DimensionPublisher(ClickHouse.fromEnvironment(), brokers, topics);
+    // Before the first payment: a global table is read to its end before processing starts.
+    publisher.publishFirst();
+    AtomicReference<KafkaStreams> running = new AtomicReference<>();
+    publisher.follow(running::get);
+
+    // A stream thread that fails is replaced. Only what ends the whole client comes here, as a source topic that is gone.
+    while (ending.getCount() > 0) {
+      try (KafkaStreams streams = new KafkaStreams(topology, config)) {
+        CountDownLatch failed = new CountDownLatch(1);
+        streams.setUncaughtExceptionHandler(Main::replaceThread);
+        streams.setStateListener((state, before) -> {
+          if (state == KafkaStreams.State.ERROR) {
+            failed.countDown();
+          }
+        });
+        streams.start();
+        running.set(streams);
+        while (failed.getCount() > 0 && !ending.await(PAUSE.toMillis(), TimeUnit.MILLISECONDS)) {}
+        streams.close(CLOSE_WITHIN);
+      }
+      ending.await(PAUSE.toMillis(), TimeUnit.MILLISECONDS);
+    }
+  }
+
+  private static StreamThreadExceptionResponse replaceThread(Throwable failure) {
+    LOG.warn("A stream thread failed and is replaced", failure);
+    try {
+      Thread.sleep(PAUSE.toMillis());
+    } catch (InterruptedException ended) {
+      Thread.currentThread().interrupt();
+    }
+    return StreamThreadExceptionResponse.REPLACE_THREAD;
+  }
+
+  private static void end(CountDownLatch ending, Thread main) {
+    ending.countDown();
+    try {
+      main.join(CLOSE_WITHIN.plusSeconds(2).toMillis());
+    } catch (InterruptedException hurried) {
+      Thread.currentThread().interrupt();
+    }
+  }
+
+  /** The README says what each is for. */
+  private static Properties config(String brokers, String group, String state) {
+    Properties config = new Properties();
+    config.putAll(
+        Map.of(
+            StreamsConfig.APPLICATION_ID_CONFIG, group,
+            StreamsConfig.BOOTSTRAP_SERVERS_CONFIG, brokers,
+            StreamsConfig.STATE_DIR_CONFIG, state,
+            StreamsConfig.PROCESSING_GUARANTEE_CONFIG, StreamsConfig.EXACTLY_ONCE_V2,
+            StreamsConfig.NUM_STREAM_THREADS_CONFIG, 2,
+            StreamsConfig.COMMIT_INTERVAL_MS_CONFIG, Integer.getInteger("rival.commit", 50),
+            StreamsConfig.POLL_MS_CONFIG, Integer.getInteger("rival.poll", 10),
+            StreamsConfig.DEFAULT_TIMESTAMP_EXTRACTOR_CLASS_CONFIG, Payments.AnyTimestamp.class,
+            StreamsConfig.RECONNECT_BACKOFF_MAX_MS_CONFIG, 500));
+    config.putAll(
+        Map.of(
+            consumer(ConsumerConfig.AUTO_OFFSET_RESET_CONFIG), "earliest",
+            consumer(ConsumerConfig.GROUP_INSTANCE_ID_CONFIG), "rival",
+            consumer(ConsumerConfig.SESSION_TIMEOUT_MS_CONFIG), 6000,
+            consumer(ConsumerConfig.HEARTBEAT_INTERVAL_MS_CONFIG), 1500,
+            consumer(ConsumerConfig.MAX_POLL_RECORDS_CONFIG), 5000));
+    config.putAll(
+        Map.of(
+            producer(ProducerConfig.LINGER_MS_CONFIG), Integer.getInteger("rival.linger", 5),
+            producer(ProducerConfig.BATCH_SIZE_CONFIG), 128 * 1024,
+            producer(ProducerConfig.COMPRESSION_TYPE_CONFIG), System.getProperty("rival.compression", "lz4")));
+    return config;
+  }
+
+  private static String consumer(String name) {
+    return StreamsConfig.mainConsumerPrefix(name);
+  }
+
+  private static String producer(String name) {
+    return StreamsConfig.producerPrefix(name);
+  }
+}
