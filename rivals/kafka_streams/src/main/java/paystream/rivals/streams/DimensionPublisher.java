@@ -1,5 +1,8 @@
 package paystream.rivals.streams;
 
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.time.Duration;
 import java.time.LocalDate;
 import java.time.ZoneOffset;
@@ -40,7 +43,7 @@ import paystream.rivals.contract.Rates;
  */
 final class DimensionPublisher {
   private static final Logger LOG = LoggerFactory.getLogger(DimensionPublisher.class);
-  private static final Duration LOOK_EVERY = Duration.ofSeconds(10);
+  private static final Duration LOOK_EVERY = Duration.ofSeconds(5);
   /** A payment that is older is refused: 96 months before this one, and some days. */
   private static final int OLDEST_MONTHS = 97;
   /** The newest rate holds on; so long the job knows it for the coming days while ClickHouse is away. */
@@ -49,20 +52,24 @@ final class DimensionPublisher {
   private final ClickHouse clickhouse;
   private final String brokers;
   private final Topics topics;
-  private Dimensions known = Dimensions.NONE;
-  private LocalDate knownOn = LocalDate.EPOCH;
+  private final Path file;
+  private Published published = Published.NOTHING;
 
-  DimensionPublisher(ClickHouse clickhouse, String brokers, Topics topics) {
+  DimensionPublisher(ClickHouse clickhouse, String brokers, Topics topics, Path state) {
     this.clickhouse = clickhouse;
     this.brokers = brokers;
     this.topics = topics;
+    this.file = state.resolve("published");
   }
 
   /** Wait until the tables' topics have a snapshot. After a restart they have: payments need not wait for ClickHouse. */
   void publishFirst() throws InterruptedException {
-    while (!isPublished() && !publish(Dimensions.load(clickhouse), null)) {
-      Thread.sleep(1000);
+    while (!isPublished()) {
+      if (!publish(Dimensions.load(clickhouse), null)) {
+        Thread.sleep(1000);
+      }
     }
+    published = Published.read(file);
   }
 
   /** Publish from now on, in a daemon thread, what is new: merchants, rates, or the day. */
@@ -70,8 +77,9 @@ final class DimensionPublisher {
     Thread thread = new Thread(() -> {
       try {
         for (; ; Thread.sleep(LOOK_EVERY.toMillis())) {
+          Dimensions known = published.dimensions(today());
           Dimensions read = known.refreshed(clickhouse);
-          if (!read.isPartial() && (read != known || !today().equals(knownOn)) && streams.get() != null) {
+          if (read != known && !read.isPartial() && streams.get() != null) {
             publish(read, streams.get());
           }
         }
@@ -85,22 +93,23 @@ final class DimensionPublisher {
 
   private boolean publish(Dimensions read, KafkaStreams streams) {
     LocalDate day = today();
+    Dimensions known = published.dimensions(day);
     // A producer a snapshot: what went wrong with one, such as being fenced, is no matter of the next.
     try (Producer<byte[], byte[]> producer = new KafkaProducer<>(producerConfig())) {
       producer.initTransactions();
       producer.beginTransaction();
-      if (read.merchants() != known.merchants()) {
+      if (read.merchantsSnapshot() != known.merchantsSnapshot()) {
         send(producer, topics.merchants(), Serdes.Long(), Tables.MERCHANT, read.merchants(), streams, Tables.MERCHANTS);
       }
-      if (read.rates() != known.rates() || !day.equals(knownOn)) {
+      if (read.ratesSnapshot() != known.ratesSnapshot()) {
         Map<String, Rate> byDay = byDay(read.rates(), day);
         send(producer, topics.rates(), Serdes.String(), Tables.RATE, byDay, streams, Tables.RATES);
       }
       producer.commitTransaction();
-      known = read;
-      knownOn = day;
+      published = new Published(read.merchantsSnapshot(), read.ratesSnapshot(), day);
+      published.write(file);
       return true;
-    } catch (KafkaException | IllegalStateException away) {
+    } catch (KafkaException | IllegalStateException | IOException away) {
       LOG.warn("Dimensions are published later: {}", away.toString());
       return false;
     }
@@ -183,6 +192,30 @@ final class DimensionPublisher {
     config.put(ProducerConfig.LINGER_MS_CONFIG, 20);
     config.put(ProducerConfig.BATCH_SIZE_CONFIG, 256 * 1024);
     return config;
+  }
+
+  /** What the topics hold, kept in a file, so that a restart publishes only what is new. */
+  private record Published(long merchants, long rates, LocalDate day) {
+    static final Published NOTHING = new Published(0, 0, LocalDate.EPOCH);
+
+    static Published read(Path file) {
+      try {
+        String[] parts = Files.readString(file).split(" ");
+        return new Published(Long.parseLong(parts[0]), Long.parseLong(parts[1]), LocalDate.parse(parts[2]));
+      } catch (IOException | RuntimeException none) {
+        return NOTHING;
+      }
+    }
+
+    void write(Path file) throws IOException {
+      Files.createDirectories(file.getParent());
+      Files.writeString(file, merchants + " " + rates + " " + day);
+    }
+
+    /** Their numbers, without their contents. On another day all rates are new, since their keys have days. */
+    Dimensions dimensions(LocalDate today) {
+      return new Dimensions(merchants, Map.of(), today.equals(day) ? rates : 0, Map.of());
+    }
   }
 
   private static LocalDate today() {

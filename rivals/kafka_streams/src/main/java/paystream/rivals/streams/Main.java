@@ -1,5 +1,6 @@
 package paystream.rivals.streams;
 
+import java.nio.file.Path;
 import java.time.Duration;
 import java.util.Map;
 import java.util.Properties;
@@ -28,14 +29,15 @@ public final class Main {
     String brokers = System.getenv("RIVAL_BROKERS");
     Topics topics = new Topics(System.getenv("RIVAL_TOPIC"), System.getenv("RIVAL_GROUP"));
     Topology topology = Payments.topology(topics);
-    Properties config = config(brokers, System.getenv("RIVAL_GROUP"), System.getenv("RIVAL_STATE"));
+    String state = System.getenv("RIVAL_STATE");
+    Properties config = config(brokers, topics.group(), state);
 
     CountDownLatch ending = new CountDownLatch(1);
     Thread main = Thread.currentThread();
     Runtime.getRuntime().addShutdownHook(new Thread(() -> end(ending, main)));
 
     topics.create(brokers);
-    DimensionPublisher publisher = new DimensionPublisher(ClickHouse.fromEnvironment(), brokers, topics);
+    DimensionPublisher publisher = new DimensionPublisher(ClickHouse.fromEnvironment(), brokers, topics, Path.of(state));
     // Before the first payment: a global table is read to its end before processing starts.
     publisher.publishFirst();
     AtomicReference<KafkaStreams> running = new AtomicReference<>();
@@ -46,8 +48,8 @@ public final class Main {
       try (KafkaStreams streams = new KafkaStreams(topology, config)) {
         CountDownLatch failed = new CountDownLatch(1);
         streams.setUncaughtExceptionHandler(Main::replaceThread);
-        streams.setStateListener((state, before) -> {
-          if (state == KafkaStreams.State.ERROR) {
+        streams.setStateListener((now, before) -> {
+          if (now == KafkaStreams.State.ERROR) {
             failed.countDown();
           }
         });
@@ -92,7 +94,8 @@ public final class Main {
             StreamsConfig.COMMIT_INTERVAL_MS_CONFIG, Integer.getInteger("rival.commit", 50),
             StreamsConfig.POLL_MS_CONFIG, Integer.getInteger("rival.poll", 10),
             StreamsConfig.DEFAULT_TIMESTAMP_EXTRACTOR_CLASS_CONFIG, Payments.AnyTimestamp.class,
-            StreamsConfig.RECONNECT_BACKOFF_MAX_MS_CONFIG, 500));
+            StreamsConfig.RECONNECT_BACKOFF_MAX_MS_CONFIG, 500,
+            StreamsConfig.PROCESSING_EXCEPTION_HANDLER_GLOBAL_ENABLED_CONFIG, true));
     config.putAll(
         Map.of(
             consumer(ConsumerConfig.AUTO_OFFSET_RESET_CONFIG), "earliest",
