@@ -11,7 +11,7 @@ import org.apache.kafka.clients.consumer.ConsumerConfig;
 import org.apache.kafka.clients.producer.ProducerConfig;
 import org.apache.kafka.streams.KafkaStreams;
 import org.apache.kafka.streams.StreamsConfig;
-import org.apache.kafka.streams.Topology;
+import org.apache.kafka.streams.errors.StreamsException;
 import org.apache.kafka.streams.errors.StreamsUncaughtExceptionHandler.StreamThreadExceptionResponse;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -28,7 +28,6 @@ public final class Main {
   public static void main(String[] arguments) throws InterruptedException {
     String brokers = System.getenv("RIVAL_BROKERS");
     Topics topics = new Topics(System.getenv("RIVAL_TOPIC"), System.getenv("RIVAL_GROUP"));
-    Topology topology = Payments.topology(topics);
     String state = System.getenv("RIVAL_STATE");
     Properties config = config(brokers, topics.group(), state);
 
@@ -43,11 +42,15 @@ public final class Main {
     AtomicReference<KafkaStreams> running = new AtomicReference<>();
     publisher.follow(running::get);
 
-    // A stream thread that fails is replaced. Only what ends the whole client comes here, as a source topic that is gone.
+    // What fails for good ends the whole client, and another begins. Replacing a thread alone is no way out for the global
+    // thread, nor for a static member that was fenced, as when a broker comes back slowly.
     while (ending.getCount() > 0) {
-      try (KafkaStreams streams = new KafkaStreams(topology, config)) {
+      try (KafkaStreams streams = new KafkaStreams(Payments.topology(topics), config)) {
         CountDownLatch failed = new CountDownLatch(1);
-        streams.setUncaughtExceptionHandler(Main::replaceThread);
+        streams.setUncaughtExceptionHandler(failure -> {
+          LOG.warn("The client failed and begins anew", failure);
+          return StreamThreadExceptionResponse.SHUTDOWN_CLIENT;
+        });
         streams.setStateListener((now, before) -> {
           if (now == KafkaStreams.State.ERROR) {
             failed.countDown();
@@ -57,25 +60,17 @@ public final class Main {
         running.set(streams);
         while (failed.getCount() > 0 && !ending.await(PAUSE.toMillis(), TimeUnit.MILLISECONDS)) {}
         streams.close(CLOSE_WITHIN);
+      } catch (StreamsException away) {
+        LOG.warn("The client did not start", away);
       }
       ending.await(PAUSE.toMillis(), TimeUnit.MILLISECONDS);
     }
   }
 
-  private static StreamThreadExceptionResponse replaceThread(Throwable failure) {
-    LOG.warn("A stream thread failed and is replaced", failure);
-    try {
-      Thread.sleep(PAUSE.toMillis());
-    } catch (InterruptedException ended) {
-      Thread.currentThread().interrupt();
-    }
-    return StreamThreadExceptionResponse.REPLACE_THREAD;
-  }
-
   private static void end(CountDownLatch ending, Thread main) {
     ending.countDown();
     try {
-      main.join(CLOSE_WITHIN.plusSeconds(2).toMillis());
+      main.join(CLOSE_WITHIN.plusSeconds(1).toMillis());
     } catch (InterruptedException hurried) {
       Thread.currentThread().interrupt();
     }
@@ -102,11 +97,14 @@ public final class Main {
             consumer(ConsumerConfig.GROUP_INSTANCE_ID_CONFIG), "rival",
             consumer(ConsumerConfig.SESSION_TIMEOUT_MS_CONFIG), 6000,
             consumer(ConsumerConfig.HEARTBEAT_INTERVAL_MS_CONFIG), 1500,
+            consumer(ConsumerConfig.FETCH_MIN_BYTES_CONFIG), Integer.getInteger("rival.minbytes", 1),
+            consumer(ConsumerConfig.FETCH_MAX_WAIT_MS_CONFIG), Integer.getInteger("rival.wait", 500),
             consumer(ConsumerConfig.MAX_POLL_RECORDS_CONFIG), 5000));
     config.putAll(
         Map.of(
             producer(ProducerConfig.LINGER_MS_CONFIG), Integer.getInteger("rival.linger", 5),
             producer(ProducerConfig.BATCH_SIZE_CONFIG), 128 * 1024,
+            producer(ProducerConfig.MAX_REQUEST_SIZE_CONFIG), Topics.LARGEST_ROW,
             producer(ProducerConfig.COMPRESSION_TYPE_CONFIG), System.getProperty("rival.compression", "lz4")));
     return config;
   }

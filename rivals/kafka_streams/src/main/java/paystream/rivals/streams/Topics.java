@@ -13,6 +13,9 @@ import org.slf4j.LoggerFactory;
 
 /** The topic that is read, and those of the job's own. */
 record Topics(String payments, String group) {
+  /** A row is longer than its message; the largest that a broker takes by default has a MiB. */
+  static final int LARGEST_ROW = 16 << 20;
+
   /** Valid payments, each a row of ClickHouse's table transactions in RowBinary. */
   String transactions() {
     return group + "-transactions";
@@ -43,8 +46,11 @@ record Topics(String payments, String group) {
         try {
           int partitions =
               admin.describeTopics(List.of(payments)).allTopicNames().get().get(payments).partitions().size();
-          // A payment keeps its old timestamp; the broker's own decides when it expires.
-          Map<String, String> output = Map.of(TopicConfig.MESSAGE_TIMESTAMP_TYPE_CONFIG, "LogAppendTime");
+          Map<String, String> output =
+              Map.of(
+                  // A payment keeps its old timestamp; the broker's own decides when it expires.
+                  TopicConfig.MESSAGE_TIMESTAMP_TYPE_CONFIG, "LogAppendTime",
+                  TopicConfig.MAX_MESSAGE_BYTES_CONFIG, String.valueOf(LARGEST_ROW));
           Map<String, String> table = Map.of(TopicConfig.CLEANUP_POLICY_CONFIG, TopicConfig.CLEANUP_POLICY_COMPACT);
           create(admin, transactions(), partitions, output);
           create(admin, refused(), partitions, output);
