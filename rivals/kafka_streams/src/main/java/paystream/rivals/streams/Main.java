@@ -86,8 +86,8 @@ public final class Main {
             StreamsConfig.STATE_DIR_CONFIG, state,
             StreamsConfig.PROCESSING_GUARANTEE_CONFIG, StreamsConfig.EXACTLY_ONCE_V2,
             StreamsConfig.NUM_STREAM_THREADS_CONFIG, 2,
-            StreamsConfig.COMMIT_INTERVAL_MS_CONFIG, Integer.getInteger("rival.commit", 50),
-            StreamsConfig.POLL_MS_CONFIG, Integer.getInteger("rival.poll", 10),
+            StreamsConfig.COMMIT_INTERVAL_MS_CONFIG, 50,
+            StreamsConfig.POLL_MS_CONFIG, 10,
             StreamsConfig.DEFAULT_TIMESTAMP_EXTRACTOR_CLASS_CONFIG, Payments.AnyTimestamp.class,
             StreamsConfig.RECONNECT_BACKOFF_MAX_MS_CONFIG, 500,
             StreamsConfig.PROCESSING_EXCEPTION_HANDLER_GLOBAL_ENABLED_CONFIG, true));
@@ -97,15 +97,13 @@ public final class Main {
             consumer(ConsumerConfig.GROUP_INSTANCE_ID_CONFIG), "rival",
             consumer(ConsumerConfig.SESSION_TIMEOUT_MS_CONFIG), 6000,
             consumer(ConsumerConfig.HEARTBEAT_INTERVAL_MS_CONFIG), 1500,
-            consumer(ConsumerConfig.FETCH_MIN_BYTES_CONFIG), Integer.getInteger("rival.minbytes", 1),
-            consumer(ConsumerConfig.FETCH_MAX_WAIT_MS_CONFIG), Integer.getInteger("rival.wait", 500),
             consumer(ConsumerConfig.MAX_POLL_RECORDS_CONFIG), 5000));
     config.putAll(
         Map.of(
-            producer(ProducerConfig.LINGER_MS_CONFIG), Integer.getInteger("rival.linger", 5),
+            producer(ProducerConfig.LINGER_MS_CONFIG), 5,
             producer(ProducerConfig.BATCH_SIZE_CONFIG), 128 * 1024,
             producer(ProducerConfig.MAX_REQUEST_SIZE_CONFIG), Topics.LARGEST_ROW,
-            producer(ProducerConfig.COMPRESSION_TYPE_CONFIG), System.getProperty("rival.compression", "lz4")));
+            producer(ProducerConfig.COMPRESSION_TYPE_CONFIG), "lz4"));
     return config;
   }
 
