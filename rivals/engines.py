@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from confluent_kafka.admin import AdminClient
 
 from paystream.clickhouse import connect
 from paystream.devstack.last_words import last_words
 from paystream.devstack.maven import find_java
-from paystream.errors import ServiceUnavailable, UsageError
+from paystream.errors import PaystreamError, ServiceUnavailable, UsageError
+from paystream.kafka import client_config
 from paystream.project import CHECKOUT
 from paystream.settings import Settings
 
@@ -26,7 +29,10 @@ MEMORY_MIB = 2048
 """Of all processes of a job together, resident."""
 
 BUILD_TIMEOUT_S = 900
+START_TIMEOUT_S = 120
 STOP_TIMEOUT_S = 15
+
+_CREATED = re.compile(r"^CREATE (NAMED COLLECTION|TABLE|MATERIALIZED VIEW) (\w+)", re.MULTILINE)
 
 Command = Callable[[Path, Path], list[str]]
 """Given the folder of its sources and that of its build, what to run."""
@@ -40,14 +46,15 @@ class Engine:
         name: of its folder.
         build: what makes it runnable, in order.
         run: its job.
-        reads_by_itself: whether ClickHouse reads what it makes from a topic, by the tables of its *.sql.
+        topics: what it writes to instead of ClickHouse, each behind the group's name; ClickHouse reads them by the
+            tables and views of its *.sql.
     """
 
     name: str
     title: str
     build: tuple[Command, ...]
     run: Command
-    reads_by_itself: bool = False
+    topics: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -92,7 +99,7 @@ ENGINES = {
             ),
             lambda folder, built: [str(built / "venv/bin/python"), str(folder / "job.py")],
         ),
-        Engine("kafka_streams", "Kafka Streams", (_maven,), _java("paystream.rivals.streams.Job"), True),
+        Engine("kafka_streams", "Kafka Streams", (_maven,), _java("paystream.rivals.streams.Main"), ("transactions", "refused")),
         Engine("by_hand", "consumer by hand", (), lambda folder, _: [sys.executable, str(folder / "consumer.py")]),
     )
 }  # fmt: skip
@@ -210,22 +217,45 @@ class Job:
 
 @contextmanager
 def running(engine: Engine, settings: Settings) -> Iterator[Job]:
-    """Let a job store the payments in place of ClickHouse's own Kafka table, which is detached meanwhile."""
+    """Let a job store the payments in place of ClickHouse's own Kafka table, which is detached meanwhile.
+
+    Raises:
+        ServiceUnavailable: the job ends, or does not make its topics in time.
+    """
     job = Job(engine, settings)
     with connect(settings) as client:
         client.command("DETACH TABLE transactions_queue PERMANENTLY SYNC")
-        for statement in _statements(engine, settings):
-            client.command(statement)
     try:
         job.start()
+        if engine.topics:
+            _await_topics(job, settings)
+            with connect(settings) as client:
+                for statement in _statements(engine, settings):
+                    client.command(statement)
         yield job
     finally:
         job.stop()
-        with contextlib.suppress(Exception), connect(settings) as client:
+        with contextlib.suppress(PaystreamError), connect(settings) as client:
+            for statement in reversed(_statements(engine, settings)):
+                kind, name = _CREATED.search(statement).groups()
+                client.command(f"DROP {kind.removeprefix('MATERIALIZED ')} IF EXISTS {name}")
             client.command("ATTACH TABLE transactions_queue")
 
 
 def _statements(engine: Engine, settings: Settings) -> list[str]:
     """Return the tables and views by which ClickHouse reads what the job makes, in the order of their files."""
-    values = {"brokers": settings.kafka_brokers, "topic": settings.kafka_topic}
+    values = {"brokers": settings.kafka_brokers, "group": GROUP}
     return [path.read_text("utf-8").format(**values) for path in sorted(engine.folder.glob("*.sql"))]
+
+
+def _await_topics(job: Job, settings: Settings) -> None:
+    admin = AdminClient(client_config(settings) | {"log_level": 0})
+    wanted = {f"{GROUP}-{topic}" for topic in job.engine.topics}
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not wanted <= admin.list_topics(timeout=10).topics.keys():
+        job.check()
+        if time.monotonic() > deadline:
+            raise ServiceUnavailable(
+                f"{job.engine.title}: it has not made its topics in {START_TIMEOUT_S} s. Read '{job.log}'."
+            )
+        time.sleep(0.2)
