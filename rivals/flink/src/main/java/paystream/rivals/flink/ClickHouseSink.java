@@ -88,9 +88,7 @@ final class ClickHouseSink extends AsyncSinkBase<byte[], byte[]> {
                       .setScalingStrategy(new NoOpScalingStrategy<>())
                       .build())
               .build(),
-          states,
-          null,
-          null);
+          states);
     }
 
     @Override
