@@ -15,7 +15,9 @@ import org.apache.flink.connector.base.sink.AsyncSinkBase;
 import org.apache.flink.connector.base.sink.writer.AsyncSinkWriter;
 import org.apache.flink.connector.base.sink.writer.AsyncSinkWriterStateSerializer;
 import org.apache.flink.connector.base.sink.writer.BufferedRequestState;
+import org.apache.flink.connector.base.sink.writer.DequeRequestBuffer;
 import org.apache.flink.connector.base.sink.writer.ResultHandler;
+import org.apache.flink.connector.base.sink.writer.SimpleBatchCreator;
 import org.apache.flink.connector.base.sink.writer.config.AsyncSinkWriterConfiguration;
 import org.apache.flink.connector.base.sink.writer.strategy.CongestionControlRateLimitingStrategy;
 import org.apache.flink.connector.base.sink.writer.strategy.NoOpScalingStrategy;
@@ -88,7 +90,9 @@ final class ClickHouseSink extends AsyncSinkBase<byte[], byte[]> {
                       .setScalingStrategy(new NoOpScalingStrategy<>())
                       .build())
               .build(),
-          states);
+          states,
+          new SimpleBatchCreator<>(getMaxBatchSizeInBytes()),
+          new DequeRequestBuffer<>());
     }
 
     @Override
