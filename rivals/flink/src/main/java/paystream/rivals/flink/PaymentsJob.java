@@ -101,6 +101,7 @@ public final class PaymentsJob {
     it.set(PipelineOptions.GENERIC_TYPES, false);
     it.set(PipelineOptions.AUTO_WATERMARK_INTERVAL, Duration.ZERO);
     it.set(ExecutionOptions.BUFFER_TIMEOUT, Duration.ofMillis(5));
+    it.set(ExecutionOptions.SNAPSHOT_COMPRESSION, true);
 
     it.set(CheckpointingOptions.CHECKPOINTING_INTERVAL, Duration.ofSeconds(10));
     it.set(CheckpointingOptions.CHECKPOINTING_CONSISTENCY_MODE, CheckpointingMode.AT_LEAST_ONCE);
@@ -132,6 +133,8 @@ public final class PaymentsJob {
     try {
       job.stopWithSavepoint(false, state.checkpoints().toUri().toString(), SavepointFormatType.NATIVE)
           .get(STOP_S, TimeUnit.SECONDS);
+      // Only then the last checkpoint is removed.
+      job.getJobExecutionResult().get(1, TimeUnit.SECONDS);
     } catch (Exception late) {
       LOG.warn("Stopped without a savepoint; the next start reads from the last checkpoint: {}", late.toString());
     }
