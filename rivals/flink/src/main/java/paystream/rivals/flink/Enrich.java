@@ -3,6 +3,7 @@ package paystream.rivals.flink;
 import java.io.ByteArrayInputStream;
 import java.io.IOException;
 import java.io.InputStream;
+import java.util.Arrays;
 import java.util.Map;
 import org.apache.flink.api.common.state.BroadcastState;
 import org.apache.flink.api.common.state.MapStateDescriptor;
@@ -49,6 +50,9 @@ final class Enrich extends BroadcastProcessFunction<Message, Tuple2<String, byte
 
   private static final Logger LOG = LoggerFactory.getLogger(Enrich.class);
 
+  private static final Shared<Map<Long, Merchant>> SHARED_MERCHANTS = new Shared<>(Dimensions::readMerchants);
+  private static final Shared<Map<String, Rates>> SHARED_RATES = new Shared<>(Dimensions::readRates);
+
   private final String topic;
   private transient Map<Long, Merchant> merchants;
   private transient Map<String, Rates> rates;
@@ -82,7 +86,8 @@ final class Enrich extends BroadcastProcessFunction<Message, Tuple2<String, byte
   public void initializeState(FunctionInitializationContext context) throws Exception {
     BroadcastState<String, byte[]> state = context.getOperatorStateStore().getBroadcastState(DIMENSIONS);
     ClickHouse clickhouse = ClickHouse.fromEnvironment();
-    for (Map.Entry<String, String> dimension : Map.of(MERCHANTS, Dimensions.MERCHANTS, RATES, Dimensions.RATES).entrySet()) {
+    Map<String, String> queries = Map.of(MERCHANTS, Dimensions.MERCHANTS, RATES, Dimensions.RATES);
+    for (Map.Entry<String, String> dimension : queries.entrySet()) {
       byte[] rows = state.get(dimension.getKey());
       while (rows == null) {
         rows = firstSnapshot(clickhouse, dimension.getValue());
@@ -110,9 +115,32 @@ final class Enrich extends BroadcastProcessFunction<Message, Tuple2<String, byte
 
   private void use(String name, byte[] rows) throws IOException {
     if (name.equals(MERCHANTS)) {
-      merchants = Dimensions.readMerchants(new ByteArrayInputStream(rows));
+      merchants = SHARED_MERCHANTS.read(rows);
     } else {
-      rates = Dimensions.readRates(new ByteArrayInputStream(rows));
+      rates = SHARED_RATES.read(rows);
     }
+  }
+
+  /** What the tasks of one TaskManager share: a million merchants are in its memory once, and read once. */
+  private static final class Shared<T> {
+    private final Reader<T> reader;
+    private byte[] rows;
+    private T read;
+
+    Shared(Reader<T> reader) {
+      this.reader = reader;
+    }
+
+    synchronized T read(byte[] newest) throws IOException {
+      if (!Arrays.equals(newest, rows)) {
+        read = reader.read(new ByteArrayInputStream(newest));
+        rows = newest;
+      }
+      return read;
+    }
+  }
+
+  private interface Reader<T> {
+    T read(InputStream rows) throws IOException;
   }
 }
