@@ -34,7 +34,7 @@ final class ClickHouseSink extends AsyncSinkBase<byte[], byte[]> {
   private static final int BATCH_ROWS = 20_000;
   private static final int BUFFERED_ROWS = 2 * BATCH_ROWS;
   private static final long BATCH_BYTES = 32 << 20;
-  private static final long BUFFERED_MS = Long.getLong("rival.buffered.ms", 50);
+  private static final long BUFFERED_MS = 50;
   private static final long TIMEOUT_MS = 120_000;
   private static final long SHORTEST_PAUSE_MS = 50;
   private static final long LONGEST_PAUSE_MS = 1000;
