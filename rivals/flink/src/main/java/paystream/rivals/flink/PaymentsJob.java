@@ -128,7 +128,7 @@ public final class PaymentsJob {
     return it;
   }
 
-  /** Store what is read, commit the offsets, and end. Where ClickHouse is away that takes too long: then just end, since the checkpoint is as good. */
+  /** Store what is read, commit the offsets, and end. Where ClickHouse is away, just end: the last checkpoint is as good. */
   private static void stop(JobClient job, State state) {
     try {
       job.stopWithSavepoint(false, state.checkpoints().toUri().toString(), SavepointFormatType.NATIVE)
