@@ -32,18 +32,24 @@ public record Dimensions(
       "SELECT currency, valid_from, valid_to, rate, rate_date, is_latest, reporting_currency, snapshot_id"
           + " FROM fx_rate_periods FORMAT RowBinary";
 
-  private static final Dimensions NONE = new Dimensions(0, Map.of(), 0, Map.of());
+  /** Before anything was read. */
+  public static final Dimensions NONE = new Dimensions(0, Map.of(), 0, Map.of());
 
   /** Enrich a payment with what is known here. */
   public Enrichment enrich(Payment payment) {
     return Enrichment.of(payment, merchants.get(payment.merchantId()), rates.get(payment.currency()));
   }
 
+  /** Whether merchants or rates are not there yet. */
+  public boolean isPartial() {
+    return merchantsSnapshot == 0 || ratesSnapshot == 0;
+  }
+
   /** Read both, and wait until neither is empty and ClickHouse answers. */
   public static Dimensions load(ClickHouse clickhouse) throws InterruptedException {
     while (true) {
       Dimensions read = NONE.refreshed(clickhouse);
-      if (read.merchantsSnapshot > 0 && read.ratesSnapshot > 0) {
+      if (!read.isPartial()) {
         return read;
       }
       Thread.sleep(1000);

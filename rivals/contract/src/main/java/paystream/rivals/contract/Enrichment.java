@@ -14,7 +14,11 @@ public record Enrichment(Merchant merchant, Rate rate, BigDecimal amountReportin
 
   /** Enrich a payment; merchant and rates may be null. */
   public static Enrichment of(Payment payment, Merchant merchant, Rates rates) {
-    Rate rate = rates == null ? null : rates.at(payment.day());
+    return of(payment, merchant, rates == null ? null : rates.at(payment.day()));
+  }
+
+  /** Enrich a payment; merchant and the rate of its day may be null. */
+  public static Enrichment of(Payment payment, Merchant merchant, Rate rate) {
     BigDecimal amount =
         rate == null ? null : payment.amount().multiply(rate.rate()).setScale(4, RoundingMode.HALF_UP);
     String status = "ok";
