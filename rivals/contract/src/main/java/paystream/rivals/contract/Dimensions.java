@@ -23,6 +23,15 @@ import java.util.function.Consumer;
 public record Dimensions(
     long merchantsSnapshot, Map<Long, Merchant> merchants, long ratesSnapshot, Map<String, Rates> rates) {
 
+  /** The query for all merchants. */
+  public static final String MERCHANTS =
+      "SELECT merchant_id, merchant_name, country, category_code, snapshot_id FROM merchants FORMAT RowBinary";
+
+  /** The query for all rates. */
+  public static final String RATES =
+      "SELECT currency, valid_from, valid_to, rate, rate_date, is_latest, reporting_currency, snapshot_id"
+          + " FROM fx_rate_periods FORMAT RowBinary";
+
   /** Before anything was read. */
   public static final Dimensions NONE = new Dimensions(0, Map.of(), 0, Map.of());
 
@@ -87,26 +96,27 @@ public record Dimensions(
       }
       return new Dimensions(
           sameMerchants ? merchantsSnapshot : newMerchants,
-          sameMerchants ? merchants : readMerchants(clickhouse),
+          sameMerchants ? merchants : readMerchants(clickhouse.query(MERCHANTS)),
           sameRates ? ratesSnapshot : newRates,
-          sameRates ? rates : readRates(clickhouse));
+          sameRates ? rates : readRates(clickhouse.query(RATES)));
     } catch (IOException away) {
       System.getLogger("paystream.rivals").log(System.Logger.Level.WARNING, "Dimensions: {0}", away.toString());
       return this;
     }
   }
 
-  private static long snapshot(ClickHouse clickhouse, String table) throws IOException, InterruptedException {
+  /** The newest snapshot in a table, 0 where it is empty. */
+  public static long snapshot(ClickHouse clickhouse, String table) throws IOException, InterruptedException {
     try (InputStream answer = clickhouse.query("SELECT max(snapshot_id) FROM " + table)) {
       return Long.parseLong(new String(answer.readAllBytes(), StandardCharsets.UTF_8).strip());
     }
   }
 
-  private static Map<Long, Merchant> readMerchants(ClickHouse clickhouse) throws IOException, InterruptedException {
-    String sql = "SELECT merchant_id, merchant_name, country, category_code, snapshot_id FROM merchants FORMAT RowBinary";
+  /** Read the answer to {@link #MERCHANTS}, and close it. */
+  public static Map<Long, Merchant> readMerchants(InputStream answer) throws IOException {
     Map<Long, Merchant> merchants = new HashMap<>();
     Map<String, String> shared = new HashMap<>();
-    try (Reader rows = new Reader(clickhouse.query(sql))) {
+    try (Reader rows = new Reader(answer)) {
       while (rows.hasMore()) {
         merchants.put(
             rows.uint32(),
@@ -120,12 +130,10 @@ public record Dimensions(
     return merchants;
   }
 
-  private static Map<String, Rates> readRates(ClickHouse clickhouse) throws IOException, InterruptedException {
-    String sql =
-        "SELECT currency, valid_from, valid_to, rate, rate_date, is_latest, reporting_currency, snapshot_id"
-            + " FROM fx_rate_periods FORMAT RowBinary";
+  /** Read the answer to {@link #RATES}, and close it. */
+  public static Map<String, Rates> readRates(InputStream answer) throws IOException {
     Map<String, List<Rate>> periods = new HashMap<>();
-    try (Reader rows = new Reader(clickhouse.query(sql))) {
+    try (Reader rows = new Reader(answer)) {
       while (rows.hasMore()) {
         periods
             .computeIfAbsent(rows.text(), currency -> new ArrayList<>())
