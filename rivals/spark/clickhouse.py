@@ -32,7 +32,7 @@ class ClickHouse:
             OSError, http.client.HTTPException: ClickHouse is away.
             Refused: it cannot answer.
         """
-        answer = self._send(query, b"", output_format_arrow_string_as_string=1, output_format_arrow_compression_method="none")
+        answer = self._send(f"{query} FORMAT ArrowStream", b"", output_format_arrow_string_as_string=1)
         return pa.ipc.open_stream(answer).read_all()
 
     def insert(self, table: str, rows: pa.Table) -> None:
@@ -43,17 +43,21 @@ class ClickHouse:
         self._send(f"INSERT INTO {table} ({', '.join(rows.column_names)}) FORMAT ArrowStream", sink.getvalue())
 
     def _send(self, query: str, body: pa.Buffer | bytes, **settings: object) -> bytes:
+        parameters = urlencode({"database": self._database, "query": query, "wait_end_of_query": 1} | settings)
+        idle = self._connection is not None
         if self._connection is None:
             kind = http.client.HTTPSConnection if self._address.scheme == "https" else http.client.HTTPConnection
             self._connection = kind(self._address.hostname, self._address.port, timeout=TIMEOUT_S)
         try:
-            parameters = urlencode({"database": self._database, "query": query, "wait_end_of_query": 1} | settings)
             self._connection.request("POST", f"/?{parameters}", memoryview(body), self._headers)
             response = self._connection.getresponse()
             answer = response.read()
-        except (OSError, http.client.HTTPException):
+        except (OSError, http.client.HTTPException) as error:
             self._connection.close()
             self._connection = None
+            # ClickHouse closes a connection that was idle for some seconds.
+            if idle and isinstance(error, ConnectionError):
+                return self._send(query, body, **settings)
             raise
         if response.status != 200:
             raise Refused(answer.decode(errors="replace")[:500])

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -18,6 +19,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 from py4j.protocol import Py4JError
+from pyspark import SparkContext
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
@@ -34,6 +36,7 @@ MOST_A_BATCH = 50_000
 REFRESH_EVERY_S = 5.0
 COMMIT_EVERY_S = 0.25
 LONGEST_PAUSE_S = 5.0
+LONGEST_END_S = 6.0
 
 AWAY = (OSError, http.client.HTTPException, Refused)
 PROVENANCE = ["kafka_topic", "kafka_partition", "kafka_offset", "kafka_timestamp"]
@@ -104,6 +107,8 @@ class Group:
         self._jvm = spark._jvm
         properties = self._jvm.java.util.Properties()
         properties.put("bootstrap.servers", brokers)
+        properties.put("default.api.timeout.ms", "5000")
+        properties.put("request.timeout.ms", "3000")
         self._admin = self._jvm.org.apache.kafka.clients.admin.Admin.create(properties)
         self._name = name
         self._committed: dict[str, dict[str, int]] = {}
@@ -148,7 +153,6 @@ def session(state: Path, memory_mib: int) -> SparkSession:
         "spark.driver.extraClassPath": f"{JARS}/*",
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
-        "spark.local.dir": state / "local",
         "spark.sql.warehouse.dir": state / "warehouse",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
@@ -160,7 +164,7 @@ def session(state: Path, memory_mib: int) -> SparkSession:
         "spark.sql.optimizer.enableJsonExpressionOptimization": "false",
         "spark.sql.streaming.noDataMicroBatches.enabled": "false",
         "spark.sql.streaming.pollingDelay": "5ms",
-        "spark.sql.streaming.numRecentProgressUpdates": 1,
+        "spark.sql.streaming.numRecentProgressUpdates": 2,  # with 1 it keeps none
         "spark.sql.streaming.checkpoint.fileChecksum.enabled": "false",
         "spark.locality.wait": "0",
     }
@@ -201,8 +205,8 @@ def run(spark: SparkSession, writer: Writer, state: Path) -> None:
                 .start()
             )
             while query.isActive and not stopping.wait(COMMIT_EVERY_S):
-                if progress := query.lastProgress:
-                    group.commit(json.loads(progress["sources"][0]["endOffset"]))
+                if (progress := query.lastProgress) is not None:
+                    group.commit(json.loads(progress.sources[0].endOffset))
             query.stop()
             if not stopping.is_set():
                 log.warning("the query ended, again in %.1f s: %s", pause_s, query.exception())
@@ -227,10 +231,10 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     logging.getLogger("py4j").setLevel(logging.CRITICAL)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+        signal.signal(number, _stop)
     state = Path(os.environ["RIVAL_STATE"])
     state.mkdir(parents=True, exist_ok=True)
-    os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
+    os.environ |= {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_LOCAL_DIRS": str(state / "local")}
 
     spark = session(state, int(os.environ["RIVAL_MEMORY_MIB"]))
     with contextlib.suppress(InterruptedError):
@@ -238,6 +242,27 @@ def main() -> None:
         threading.Thread(target=writer.keep_fresh, daemon=True).start()
         run(spark, writer, state)
     spark.stop()
+    _end_java()
+
+
+def _stop(*_: object) -> None:
+    stopping.set()
+    # An insert into a server that hangs would keep us: what is not acknowledged comes again.
+    deadline = threading.Timer(LONGEST_END_S, lambda: (_end_java(), os._exit(0)))
+    deadline.daemon = True
+    deadline.start()
+
+
+def _end_java() -> None:
+    """End Spark's process: it does so when its standard input closes."""
+    gateway = SparkContext._gateway
+    if gateway is not None:
+        gateway.proc.stdin.close()
+        try:
+            gateway.proc.wait(2)
+        except subprocess.TimeoutExpired:
+            gateway.proc.kill()
+            gateway.proc.wait()
 
 
 if __name__ == "__main__":
