@@ -142,13 +142,9 @@ def session(state: Path, memory_mib: int) -> SparkSession:
     settings = {
         # Python, code, metaspace and direct buffers need the other half.
         "spark.driver.memory": f"{memory_mib // 2}m",
-        "spark.driver.extraJavaOptions": " ".join(
-            [
-                "-XX:+UseSerialGC -XX:ReservedCodeCacheSize=128m -XX:MaxDirectMemorySize=128m",
-                # The judgement is one large generated method, which would stay interpreted.
-                "-XX:-DontCompileHugeMethods",
-                f"-Dlog4j2.configurationFile={HERE / 'log4j2.properties'}",
-            ]
+        "spark.driver.extraJavaOptions": (
+            "-XX:+UseSerialGC -XX:ReservedCodeCacheSize=128m -XX:MaxDirectMemorySize=128m "
+            f"-Dlog4j2.configurationFile={HERE / 'log4j2.properties'}"
         ),
         "spark.driver.extraClassPath": f"{JARS}/*",
         "spark.driver.host": "127.0.0.1",
@@ -160,6 +156,8 @@ def session(state: Path, memory_mib: int) -> SparkSession:
         "spark.sql.ansi.enabled": "false",  # what does not parse is NULL, and never throws
         "spark.sql.adaptive.enabled": "false",
         "spark.sql.execution.arrow.maxRecordsPerBatch": MOST_A_BATCH,
+        # HotSpot compiles no larger method: the judgement in one piece would stay interpreted.
+        "spark.sql.codegen.hugeMethodLimit": 8000,
         # It would read the JSON once for each field.
         "spark.sql.optimizer.enableJsonExpressionOptimization": "false",
         "spark.sql.streaming.noDataMicroBatches.enabled": "false",
