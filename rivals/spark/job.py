@@ -208,7 +208,9 @@ def run(spark: SparkSession, writer: Writer, state: Path) -> None:
             query.stop()
             if not stopping.is_set():
                 log.warning("the query ended, again in %.1f s: %s", pause_s, query.exception())
-        except (PySparkException, Py4JError) as error:
+        except (PySparkException, Py4JError, OSError) as error:
+            if SparkContext._gateway.proc.poll() is not None and not stopping.is_set():
+                sys.exit("Spark's process ended")
             if not stopping.is_set():
                 log.warning("the query failed, again in %.1f s: %s", pause_s, error)
 
@@ -239,7 +241,8 @@ def main() -> None:
         writer = Writer(os.environ["RIVAL_TOPIC"])
         threading.Thread(target=writer.keep_fresh, daemon=True).start()
         run(spark, writer, state)
-    spark.stop()
+    with contextlib.suppress(Py4JError, OSError):  # the signal may have reached it as well
+        spark.stop()
     _end_java()
 
 
