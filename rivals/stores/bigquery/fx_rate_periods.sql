@@ -1,19 +1,20 @@
 -- One row: one quote of one currency and the days it holds for, from its own day until the day before the next quote.
 -- Made from: fx_rates. Read by: fx_rate_days.
--- Guarantee: as sql/3_enrich/fx_rate_periods.sql: the periods of a currency never overlap; the last quote of a currency still quoted
--- holds without end and is marked is_latest; a gap or a withdrawal ends a quote after 10 days; the reporting currency in itself is 1.
--- Mended: multiIf is CASE; leadInFrame, which says 1970 where no quote follows, is LEAD, which says NULL; the last day there is
--- is 9999-12-31, not Date's 2149-06-06. Days are added by DATE_ADD.
-CREATE VIEW fx_rate_periods AS
+-- Guarantee: as sql/3_enrich/fx_rate_periods.sql: the periods of a currency never overlap; the last quote of a currency
+-- still quoted holds without end and is marked is_latest; a gap or a withdrawal ends a quote after 10 days; the reporting
+-- currency in itself is 1.
+-- Mended: multiIf is CASE; leadInFrame, which says 1970 where no quote follows, is LEAD, which says NULL; the last day of
+-- all is 9999-12-31, not Date's 2149-06-06. Days are added by DATE_ADD.
+CREATE VIEW paystream.fx_rate_periods AS
 WITH
     quotes AS
     (
         SELECT currency, rate_date, rate, reporting_currency, snapshot_id
-        FROM fx_rates
+        FROM paystream.fx_rates
         UNION ALL
         -- So that there is one for the days before the first quote.
         SELECT MAX(reporting_currency), DATE '1970-01-01', 1, MAX(reporting_currency), MAX(snapshot_id)
-        FROM fx_rates
+        FROM paystream.fx_rates
         HAVING COUNT(*) > 0 AND MIN(rate_date) > DATE '1970-01-01'
     ),
     followed AS

@@ -1,18 +1,19 @@
 -- One row: one transaction in its newest state, with its merchant and rate as they are known at the moment of reading.
 -- Made from: transaction_states, merchants, fx_rate_days. Read by: analysts and the reports; filter by created_on.
--- Guarantee: the highest updated_at wins, in whatever order the states arrive and however often. An unknown merchant or rate gives
--- a pending row with NULL amounts, never a zero and never a loss. Nothing is repaired: a corrected rate changes past days at once.
+-- Guarantee: the highest updated_at wins, in whatever order the states arrive and however often. An unknown merchant or
+-- rate gives a pending row with NULL amounts, never a zero and never a loss. Nothing is repaired: a corrected rate changes
+-- past days at once.
 -- Mended: FINAL is QUALIFY ROW_NUMBER(); dictGetOrNull is a LEFT JOIN, of the rates with a row for each day.
-CREATE VIEW transactions_current AS
+CREATE VIEW paystream.transactions_current AS
 WITH
     newest AS
     (
         SELECT *, DATE(created_at) AS created_on
-        FROM transaction_states
-        -- BigQuery wants a WHERE, GROUP BY or HAVING beside QUALIFY.
+        FROM paystream.transaction_states
+        -- BigQuery used to want a WHERE beside QUALIFY.
         WHERE TRUE
-        -- The key that `transactions` has. The day is in it, though it says nothing more, so that a filter by created_on can be applied
-        -- before the window. Of states with one updated_at the last one sent wins, so that every reading says the same.
+        -- The key that `transactions` has. The day is in it, though it adds nothing, so that a filter by created_on can be
+        -- applied before the window. Of states with one updated_at the last one sent wins: every reading says the same.
         QUALIFY ROW_NUMBER() OVER (
             PARTITION BY DATE(created_at), merchant_id, transaction_id
             ORDER BY updated_at DESC, kafka_timestamp DESC, kafka_offset DESC, ingested_at DESC
@@ -53,5 +54,5 @@ SELECT
     t.kafka_timestamp,
     t.ingested_at
 FROM newest AS t
-LEFT JOIN merchants AS m ON m.merchant_id = t.merchant_id
-LEFT JOIN fx_rate_days AS r ON r.currency = t.currency AND r.day = t.created_on
+LEFT JOIN paystream.merchants AS m ON m.merchant_id = t.merchant_id
+LEFT JOIN paystream.fx_rate_days AS r ON r.currency = t.currency AND r.day = t.created_on

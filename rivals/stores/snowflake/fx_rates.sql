@@ -1,6 +1,7 @@
 -- One row: the rate that one currency was quoted at on one day: units of reporting_currency for one unit of currency.
 -- Written by: INSERT OVERWRITE, which replaces the whole table in one transaction. Read by: fx_rate_periods.
--- Guarantee: one snapshot, never a mix of two; no row for a day without a quote; the loader sees to one row a currency and day.
+-- Guarantee: one snapshot, never a mix of two; no row for a day without a quote; the loader sees to one row a currency and
+-- day.
 -- Mended: LowCardinality, ENGINE and ORDER BY are gone.
 CREATE TABLE fx_rates
 (

@@ -1,7 +1,7 @@
 -- One row: one merchant, as of the newest snapshot.
 -- Written by: INSERT OVERWRITE, which replaces the whole table in one transaction. Read by: transactions_current.
--- Guarantee: one snapshot, never a mix of two. The loader must see to one row a merchant: neither store enforces a key, and where a
--- dictionary keeps one of two rows, a join counts the merchant's payments twice.
+-- Guarantee: one snapshot, never a mix of two. The loader must see to one row a merchant: neither store enforces a key, and
+-- where a dictionary keeps one of two rows, a join counts the merchant's payments twice.
 -- Mended: LowCardinality, ENGINE and ORDER BY are gone. NOT NULL, which ClickHouse's types imply, is said.
 CREATE TABLE merchants
 (

@@ -1,7 +1,8 @@
 -- One row: one day (UTC, by created_at), one currency and one reporting currency ('' where no rate is known yet).
 -- Made from: transactions_current. Read by: finance, for what is held in foreign currencies; filter by day.
 -- Guarantee: as report_settlement_by_day.
--- Mended: sqlglot refuses FINAL; the roll-up volume_hours and its ARRAY JOIN are a GROUP BY. sumIf and countIf are SUM(IFF(…)) and COUNT_IF.
+-- Mended: sqlglot refuses FINAL; the roll-up volume_hours and its ARRAY JOIN are a GROUP BY. sumIf and countIf are
+-- SUM(IFF(…)) and COUNT_IF.
 CREATE VIEW report_currency_exposure_by_day AS
 SELECT
     created_on AS day,

@@ -1,9 +1,10 @@
 -- One row: one minute (UTC, by when the writer handed the rows over) and one topic.
 -- Made from: transaction_states. Read by: operators; filter by day.
--- Guarantee: what was delivered again counts again; refused messages are not here. p50_s and so on: seconds from a payment's Kafka
--- timestamp until the writer handed it over, approximate. Until a row can be seen Snowpipe Streaming takes
+-- Guarantee: what was delivered again counts again; refused messages are not here. p50_s and so on: seconds from a
+-- payment's Kafka timestamp until the writer handed it over, approximate. Until a row can be seen Snowpipe Streaming takes
 -- some seconds more, which no row can say.
--- Written by hand: sqlglot knows neither FINAL nor the arrays' arithmetic, and percentiles need no histogram where each row is kept.
+-- Written by hand: sqlglot knows neither FINAL nor the arrays' arithmetic, and percentiles need no histogram where each row
+-- is kept.
 CREATE VIEW report_latency_by_minute AS
 SELECT
     ingested_at::DATE AS day,

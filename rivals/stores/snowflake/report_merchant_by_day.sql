@@ -1,5 +1,5 @@
--- One row: one merchant, one day (UTC, by created_at), one currency, one status and one reporting currency ('' where no rate is
--- known yet): the nightly batch's successor.
+-- One row: one merchant, one day (UTC, by created_at), one currency, one status and one reporting currency ('' where no
+-- rate is known yet): the nightly batch's successor.
 -- Made from: transactions_current. Read by: finance and analytics; filter by day, and by merchant_id to read little.
 -- Guarantee: as report_settlement_by_day.
 -- Mended: the roll-up merchant_days_current and ARRAY JOIN, which sqlglot leaves standing, are a GROUP BY.

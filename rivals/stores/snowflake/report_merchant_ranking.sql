@@ -2,7 +2,8 @@
 -- Made from: transactions_current. Read by: analytics. Parameters: first_day and last_day, both included.
 -- Guarantee: as report_settlement_by_day; merchants of equal net share a place. Payments without a rate are in no place:
 -- report_pending_by_day has them. No order of rows: say ORDER BY reporting_currency, place, merchant_id where you read it.
--- Mended: a view's parameters, {first_day:Date}, are those of a table function. argMaxIf of the name is gone, since a merchant has one.
+-- Mended: a view's parameters, {first_day:Date}, are those of a table function. argMaxIf of the name is gone, since a
+-- merchant has one.
 CREATE FUNCTION report_merchant_ranking(first_day DATE, last_day DATE)
 RETURNS TABLE
 (

@@ -1,8 +1,12 @@
--- One row: one merchant, one day (UTC, by created_at), one currency and one reporting currency ('' where no rate is known yet).
--- Made from: transactions_current. Read by: finance, to settle with each merchant; filter by day, and by merchant_id to read little.
--- Guarantee: each transaction counts once, in its newest state, and everything counts that could be seen when the query began.
+-- One row: one merchant, one day (UTC, by created_at), one currency and one reporting currency ('' where no rate is known
+-- yet).
+-- Made from: transactions_current. Read by: finance, to settle with each merchant; filter by day, and by merchant_id to
+-- read little.
+-- Guarantee: each transaction counts once, in its newest state, and everything counts that could be seen when the query
+-- began.
 -- Columns as in sql/4_report/report_settlement_by_day.sql, without complete_until.
--- Mended: sqlglot's translation, with the roll-up merchant_days_by_currency (FINAL, ARRAY JOIN: refused) written out as a GROUP BY.
+-- Mended: sqlglot's translation, with the roll-up merchant_days_by_currency (FINAL, ARRAY JOIN: refused) written out as a
+-- GROUP BY.
 CREATE VIEW report_settlement_by_day AS
 SELECT
     created_on AS day,

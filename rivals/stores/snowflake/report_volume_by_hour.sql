@@ -2,7 +2,8 @@
 -- reporting currency ('' where no rate is known yet).
 -- Made from: transactions_current. Read by: analytics; filter by day.
 -- Guarantee: as report_settlement_by_day.
--- Mended: sqlglot refuses FINAL; the roll-up volume_hours and its ARRAY JOIN are a GROUP BY. sumIf and countIf are SUM(IFF(…)) and COUNT_IF.
+-- Mended: sqlglot refuses FINAL; the roll-up volume_hours and its ARRAY JOIN are a GROUP BY. sumIf and countIf are
+-- SUM(IFF(…)) and COUNT_IF.
 CREATE VIEW report_volume_by_hour AS
 SELECT
     created_on AS day,

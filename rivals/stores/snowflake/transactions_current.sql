@@ -1,7 +1,8 @@
 -- One row: one transaction in its newest state, with its merchant and rate as they are known at the moment of reading.
 -- Made from: transaction_states, merchants, fx_rate_periods. Read by: analysts and the reports; filter by created_on.
--- Guarantee: the highest updated_at wins, in whatever order the states arrive and however often. An unknown merchant or rate gives
--- a pending row with NULL amounts, never a zero and never a loss. Nothing is repaired: a corrected rate changes past days at once.
+-- Guarantee: the highest updated_at wins, in whatever order the states arrive and however often. An unknown merchant or
+-- rate gives a pending row with NULL amounts, never a zero and never a loss. Nothing is repaired: a corrected rate changes
+-- past days at once.
 -- Mended: FINAL is QUALIFY ROW_NUMBER(); dictGetOrNull is a LEFT JOIN and an ASOF JOIN.
 CREATE VIEW transactions_current AS
 WITH
@@ -9,8 +10,8 @@ WITH
     (
         SELECT *, created_at::DATE AS created_on
         FROM transaction_states
-        -- The key that `transactions` has. The day is in it, though it says nothing more, so that a filter by created_on can be applied
-        -- before the window. Of states with one updated_at the last one sent wins, so that every reading says the same.
+        -- The key that `transactions` has. The day is in it, though it adds nothing, so that a filter by created_on can be
+        -- applied before the window. Of states with one updated_at the last one sent wins: every reading says the same.
         QUALIFY ROW_NUMBER() OVER (
             PARTITION BY created_at::DATE, merchant_id, transaction_id
             ORDER BY updated_at DESC, kafka_timestamp DESC, kafka_offset DESC, ingested_at DESC
@@ -49,8 +50,8 @@ SELECT
 
     IFF(p.has_rate, p.rate, NULL) AS fx_rate,
     IFF(p.has_rate, p.rate_date, NULL) AS fx_rate_date,
-    -- A product has at most the larger of 12 and its factors' decimals: 4 and 12 would be rounded to 12 first, and then, wrongly, again
-    -- to 4. With 16 it is exact. ROUND is half away from zero.
+    -- A product has no more decimals than 12 or its factors: of 4 and 12 decimals it would be rounded to 12, and then, wrongly,
+    -- again to 4. With 16 it is exact. ROUND is half away from zero.
     IFF(p.has_rate, ROUND(p.amount * p.rate::NUMBER(38, 16), 4)::NUMBER(38, 4), NULL) AS amount_reporting,
     IFF(p.has_rate, p.quoted_in, '') AS reporting_currency,
     IFF(p.has_rate, p.rates_snapshot_id, 0) AS fx_snapshot_id,
