@@ -2,7 +2,7 @@
 -- Written by: a writer that has judged the message as transactions_parsed_mv does, by the Storage Write API, append only.
 -- Read by: transactions_current, report_freshness, report_latency_by_minute.
 -- Guarantee: at least once on the default stream. A stream of its own per Kafka partition, with offsets, is exactly once.
--- Mended: sqlglot leaves LowCardinality, DateTime64, CODEC, INDEX, ENGINE and TTL standing, none of which exists here. The
+-- Mended: sqlglot leaves LowCardinality, DateTime64, CODEC, INDEX, ENGINE and ORDER BY standing, none of which exists here. The
 -- columns of enrichment, and `version` with them, are gone: transactions_current enriches when it is read, so nothing is
 -- written again.
 CREATE TABLE paystream.transaction_states

@@ -3,7 +3,7 @@
 -- Read by: transactions_current, report_freshness, report_latency_by_minute.
 -- Guarantee: at least once. With one channel per Kafka partition and its offset token, exactly once while the channel
 -- lives.
--- Mended: sqlglot leaves LowCardinality, DateTime64, CODEC, INDEX, ENGINE and TTL standing, none of which exists here. The
+-- Mended: sqlglot leaves LowCardinality, DateTime64, CODEC, INDEX, ENGINE and ORDER BY standing, none of which exists here. The
 -- columns of enrichment, and `version` with them, are gone: transactions_current enriches when it is read, so nothing is
 -- written again.
 CREATE TABLE transaction_states
