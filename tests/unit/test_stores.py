@@ -27,6 +27,8 @@ STORES = CHECKOUT / "rivals" / "stores"
 DIALECTS = ["bigquery", "snowflake"]
 FAKESNOW = ["fakesnow==0.12.1", "snowflake-connector-python==4.8.1"]
 """With version 5 of the connector it cannot be imported."""
+ALONE = {**os.environ, "PYTHONPATH": ""}
+"""So that nothing of this environment is taken for one of fakesnow's."""
 
 Run = Callable[[list[str]], list[list[tuple]]]
 
@@ -156,6 +158,22 @@ def test_every_statement_parses_in_its_dialect(dialect):
             assert not list(tree.find_all(exp.Command, exp.Anonymous)), path
 
 
+def test_bigquerys_views_name_the_dataset():
+    """BigQuery's rule: "A reference inside of a view must be qualified with a dataset" (Create views, limitations)."""
+    for name, create in parsed("bigquery").items():
+        within = {cte.alias for cte in create.find_all(exp.CTE)}
+        assert all(table.db == "paystream" or table.name in within for table in create.find_all(exp.Table)), name
+
+
+def test_snowflakes_product_keeps_all_its_decimals():
+    """By Snowflake's rule (Arithmetic operators), which DuckDB does not share: min(s1 + s2, max(s1, s2, 12)) decimals."""
+    [product] = parsed("snowflake")["transactions_current"].find_all(exp.Mul)
+    _, scale = product.expression.to.expressions
+    amount, rate, factor = 4, 12, int(scale.name)
+    assert factor >= rate
+    assert min(amount + factor, max(amount, factor, 12)) >= amount + rate
+
+
 def test_every_file_says_its_row_its_guarantee_and_what_was_mended(dialect):
     for path in STORES.glob(f"{dialect}/*.sql"):
         head = path.read_text("utf-8").partition("CREATE")[0]
@@ -178,11 +196,12 @@ def test_reports_are_those_of_the_batch(dialect):
 
 
 @pytest.mark.on_demand
+@pytest.mark.timeout(900)
 def test_snowflakes_reports_in_fakesnow_are_those_of_the_batch(tmp_path):
     """Needs a package index: fakesnow asks for an older sqlglot than ours, so it has an environment of its own."""
     venv.create(tmp_path, with_pip=True)
     python = tmp_path / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "--quiet", *FAKESNOW], check=True)
+    subprocess.run([python, "-m", "pip", "install", "--quiet", *FAKESNOW], check=True, env=ALONE)
     compare("snowflake", lambda statements: in_fakesnow(python, statements))
 
 
@@ -195,7 +214,9 @@ def test_periods_of_rates(dialect):
         "SELECT currency, rate, valid_from, valid_to, is_latest FROM fx_rate_periods ORDER BY currency, valid_from"
     )
     *_, found = in_duckdb(dialect, [*schema(dialect), insert("fx_rates", rows), periods])
-    assert [(currency, int(rate), f"{first:%F}", f"{last:%F}", latest) for currency, rate, first, last, latest in found] == [
+    assert [
+        (currency, int(rate), f"{first:%F}", f"{last:%F}", latest) for currency, rate, first, last, latest in found
+    ] == [
         ("EUR", 2, "2025-03-01", "2025-03-03", False),
         ("EUR", 3, "2025-03-04", "9999-12-31", True),
         ("HRK", 4, "2025-02-10", "2025-02-20", False),
@@ -398,7 +419,7 @@ def in_fakesnow(python: Path, statements: list[str]) -> list[list[tuple]]:
         input=pickle.dumps([with_exact_sums(statement) for statement in statements]),
         stdout=subprocess.PIPE,
         check=True,
-        env={**os.environ, "PYTHONPATH": ""},
+        env=ALONE,
     )
     return pickle.loads(done.stdout)
 
