@@ -41,7 +41,7 @@ UNKNOWN_MERCHANT = 404
 QUOTES = {
     "EUR": {
         date(2025, 2, 26): Decimal("1.0487"),
-        # A working day's rate is missing from 27 February on; the 28th's stands for the weekend.
+        # None on the 27th, a working day. The 28th, a Friday, stands for the weekend.
         date(2025, 2, 28): Decimal("1.041100000003"),
         date(2025, 3, 3): Decimal("1.0465"),
         date(2025, 3, 4): Decimal("1.0557"),
@@ -166,7 +166,7 @@ def test_bigquerys_views_name_the_dataset():
 
 
 def test_snowflakes_product_keeps_all_its_decimals():
-    """By Snowflake's rule (Arithmetic operators), which DuckDB does not share: min(s1 + s2, max(s1, s2, 12)) decimals."""
+    """By Snowflake's rule (Arithmetic operators), which DuckDB lacks: min(s1 + s2, max(s1, s2, 12)) decimals."""
     [product] = parsed("snowflake")["transactions_current"].find_all(exp.Mul)
     _, scale = product.expression.to.expressions
     amount, rate, factor = 4, 12, int(scale.name)
