@@ -1,0 +1,26 @@
+-- One row: one merchant and reporting currency, over the days (UTC) from first_day to last_day.
+-- Made from: transactions_current. Read by: analytics. Parameters: first_day and last_day, both included.
+-- Guarantee: as report_settlement_by_day; merchants of equal net share a place. Payments without a rate are in no place:
+-- report_pending_by_day has them. No order of rows: say ORDER BY reporting_currency, place, merchant_id where you read it.
+-- Mended: a view's parameters, {first_day:Date}, are those of a table function. argMaxIf of the name is gone, since a
+-- merchant has one.
+CREATE TABLE FUNCTION paystream.report_merchant_ranking(first_day DATE, last_day DATE) AS
+SELECT
+    RANK() OVER (PARTITION BY reporting_currency ORDER BY net_reporting DESC) AS place,
+    merchant_id,
+    merchant_name,
+    reporting_currency,
+    transactions,
+    net_reporting
+FROM
+(
+    SELECT
+        merchant_id,
+        merchant_name,
+        reporting_currency,
+        COUNT(*) AS transactions,
+        SUM(IF(status IN ('captured', 'settled'), amount_reporting, 0)) AS net_reporting
+    FROM paystream.transactions_current
+    WHERE created_on BETWEEN first_day AND last_day AND reporting_currency <> ''
+    GROUP BY merchant_id, merchant_name, reporting_currency
+) AS merchants_of_days
