@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,7 +73,7 @@ class Engine:
         return self.folder.parent.parent / "build" / "rivals" / self.name
 
 
-def _maven(folder: Path, built: Path) -> list[str]:
+def _maven_package(folder: Path, built: Path) -> list[str]:
     parent = folder.parent
     return [
         "mvn", "-q", "-B", "-f", str(parent / "pom.xml"), "-pl", folder.name, "-am",
@@ -87,19 +88,26 @@ def _java(main: str) -> Command:
 ENGINES = {
     engine.name: engine
     for engine in (
-        Engine("flink", "Apache Flink", (_maven,), _java("paystream.rivals.flink.Job")),
+        Engine("flink", "Apache Flink", (_maven_package,), _java("paystream.rivals.flink.PaymentsJob")),
         Engine(
             "spark",
             "Spark Structured Streaming",
             (
-                lambda folder, built: [sys.executable, "-m", "venv", str(built / "venv")],
+                lambda _, built: [sys.executable, "-m", "venv", str(built / "venv")],
                 lambda folder, built: [
                     str(built / "venv/bin/pip"), "install", "-q", "-r", str(folder / "requirements.txt"),
                 ],
+                lambda folder, _: ["mvn", "-q", "-B", "-f", str(folder / "pom.xml"), "dependency:copy-dependencies"],
             ),
             lambda folder, built: [str(built / "venv/bin/python"), str(folder / "job.py")],
         ),
-        Engine("kafka_streams", "Kafka Streams", (_maven,), _java("paystream.rivals.streams.Main"), ("transactions", "refused")),
+        Engine(
+            "kafka_streams",
+            "Kafka Streams",
+            (_maven_package,),
+            _java("paystream.rivals.streams.Main"),
+            ("transactions", "refused"),
+        ),
         Engine("by_hand", "consumer by hand", (), lambda folder, _: [sys.executable, str(folder / "consumer.py")]),
     )
 }  # fmt: skip

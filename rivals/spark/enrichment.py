@@ -3,10 +3,11 @@
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-
 from clickhouse import ClickHouse
 
-SNAPSHOTS = "SELECT (SELECT max(snapshot_id) FROM merchants) AS merchants, (SELECT max(snapshot_id) FROM fx_rates) AS rates"
+SNAPSHOTS = (
+    "SELECT (SELECT max(snapshot_id) FROM merchants) AS merchants, (SELECT max(snapshot_id) FROM fx_rates) AS rates"
+)
 MERCHANTS = """
 SELECT merchant_id, merchant_name, toString(country) AS country, toString(category_code) AS category_code, snapshot_id
 FROM merchants ORDER BY merchant_id
@@ -55,7 +56,9 @@ class Dimensions:
         status = pc.if_else(
             pc.is_null(merchant["snapshot_id"]),
             "merchant_pending",
-            pc.if_else(pc.is_null(fx["rate"]), "fx_pending", pc.if_else(provisional.fill_null(False), "fx_provisional", "ok")),
+            pc.if_else(
+                pc.is_null(fx["rate"]), "fx_pending", pc.if_else(provisional.fill_null(False), "fx_provisional", "ok")
+            ),
         )
         added = {
             "merchant_name": merchant["merchant_name"].fill_null(""),

@@ -18,14 +18,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from clickhouse import ClickHouse, Refused
+from enrichment import Dimensions, snapshots
+from judgement import judged
 from py4j.protocol import Py4JError
 from pyspark import SparkContext
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
-
-from clickhouse import ClickHouse, Refused
-from enrichment import Dimensions, snapshots
-from judgement import judged
 
 HERE = Path(__file__).resolve().parent
 JARS = HERE.parents[1] / "build" / "rivals" / "spark" / "jars"
