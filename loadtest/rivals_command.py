@@ -35,7 +35,9 @@ def rivals(
     figures: Annotated[
         Path | None, typer.Option("--from", metavar="FILE", help="Measure nothing: show the figures of an earlier run.")
     ] = None,
-    page: Annotated[bool, typer.Option("--page", help="Write them into docs/rivals.md, with plots.")] = False,
+    page: Annotated[
+        bool, typer.Option("--page", help="Write them into docs/rivals.md and docs/architecture.md, with plots.")
+    ] = False,
 ) -> None:
     """Measure the engines that one would put in front of ClickHouse: the same topic, dimensions, table and verdict.
 
@@ -119,9 +121,10 @@ def _show(results: dict[str, Any]) -> None:
 
 def _write_page(results: dict[str, Any]) -> None:
     if CHECKOUT is None:
-        raise UsageError("Page: docs/rivals.md is in Paystream's repository only. Clone it, and run this there.")
+        raise UsageError("Pages: they are in Paystream's repository only. Clone it, and run this there.")
     from paystream.loadtest.rivals_plots import write_plots
 
-    document = CHECKOUT / "docs/rivals.md"
-    rivals_page.GENERATED.write(document, rivals_page.markdown(results))
-    write_plots(results, document.parent / "images")
+    docs = CHECKOUT / "docs"
+    rivals_page.GENERATED.write(docs / "rivals.md", rivals_page.markdown(results))
+    rivals_page.GENERATED.write(docs / "architecture.md", rivals_page.summary(results))
+    write_plots(results, docs / "images")

@@ -9,7 +9,17 @@ from paystream.loadtest.pipeline import OWN
 from paystream.project import CHECKOUT
 from paystream.rivals.engines import ENGINES, Engine
 
-GENERATED = Generated("paystream loadtest rivals", "rivals/results.json")
+GENERATED = Generated("paystream loadtest rivals --page", "rivals/results.json")
+IN_MEMO = (
+    "p95, 500/s",
+    "p95, 5,000/s",
+    "highest rate with p95 ≤ 1 s",
+    "backlog, rows a second",
+    "CPU a million, 5,000/s, all",
+    "memory, 5,000/s, all",
+    "kill -9 of what reads the topic",
+    "lines of code and configuration",
+)
 TITLES = {OWN: "ClickHouse alone (Paystream)"} | {name: engine.title for name, engine in ENGINES.items()}
 NOT_HELD = "did not hold"
 CODE = {".java", ".py", ".sql", ".xml", ".options", ".txt"}
@@ -48,6 +58,14 @@ def markdown(results: Mapping[str, Any]) -> str:
     return told + table + "\n\n" + "".join(f"{line}\n" for line in failed) + ("\n" if failed else "")
 
 
+def summary(results: Mapping[str, Any]) -> str:
+    """Return the few figures that the memo shows."""
+    wanted = set(IN_MEMO)
+    lines = [header(results), ["---"] * len(header(results))]
+    lines += [line for line in rows(results) if line[0] in wanted]
+    return "\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n\n"
+
+
 def wrong(turn: Mapping[str, Any]) -> list[str]:
     """Return what a turn found of payments lost, doubled or altered, crashes included."""
     measured = [*turn.get("rates", {}).values(), *turn.get("crashes", {}).values()]
@@ -72,7 +90,7 @@ def cpu_per_million(figures: Mapping[str, Any], processes: Sequence[str]) -> flo
 def _spread(values: Sequence[float], shown: Callable[[float], str]) -> str:
     if not values:
         return NOT_HELD
-    least, most = shown(min(values)), shown(max(values))
+    least, most = (shown(value).partition(" ")[0] for value in (min(values), max(values)))
     return f"**{shown(median(values))}**" + (f" ({least} to {most})" if least != most else "")
 
 
@@ -136,12 +154,9 @@ def _lines(name: str, _: Turns) -> str:
     return f"{lines_of_code(ENGINES.get(name)):,}"
 
 
-def _installed(name: str, _: Turns) -> str:
-    engine = ENGINES.get(name)
-    if engine is None or not engine.build:
-        return "-"
-    size = sum(path.stat().st_size for path in engine.built.rglob("*") if path.is_file())
-    return f"{size / 2**20:,.0f} MiB" if size else NOT_HELD
+def _installed(name: str, turns: Turns) -> str:
+    sizes = [size for turn in turns if (size := turn.get("installed_bytes"))]
+    return f"{sizes[0] / 2**20:,.0f} MiB" if sizes else "-"
 
 
 def lines_of_code(engine: Engine | None) -> int:

@@ -55,6 +55,7 @@ def turn(name: str, seconds: int, backlog: int, with_crashes: bool, with_capacit
             prepared_stack(Path(folder) / "stack") as settings,
             feeding(settings, name) as pipeline,
         ):
+            figures["installed_bytes"] = pipeline.job.engine.installed_bytes if pipeline.job else 0
             _measure(settings, pipeline, figures, seconds, backlog, with_crashes, with_capacity, report)
     except PaystreamError as error:
         figures["failed"] = str(error)

@@ -72,6 +72,11 @@ class Engine:
     def built(self) -> Path:
         return self.folder.parent.parent / "build" / "rivals" / self.name
 
+    @property
+    def installed_bytes(self) -> int:
+        """Return the size of what was fetched and built for it, without Java."""
+        return sum(path.stat().st_size for path in self.built.rglob("*") if path.is_file())
+
 
 def _maven_package(folder: Path, built: Path) -> list[str]:
     parent = folder.parent

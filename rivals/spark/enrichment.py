@@ -88,7 +88,7 @@ def _period(currency: np.ndarray, day: np.ndarray) -> np.ndarray:
 
 
 def _found(keys: np.ndarray, wanted: np.ndarray, *, equal: bool) -> pa.Array:
-    """Return for each wanted key the place of the last of the sorted keys that is not above it; null where none is fit."""
+    """Return for each wanted key the place of the last of the sorted keys that is not above it; null if none is."""
     places = np.searchsorted(keys, wanted, side="right") - 1
     fit = places >= 0
     if equal:

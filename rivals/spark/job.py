@@ -86,7 +86,7 @@ class Writer:
         raise AssertionError
 
     def keep_fresh(self) -> None:
-        """Put a new snapshot in place of the old one, between two batches or within one, which has its own reference."""
+        """Put a new snapshot in place of the old one, also within a batch, which has a reference of its own."""
         clickhouse = ClickHouse(os.environ)
         while not stopping.wait(REFRESH_EVERY_S):
             try:

@@ -1,4 +1,4 @@
-"""The judgement of a message as expressions of Spark SQL: the same reasons, in the same order, as transactions_parsed_mv.sql."""
+"""The judgement of a message as expressions of Spark SQL: reasons and order are those of transactions_parsed_mv.sql."""
 
 import secrets
 
@@ -7,192 +7,16 @@ from pyspark.sql import functions as F
 
 FIELDS = ("transaction_id", "merchant_id", "amount", "currency", "status", "created_at", "updated_at")
 
-CURRENCIES = [
-    "AED",
-    "AFN",
-    "ALL",
-    "AMD",
-    "AOA",
-    "ARS",
-    "AUD",
-    "AWG",
-    "AZN",
-    "BAM",
-    "BBD",
-    "BDT",
-    "BHD",
-    "BIF",
-    "BMD",
-    "BND",
-    "BOB",
-    "BOV",
-    "BRL",
-    "BSD",
-    "BTN",
-    "BWP",
-    "BYN",
-    "BZD",
-    "CAD",
-    "CDF",
-    "CHE",
-    "CHF",
-    "CHW",
-    "CLF",
-    "CLP",
-    "CNY",
-    "COP",
-    "COU",
-    "CRC",
-    "CUP",
-    "CVE",
-    "CZK",
-    "DJF",
-    "DKK",
-    "DOP",
-    "DZD",
-    "EGP",
-    "ERN",
-    "ETB",
-    "EUR",
-    "FJD",
-    "FKP",
-    "GBP",
-    "GEL",
-    "GHS",
-    "GIP",
-    "GMD",
-    "GNF",
-    "GTQ",
-    "GYD",
-    "HKD",
-    "HNL",
-    "HTG",
-    "HUF",
-    "IDR",
-    "ILS",
-    "INR",
-    "IQD",
-    "IRR",
-    "ISK",
-    "JMD",
-    "JOD",
-    "JPY",
-    "KES",
-    "KGS",
-    "KHR",
-    "KMF",
-    "KPW",
-    "KRW",
-    "KWD",
-    "KYD",
-    "KZT",
-    "LAK",
-    "LBP",
-    "LKR",
-    "LRD",
-    "LSL",
-    "LYD",
-    "MAD",
-    "MDL",
-    "MGA",
-    "MKD",
-    "MMK",
-    "MNT",
-    "MOP",
-    "MRU",
-    "MUR",
-    "MVR",
-    "MWK",
-    "MXN",
-    "MXV",
-    "MYR",
-    "MZN",
-    "NAD",
-    "NGN",
-    "NIO",
-    "NOK",
-    "NPR",
-    "NZD",
-    "OMR",
-    "PAB",
-    "PEN",
-    "PGK",
-    "PHP",
-    "PKR",
-    "PLN",
-    "PYG",
-    "QAR",
-    "RON",
-    "RSD",
-    "RUB",
-    "RWF",
-    "SAR",
-    "SBD",
-    "SCR",
-    "SDG",
-    "SEK",
-    "SGD",
-    "SHP",
-    "SLE",
-    "SOS",
-    "SRD",
-    "SSP",
-    "STN",
-    "SVC",
-    "SYP",
-    "SZL",
-    "THB",
-    "TJS",
-    "TMT",
-    "TND",
-    "TOP",
-    "TRY",
-    "TTD",
-    "TWD",
-    "TZS",
-    "UAH",
-    "UGX",
-    "USD",
-    "USN",
-    "UYI",
-    "UYU",
-    "UYW",
-    "UZS",
-    "VED",
-    "VES",
-    "VND",
-    "VUV",
-    "WST",
-    "XAD",
-    "XAF",
-    "XAG",
-    "XAU",
-    "XBA",
-    "XBB",
-    "XBC",
-    "XBD",
-    "XCD",
-    "XCG",
-    "XDR",
-    "XOF",
-    "XPD",
-    "XPF",
-    "XPT",
-    "XSU",
-    "XTS",
-    "XUA",
-    "XXX",
-    "YER",
-    "ZAR",
-    "ZMW",
-    "ZWG",
-    "ANG",
-    "BGN",
-    "CUC",
-    "HRK",
-    "SLL",
-    "ZWL",
-]
+CODES = """
+    AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BHD BIF BMD BND BOB BOV BRL BSD BTN BWP BYN BZD CAD CDF CHE CHF CHW
+    CLF CLP CNY COP COU CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GNF GTQ GYD HKD HNL
+    HTG HUF IDR ILS INR IQD IRR ISK JMD JOD JPY KES KGS KHR KMF KPW KRW KWD KYD KZT LAK LBP LKR LRD LSL LYD MAD MDL MGA
+    MKD MMK MNT MOP MRU MUR MVR MWK MXN MXV MYR MZN NAD NGN NIO NOK NPR NZD OMR PAB PEN PGK PHP PKR PLN PYG QAR RON RSD
+    RUB RWF SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TND TOP TRY TTD TWD TZS UAH UGX USD
+    USN UYI UYU UYW UZS VED VES VND VUV WST XAD XAF XAG XAU XBA XBB XBC XBD XCD XCG XDR XOF XPD XPF XPT XSU XTS XUA XXX
+    YER ZAR ZMW ZWG ANG BGN CUC HRK SLL ZWL
+"""
+CURRENCIES = CODES.split()
 STATUSES = ("authorized", "captured", "settled", "refunded", "charged_back", "failed")
 
 # Java's $ also matches before a last line break, so every pattern ends in \z.
@@ -211,8 +35,8 @@ JSON_OPTIONS = "map('allowSingleQuotes', 'false', 'allowNonNumericNumbers', 'fal
 def judged(messages: DataFrame) -> DataFrame:
     """Return one row for each message that is not empty: its ``fault`` ('' for a good one), fields and provenance.
 
-    Total: any bytes give a row. Needs a session without ANSI mode, in UTC. ``raw`` and ``kafka_key`` are null where they
-    are not needed, which spares carrying them.
+    Total: any bytes give a row. Needs a session without ANSI mode, in UTC. ``raw`` and ``kafka_key`` are null where
+    they are not needed, which spares carrying them.
     """
     # A parser stops where the value ends, whatever follows. So each message is read as the first of an array of two,
     # whose second no message can know.
@@ -241,7 +65,8 @@ def judged(messages: DataFrame) -> DataFrame:
             "coalesce(cast(field.amount AS string), '') AS amount_seen",
             f"""CASE
                 WHEN schema_of_variant(field.amount) = 'STRING' THEN cast(field.amount AS string)
-                WHEN size({literals}) = 1 AND cast({literals}[0] AS double) = cast(cast(field.amount AS string) AS double)
+                WHEN size({literals}) = 1
+                    AND cast({literals}[0] AS double) = cast(cast(field.amount AS string) AS double)
                     AND NOT text RLIKE r'\\\\u[^"]*"\\s*:' THEN {literals}[0]
                 ELSE ''
             END AS amount_text""",
@@ -254,13 +79,13 @@ def judged(messages: DataFrame) -> DataFrame:
             f"{_moment('updated_at_text')} AS updated_at",
         )
     )
-    is_json = f"""is_valid_utf8(text) AND element_at(from_json({wrapped}, 'array<string>', {JSON_OPTIONS}), 2) = '{{"~":"{end}"}}'
-        AND size(from_json({wrapped}, 'array<string>', {JSON_OPTIONS})) = 2"""
+    both = f"from_json({wrapped}, 'array<string>', {JSON_OPTIONS})"
+    is_json = f"""is_valid_utf8(text) AND size({both}) = 2 AND element_at({both}, 2) = '{{"~":"{end}"}}'"""
     fault = f"""
         CASE
             WHEN NOT coalesce(is_object, false) THEN if({is_json}, 'not_an_object', 'not_json')
             -- ClickHouse's parser refuses a number that no double holds.
-            WHEN amount_text = '' AND amount_seen IN ('Infinity', '-Infinity') THEN 'not_json'
+            WHEN cast({literals}[0] AS double) = double('Infinity') THEN 'not_json'
             WHEN size(keys) != size(array_distinct(keys)) THEN 'duplicate_field'
 
             WHEN transaction_id_text = '' THEN 'transaction_id_missing'
@@ -321,7 +146,9 @@ def _moment(text: str) -> str:
             WHEN endswith({text}, 'Z') AND substr({text}, 18, 2) != '60' THEN cast({text} AS timestamp)
             ELSE timestamp_micros(
                 unix_micros({local}) + if(substr({text}, 18, 2) = '60', 1000000L, 0L)
-                - CASE WHEN endswith({text}, 'Z') THEN 0L WHEN substr({text}, -6, 1) = '-' THEN -60000000L ELSE 60000000L END
+                - CASE WHEN endswith({text}, 'Z') THEN 0L
+                    WHEN substr({text}, -6, 1) = '-' THEN -60000000L
+                    ELSE 60000000L END
                 * if(endswith({text}, 'Z'), 0, {offset})
             )
         END"""

@@ -102,8 +102,8 @@ def test_flink_by_hand(model):
     bought = lines(bill(model, "flink", 5_000))
     assert bought["managed Flink, 3 KPU, one of them to orchestrate"] == (240.90, 240.90)  # 3 x 730 x 0.11
     assert bought["its state"] == (10.0, 10.0)  # 2 x 50 GB x 0.10
-    # 100,000/s x 200 bytes = 20 MB/s: 10 KPU and one.
-    assert "managed Flink, 11 KPU, one of them to orchestrate" in lines(bill(model, "flink", 50_000))
+    # 100,000/s x 200 bytes = 20 MB/s, 3 of them a KPU: 7 and one.
+    assert "managed Flink, 8 KPU, one of them to orchestrate" in lines(bill(model, "flink", 50_000))
 
 
 def test_clickhouse_cloud_by_hand(model):
