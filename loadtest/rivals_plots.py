@@ -36,6 +36,7 @@ def _p95(results: Mapping[str, Any]) -> Figure:
     axes.set_ylabel("p95, seconds from payment to queryable row")
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")
     axes.legend(frameon=False, fontsize=8)
     return figure
 
@@ -53,6 +54,5 @@ def _cpu(results: Mapping[str, Any]) -> Figure:
         ]
         axes.barh([TITLES[name] for name in pipelines], widths, left=left, color=colour, label=part)
         left = [start + width for start, width in zip(left, widths, strict=True)]
-    axes.set_xlabel("processor seconds a million messages at 5,000/s")
-    axes.legend(frameon=False, fontsize=8)
+    axes.set_xlabel("processor seconds a million messages at 5,000/s: grey the broker, blue ClickHouse, red the job")
     return figure
