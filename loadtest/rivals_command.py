@@ -16,6 +16,7 @@ from paystream.loadtest.rivals_run import turn
 from paystream.output import console, errors, is_terminal, print_fields
 from paystream.project import CHECKOUT
 from paystream.rivals.engines import ENGINES
+from paystream.signals import sigterm_interrupts
 
 FORMAT = "rivals-1"
 
@@ -65,22 +66,26 @@ def rivals(
             "seconds": seconds,
             "turns": [],
         }
-        with errors.status("Rivals") as status:
-            for number in range(turns):
-                for name in chosen:
-                    is_first = number == 0
+        try:
+            with sigterm_interrupts(), errors.status("Rivals") as status:
+                for number in range(turns):
+                    for name in chosen:
+                        is_first = number == 0
 
-                    def tell(text: str, name: str = name, number: int = number) -> None:
-                        status.update(f"{name}, turn {number + 1} of {turns}: {text}")
+                        def tell(text: str, name: str = name, number: int = number) -> None:
+                            status.update(f"{name}, turn {number + 1} of {turns}: {text}")
 
-                    measured = turn(
-                        name, seconds, backlog if is_first else 0, crashes and is_first, capacity and is_first, tell
-                    )
-                    results["turns"].append(measured)
-                    if failed := measured.get("failed"):
-                        errors.print(f"{name}: {failed}", soft_wrap=True, markup=False, highlight=False)
-                    # An interruption costs a turn, not the run.
-                    _write(json, results)
+                        measured = turn(
+                            name, seconds, backlog if is_first else 0, crashes and is_first, capacity and is_first, tell
+                        )
+                        results["turns"].append(measured)
+                        if failed := measured.get("failed"):
+                            errors.print(f"{name}: {failed}", soft_wrap=True, markup=False, highlight=False)
+                        # An interruption costs a turn, not the run.
+                        _write(json, results)
+        except KeyboardInterrupt:
+            errors.print(f"Interrupted after {len(results['turns'])} turns.", highlight=False)
+            raise typer.Exit(130) from None
     _show(results)
     if page:
         _write_page(results)

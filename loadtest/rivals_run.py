@@ -30,7 +30,6 @@ CAPACITY_STEP_S = 20
 CAPACITY_P95_S = 1.0
 DRAIN_TIMEOUT_S = 300
 LONGEST_WAIT_S = 120
-SETTLE_S = 30
 
 Report = Callable[[str], None]
 

@@ -1,16 +1,21 @@
 """The rivals' table says what the figures say, and the documents show the figures that are kept."""
 
 import json
+import re
+import sys
+import time
 from statistics import median
 
 import pytest
 
 from paystream.cost.assumptions import drivers
-from paystream.errors import UsageError
+from paystream.errors import PaystreamError, ServiceUnavailable, UsageError
 from paystream.loadtest import rivals_page
 from paystream.loadtest.pipeline import engine_of
 from paystream.loadtest.rivals_plots import write_plots
 from paystream.project import CHECKOUT
+from paystream.rivals import engines
+from paystream.rivals.engines import Engine, Job
 
 RESULTS = json.loads((CHECKOUT / "rivals/results.json").read_text())
 
@@ -57,6 +62,50 @@ def test_a_pipeline_that_broke_did_not_hold():
     told = cells({"failed": "Apache Flink: its job has ended: OutOfMemoryError."})
     assert told["p95, 500/s"] == told["backlog, rows a second"] == "did not hold"
     assert "OutOfMemoryError" in rivals_page.markdown(results({"failed": "its job has ended: OutOfMemoryError."}))
+
+
+def engine(*command: str, build: tuple[str, ...] = ()) -> Engine:
+    return Engine("of_a_test", "An engine", (lambda *_: list(build),) if build else (), lambda *_: list(command))
+
+
+def test_a_job_that_dies_is_told_with_its_last_words(own_settings):
+    (own_settings.home / "logs").mkdir(parents=True)
+    job = Job(engine(sys.executable, "-c", "raise SystemExit('error: out of memory')"), own_settings)
+    job.start()
+    deadline = time.monotonic() + 30
+    while job.process and time.monotonic() < deadline:
+        time.sleep(0.01)
+    with pytest.raises(ServiceUnavailable, match="An engine: its job has ended: out of memory"):
+        job.check()
+    job.stop()
+
+
+def test_a_stopped_job_leaves_no_process(own_settings):
+    (own_settings.home / "logs").mkdir(parents=True)
+    # A child that heeds no SIGTERM, as the Java of a killed driver.
+    child = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
+    parent = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {child!r}]); time.sleep(60)"
+    job = Job(engine(sys.executable, "-c", parent), own_settings)
+    job.start()
+    deadline = time.monotonic() + 30
+    while "1" not in job.log.read_text() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    [child_process] = job.process.children()
+    job.stop()
+    assert job.process is None
+    child_process.wait(10)
+
+
+@pytest.mark.parametrize(
+    ("build", "told"),
+    [
+        (("no-such-program",), "An engine: there is no `no-such-program` on the PATH to build it with. Install it."),
+        (("sh", "-c", "echo '[ERROR] no network' >&2; exit 1"), "An engine: `sh` failed: [ERROR] no network. Check"),
+    ],
+)
+def test_what_cannot_be_built_is_told_in_one_line(build, told):
+    with pytest.raises(PaystreamError, match=re.escape(told)):
+        engines.build(engine(build=build))
 
 
 def test_an_engine_that_is_none_is_named():
