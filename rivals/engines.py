@@ -78,10 +78,13 @@ class Engine:
         return sum(path.stat().st_size for path in self.built.rglob("*") if path.is_file())
 
 
+_MAVEN = ("mvn", "-q", "-B", "-Dstyle.color=never")
+
+
 def _maven_package(folder: Path, built: Path) -> list[str]:
     parent = folder.parent
     return [
-        "mvn", "-q", "-B", "-f", str(parent / "pom.xml"), "-pl", folder.name, "-am",
+        *_MAVEN, "-f", str(parent / "pom.xml"), "-pl", folder.name, "-am",
         f"-Drivals.build={built.parent}", "package",
     ]  # fmt: skip
 
@@ -102,7 +105,7 @@ ENGINES = {
                 lambda folder, built: [
                     str(built / "venv/bin/pip"), "install", "-q", "-r", str(folder / "requirements.txt"),
                 ],
-                lambda folder, _: ["mvn", "-q", "-B", "-f", str(folder / "pom.xml"), "dependency:copy-dependencies"],
+                lambda folder, _: [*_MAVEN, "-f", str(folder / "pom.xml"), "dependency:copy-dependencies"],
             ),
             lambda folder, built: [str(built / "venv/bin/python"), str(folder / "job.py")],
         ),
