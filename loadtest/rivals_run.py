@@ -1,5 +1,6 @@
 """One turn of one pipeline: a new stack, a warm-up, two rates, a backlog, two crashes, and the highest rate held."""
 
+import math
 import signal
 import tempfile
 import time
@@ -155,7 +156,7 @@ def _drain(settings: Settings, pipeline: Pipeline, messages: int) -> dict[str, A
 
 
 def _crash(settings: Settings, pipeline: Pipeline, strike: Callable[[], None]) -> dict[str, Any]:
-    """Send, strike meanwhile, and return how long a reader saw nothing new, and whether every payment is right."""
+    """Send, strike meanwhile, and return the longest that a payment took, and whether every payment is right."""
     struck = False
 
     def tell(progress: Progress) -> None:
@@ -165,7 +166,7 @@ def _crash(settings: Settings, pipeline: Pipeline, strike: Callable[[], None]) -
             strike()
 
     result = _run(settings, pipeline, _workload(CRASH_RATE, CRASH_RUN_S), tell)
-    return {"outage_s": round(max(result.seen.latencies_s), 2), "problems": _problems(result)}
+    return {"outage_s": round(max(result.seen.latencies_s, default=math.inf), 2), "problems": _problems(result)}
 
 
 def _kill_job(pipeline: Pipeline) -> None:

@@ -100,7 +100,7 @@ class Watch:
     """
 
     def __init__(self, nodes: Nodes, topic: Topic, meter: Meter, duration_s: float) -> None:
-        self._asked = [_Asked(node.settings) for node in nodes.present]
+        self._asked = [Server(node.settings) for node in nodes.present]
         self._topic = topic
         self._meter = meter
         self.started_us = 0
@@ -163,8 +163,8 @@ class Watch:
         return size / rows if rows and None not in answers else None
 
 
-class _Asked:
-    """A node and the connection to it, which is opened again once it answers again."""
+class Server:
+    """A ClickHouse server and the connection to it, which is opened again once it answers again."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -175,7 +175,7 @@ class _Asked:
     def close(self) -> None:
         self._connection.close()
 
-    def query(self, query: str, **parameters: int) -> tuple | None:
+    def query(self, query: str, **parameters: object) -> tuple | None:
         """Return the row that it answers; None where it does not, nor soon after."""
         if time.monotonic() < self._retry_at:
             return None

@@ -5,8 +5,8 @@ CREATE NAMED COLLECTION rival_kafka AS
     kafka_format = 'RowBinary',                      -- the job has encoded the row: half the bytes of JSONEachRow, and nothing to parse
     kafka.isolation_level = 'read_committed',        -- what an ended transaction of the job wrote, and nothing else
     kafka.fetch_wait_max_ms = '20',                  -- the rest as the shipped collection paystream_kafka has it
-    kafka.fetch_min_bytes = '1',
-    kafka.fetch_message_max_bytes = '1048576',
+    kafka.fetch_min_bytes = '30000',
+    kafka.fetch_message_max_bytes = '32768',
     kafka.queued_max_messages_kbytes = '16384',
     kafka.fetch_queue_backoff_ms = '100',
     kafka.session_timeout_ms = '6000',

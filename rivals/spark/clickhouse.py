@@ -43,7 +43,9 @@ class ClickHouse:
         self._send(f"INSERT INTO {table} ({', '.join(rows.column_names)}) FORMAT ArrowStream", sink.getvalue())
 
     def _send(self, query: str, body: pa.Buffer | bytes, **settings: object) -> bytes:
-        parameters = urlencode({"database": self._database, "query": query, "wait_end_of_query": 1} | settings)
+        parameters = urlencode(
+            {"database": self._database, "query": query, "wait_end_of_query": 1, "async_insert": 0} | settings
+        )
         idle = self._connection is not None
         if self._connection is None:
             kind = http.client.HTTPSConnection if self._address.scheme == "https" else http.client.HTTPConnection

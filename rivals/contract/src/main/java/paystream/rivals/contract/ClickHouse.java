@@ -68,7 +68,8 @@ public final class ClickHouse {
   public void insertOnce(String insert, Collection<byte[]> rows) throws IOException, InterruptedException {
     if (!rows.isEmpty()) {
       byte[] body = Rows.body(rows, System.currentTimeMillis());
-      send("&query=" + URLEncoder.encode(insert, StandardCharsets.UTF_8), body).close();
+      // A profile may have inserts wait in a queue, or be answered before they are stored: this one is stored when answered.
+      send("&async_insert=0&wait_end_of_query=1&query=" + URLEncoder.encode(insert, StandardCharsets.UTF_8), body).close();
     }
   }
 
