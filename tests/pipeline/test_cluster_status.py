@@ -7,6 +7,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 from confluent_kafka import Producer
@@ -15,8 +16,10 @@ from stacks import running
 
 from paystream.clickhouse import connect
 from paystream.devstack import stack as local_stack
+from paystream.group import partitions_assigned
 from paystream.kafka import client_config
 from paystream.migrations import runner
+from paystream.nodes import find
 from paystream.settings import Settings
 
 pytestmark = pytest.mark.kafka
@@ -33,6 +36,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, make_settings: Callable[..
     """A cluster of two nodes that have stored some payments."""
     with running(make_settings(tmp_path_factory.mktemp("cluster"), nodes=2)) as settings:
         runner.up(settings)
+        # Each node is to have read some of them, and the first one to join the group has all partitions for a while.
+        readers = [replace(find(settings), present=(node,)) for node in find(settings).present]
+        deadline = time.monotonic() + WAIT_S
+        while [partitions_assigned(reader) for reader in readers] != [local_stack.PARTITIONS // 2] * 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
         send(settings)
         yield settings
 
@@ -174,7 +183,8 @@ def test_a_node_that_is_away_is_named_and_the_others_answer(
         assert document["took_s"] < ANSWER_S
         return document
 
-    before = wait_for(ask, all_read)
+    # The objective is read from a roll-up, which comes after the rows.
+    before = wait_for(ask, lambda now: all_read(now) and now["objective"]["payments"] >= PAYMENTS)
     pid = local_stack.pids(cluster)["clickhouse-2"]
     local_stack.kill(cluster, "clickhouse-2", number)
     try:
