@@ -13,9 +13,6 @@ import java.util.Collection;
 
 /** ClickHouse over HTTP. Safe for threads. */
 public final class ClickHouse {
-  private static final long SHORTEST_PAUSE_MS = 100;
-  private static final long LONGEST_PAUSE_MS = 2000;
-
   static {
     // Below the server's keep_alive_timeout, so that no request meets a connection that is being closed.
     if (System.getProperty("jdk.httpclient.keepalive.timeout") == null) {
@@ -47,25 +44,11 @@ public final class ClickHouse {
   }
 
   /**
-   * Insert rows, and try again for as long as it takes, at most {@value #LONGEST_PAUSE_MS} ms apart. The rows are stored
-   * when this returns, at least once.
+   * Insert rows. After an IOException they may be stored or not.
    *
    * @param insert {@link Rows#INSERT_TRANSACTIONS} or {@link Rows#INSERT_QUARANTINE}
    */
-  public void insert(String insert, Collection<byte[]> rows) throws InterruptedException {
-    for (long pause = SHORTEST_PAUSE_MS; ; pause = Math.min(2 * pause, LONGEST_PAUSE_MS)) {
-      try {
-        insertOnce(insert, rows);
-        return;
-      } catch (IOException away) {
-        System.getLogger("paystream.rivals").log(System.Logger.Level.WARNING, "ClickHouse, again in {0} ms: {1}", pause, away);
-        Thread.sleep(pause);
-      }
-    }
-  }
-
-  /** Insert rows. After an IOException they may be stored or not. */
-  public void insertOnce(String insert, Collection<byte[]> rows) throws IOException, InterruptedException {
+  public void insert(String insert, Collection<byte[]> rows) throws IOException, InterruptedException {
     if (!rows.isEmpty()) {
       byte[] body = Rows.body(rows, System.currentTimeMillis());
       // A profile may have inserts wait in a queue, or be answered before they are stored: this one is stored when answered.

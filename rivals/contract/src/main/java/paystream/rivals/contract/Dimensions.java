@@ -7,12 +7,10 @@ import java.io.InputStream;
 import java.math.BigDecimal;
 import java.math.BigInteger;
 import java.nio.charset.StandardCharsets;
-import java.time.Duration;
 import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
-import java.util.function.Consumer;
 
 /**
  * The merchants and rates of one moment. Immutable.
@@ -35,11 +33,6 @@ public record Dimensions(
   /** Before anything was read. */
   public static final Dimensions NONE = new Dimensions(0, Map.of(), 0, Map.of());
 
-  /** Enrich a payment with what is known here. */
-  public Enrichment enrich(Payment payment) {
-    return Enrichment.of(payment, merchants.get(payment.merchantId()), rates.get(payment.currency()));
-  }
-
   /** Whether merchants or rates are not there yet. */
   public boolean isPartial() {
     return merchantsSnapshot == 0 || ratesSnapshot == 0;
@@ -54,33 +47,6 @@ public record Dimensions(
       }
       Thread.sleep(1000);
     }
-  }
-
-  /**
-   * Look for new snapshots from now on, in a daemon thread, and hand over each: new where changed, the same objects where
-   * not. Nothing is handed over while ClickHouse is away or a table is empty: what is known goes on.
-   */
-  public void follow(ClickHouse clickhouse, Duration every, Consumer<Dimensions> consumer) {
-    Thread thread =
-        new Thread(
-            () -> {
-              Dimensions known = this;
-              try {
-                while (true) {
-                  Thread.sleep(every.toMillis());
-                  Dimensions read = known.refreshed(clickhouse);
-                  if (read != known) {
-                    consumer.accept(read);
-                    known = read;
-                  }
-                }
-              } catch (InterruptedException ended) {
-                Thread.currentThread().interrupt();
-              }
-            },
-            "dimensions");
-    thread.setDaemon(true);
-    thread.start();
   }
 
   /** What holds now: this object where nothing is new, or ClickHouse doesn't answer. */

@@ -1,6 +1,5 @@
 package paystream.rivals.contract;
 
-import java.io.Serializable;
 import java.math.BigDecimal;
 
 /**
@@ -16,5 +15,4 @@ public record Rate(
     int rateDate,
     boolean isLatest,
     String reportingCurrency,
-    long snapshotId)
-    implements Serializable {}
+    long snapshotId) {}

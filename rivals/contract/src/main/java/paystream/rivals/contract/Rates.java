@@ -1,14 +1,11 @@
 package paystream.rivals.contract;
 
-import java.io.Serializable;
 import java.util.Collection;
 import java.util.Comparator;
 import java.util.List;
 
 /** All quotes of one currency, found by day. */
-public final class Rates implements Serializable {
-  private static final long serialVersionUID = 1;
-
+public final class Rates {
   private final Rate[] periods;
 
   /** Take quotes whose periods don't overlap, in any order. */

@@ -100,7 +100,7 @@ final class ClickHouseSink extends AsyncSinkBase<byte[], byte[]> {
       requests.execute(
           () -> {
             try {
-              clickhouse.insertOnce(insert, rows);
+              clickhouse.insert(insert, rows);
               pauseMs = SHORTEST_PAUSE_MS;
               result.complete();
             } catch (IOException away) {
