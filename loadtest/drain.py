@@ -20,8 +20,10 @@ from paystream.clickhouse import connect
 from paystream.errors import CheckFailed, ServiceUnavailable, UsageError
 from paystream.kafka import client_config
 from paystream.loadtest.backlog import send
+from paystream.loadtest.pipeline import OURS, Pipeline
+from paystream.loadtest.plan import Plan
 from paystream.loadtest.run import make_plan, wait_until_quiet
-from paystream.loadtest.topic import open_topic
+from paystream.loadtest.topic import Topic, open_topic
 from paystream.loadtest.workload import load
 from paystream.settings import Settings
 
@@ -142,14 +144,9 @@ def drain(settings: Settings, messages: int, rounds: int = 0, timeout_s: float =
         )
     with tempfile.TemporaryDirectory() as folder, connect(settings) as client, open_topic(settings) as topic:
         lines = Path(folder) / "messages.jsonl"
-        # As if sent over the last minutes: a message that lies in the future would be refused.
-        began_us = time.time_ns() // 1000 - messages * 1_000_000 // BACKLOG_RATE
-        plan = replace(
-            make_plan(client, load("today")), messages=messages, rate_per_second=BACKLOG_RATE, started_us=began_us
-        )
-        wait_until_quiet(settings, topic, plan, lambda _: None)
+        plan = backlog_plan(settings, client, topic, messages)
         live, start = _live(client), topic.ends()
-        with ingest_stopped(client), lines.open("wb") as file:
+        with OURS.stopped(client), lines.open("wb") as file:
             send(settings, plan, "Backlog", lambda values: file.write(b"\n".join(values) + b"\n"))
         attached = time.monotonic()
         began = datetime.now(UTC)
@@ -162,7 +159,7 @@ def drain(settings: Settings, messages: int, rounds: int = 0, timeout_s: float =
         file_rate = _from_file(settings, live, plan.messages, lines)
         comparison = None
         if rounds:
-            with ingest_stopped(client):
+            with OURS.stopped(client):
                 comparison = _compare(settings, live, start, plan.messages, rounds, timeout_s)
     return Drain(
         messages=plan.messages,
@@ -174,13 +171,14 @@ def drain(settings: Settings, messages: int, rounds: int = 0, timeout_s: float =
     )
 
 
-@contextmanager
-def ingest_stopped(client: Client) -> Iterator[None]:
-    client.command("DETACH TABLE transactions_queue SYNC")
-    try:
-        yield
-    finally:
-        client.command("ATTACH TABLE transactions_queue")
+def backlog_plan(settings: Settings, client: Client, topic: Topic, messages: int, pipeline: Pipeline = OURS) -> Plan:
+    """Return the plan of a backlog, once all earlier messages are read."""
+    # As if sent over the last minutes: a message that lies in the future would be refused.
+    began_us = time.time_ns() // 1000 - messages * 1_000_000 // BACKLOG_RATE
+    plan = make_plan(client, load("today"), pipeline)
+    plan = replace(plan, messages=messages, rate_per_second=BACKLOG_RATE, started_us=began_us)
+    wait_until_quiet(settings, topic, plan, lambda _: None, pipeline)
+    return plan
 
 
 def watch_stored(client: Client, messages: int, began: datetime, timeout_s: float) -> tuple[tuple, tuple]:

@@ -6,12 +6,14 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from clickhouse_connect.driver.client import Client
+
 from paystream import group
 from paystream.broker import Broker, open_broker
 from paystream.errors import UsageError
 from paystream.loadtest.topic import Topic, open_topic
 from paystream.loadtest.watch import Server
-from paystream.nodes import find
+from paystream.nodes import Nodes
 from paystream.rivals import engines
 from paystream.rivals.engines import Engine, Job
 from paystream.settings import Settings
@@ -47,9 +49,21 @@ class Pipeline:
         """Connect to the topic, whose lag is that of the Kafka table's consumer group."""
         return open_topic(settings)
 
-    def partitions_read(self, settings: Settings) -> int:
+    def partitions_read(self, nodes: Nodes, topic: Topic) -> int:
         """Return how many partitions somebody reads; each set of nodes reads all of them."""
-        return group.partitions_assigned(find(settings))
+        return group.partitions_assigned(nodes)
+
+    @contextmanager
+    def stopped(self, client: Client) -> Iterator[None]:
+        """Have nothing read meanwhile, so that messages pile up."""
+        client.command("DETACH TABLE transactions_queue SYNC")
+        try:
+            yield
+        finally:
+            client.command("ATTACH TABLE transactions_queue")
+
+
+OURS = Pipeline()
 
 
 @dataclass(frozen=True)
@@ -68,11 +82,18 @@ class Rival(Pipeline):
         with open_broker(settings) as broker, closing(Server(settings)) as server:
             yield StoredTopic(settings.kafka_topic, broker, server)
 
-    def partitions_read(self, settings: Settings) -> int:
+    def partitions_read(self, nodes: Nodes, topic: Topic) -> int:
         """Return all: a job that reads none stores nothing of the warm-up either."""
         self.job.check()
-        with self.open_topic(settings) as topic:
-            return topic.partition_count
+        return topic.partition_count
+
+    @contextmanager
+    def stopped(self, client: Client) -> Iterator[None]:
+        self.job.stop()
+        try:
+            yield
+        finally:
+            self.job.start()
 
 
 class StoredTopic(Topic):
@@ -124,7 +145,7 @@ def feeding(settings: Settings, name: str) -> Iterator[Pipeline]:
         ServiceUnavailable: it cannot be built, or its packages cannot be fetched.
     """
     if name == OWN:
-        yield Pipeline()
+        yield OURS
         return
     engine = engine_of(name)
     engines.build(engine)

@@ -5,7 +5,6 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,11 @@ from paystream.errors import PaystreamError
 from paystream.loadtest.backlog import send
 from paystream.loadtest.capacity import Step, find_capacity
 from paystream.loadtest.document import as_document
-from paystream.loadtest.drain import BACKLOG_RATE, ingest_stopped, rate_between, watch_stored
+from paystream.loadtest.drain import backlog_plan, rate_between, watch_stored
 from paystream.loadtest.fault_run import prepared_stack
 from paystream.loadtest.pipeline import Pipeline, feeding
-from paystream.loadtest.run import Progress, Result, make_plan, run, wait_until_quiet
-from paystream.loadtest.workload import Thresholds, Workload, load
+from paystream.loadtest.run import Progress, Result, run
+from paystream.loadtest.workload import Thresholds, Workload
 from paystream.settings import Settings
 
 RATES = (500, 5_000)
@@ -77,7 +76,8 @@ def _measure(
     figures["rates"] = {}
     for rate in RATES:
         report(f"{rate:,}/s")
-        figures["rates"][str(rate)] = _figures(_run(settings, pipeline, _workload(rate, seconds)))
+        workload = _workload(rate, seconds)
+        figures["rates"][str(rate)] = _figures(workload, _run(settings, pipeline, workload))
     if backlog:
         report(f"draining {backlog:,} messages")
         figures["drain"] = _drain(settings, pipeline, backlog)
@@ -116,9 +116,9 @@ def _run(
     return result
 
 
-def _figures(result: Result) -> dict[str, Any]:
+def _figures(workload: Workload, result: Result) -> dict[str, Any]:
     """Return what a run says: latencies, processor seconds a million messages, and whether every payment is right."""
-    document = as_document("rivals", _workload(result.plan.rate_per_second, 1), result)
+    document = as_document("rivals", workload, result)
     seen, usage = document["visibility"], document["usage"]
     sent = result.sent.sent if result.sent else result.sent_at_least
     per_million = {process: round(spent_s / sent * 1e6, 1) for process, spent_s in usage["cpu_s"].items()}
@@ -138,18 +138,10 @@ def _problems(result: Result) -> list[str]:
 
 
 def _drain(settings: Settings, pipeline: Pipeline, messages: int) -> dict[str, Any]:
-    began_us = time.time_ns() // 1000 - messages * 1_000_000 // BACKLOG_RATE
     with connect(settings) as client, pipeline.open_topic(settings) as topic:
-        plan = make_plan(client, load("today"), pipeline)
-        plan = replace(plan, messages=messages, rate_per_second=BACKLOG_RATE, started_us=began_us)
-        wait_until_quiet(settings, topic, plan, lambda _: None, pipeline)
-        if pipeline.job:
-            pipeline.job.stop()
+        plan = backlog_plan(settings, client, topic, messages, pipeline)
+        with pipeline.stopped(client):
             send(settings, plan, "Backlog")
-            pipeline.job.start()
-        else:
-            with ingest_stopped(client):
-                send(settings, plan, "Backlog")
         started, began_at = time.monotonic(), datetime.now(UTC)
         first, last = watch_stored(client, messages, began_at, DRAIN_TIMEOUT_S)
     return {"rows_per_second": round(rate_between(first, last)), "first_row_after_s": round(first[0] - started, 2)}

@@ -16,7 +16,7 @@ from paystream.errors import CheckFailed, PaystreamError, UsageError
 from paystream.kafka import client_config
 from paystream.loadtest.checker import Found, Stages, Window, check, stored_ms
 from paystream.loadtest.generator import DELIVERY_TIMEOUT_S, GIVE_UP_AFTER_S, Generator, Sent
-from paystream.loadtest.pipeline import Pipeline
+from paystream.loadtest.pipeline import OURS, Pipeline
 from paystream.loadtest.plan import Plan, last_intended_us
 from paystream.loadtest.probe import Probe, Seen
 from paystream.loadtest.topic import Topic
@@ -34,8 +34,6 @@ LEAD_S = 0.5
 
 DRAIN_LOOK_EVERY_S = 0.1
 LAST_ANSWERS_S = 5
-
-OWN = Pipeline()
 
 _QUOTED = """
 SELECT currency, max(valid_to) >= today(), min(valid_from) <= toDate(now() - {oldest_s:UInt32})
@@ -94,7 +92,9 @@ class Interrupted(PaystreamError):
     exit_code = 130
 
 
-def run(settings: Settings, workload: Workload, report: Callable[[Progress], None], pipeline: Pipeline = OWN) -> Result:
+def run(
+    settings: Settings, workload: Workload, report: Callable[[Progress], None], pipeline: Pipeline = OURS
+) -> Result:
     """Run a workload against the configured pipeline. Sends real messages, which stay stored.
 
     Once messages are being sent, what was measured is kept, whatever ends the run: the result says why it ended early.
@@ -237,7 +237,7 @@ def _answering(settings: Settings) -> Iterator[Client]:
         yield client
 
 
-def make_plan(client: Client, workload: Workload, pipeline: Pipeline = OWN) -> Plan:
+def make_plan(client: Client, workload: Workload, pipeline: Pipeline = OURS) -> Plan:
     """Return the plan of a run of the workload: with a new seed, and with the merchants that are loaded.
 
     Raises:
@@ -292,7 +292,7 @@ def make_plan(client: Client, workload: Workload, pipeline: Pipeline = OWN) -> P
 
 
 def wait_until_quiet(
-    settings: Settings, topic: Topic, plan: Plan, report: Callable[[Progress], None], pipeline: Pipeline = OWN
+    settings: Settings, topic: Topic, plan: Plan, report: Callable[[Progress], None], pipeline: Pipeline = OURS
 ) -> None:
     """Wait until the table reads all partitions and has read all there is, so that only this run is measured.
 
@@ -305,7 +305,7 @@ def wait_until_quiet(
     nodes = find(settings)
     while True:
         lag = topic.lag() and topic.unread()
-        assigned = pipeline.partitions_read(settings)
+        assigned = pipeline.partitions_read(nodes, topic)
         if lag == 0 and assigned >= topic.partition_count * len(nodes.sets):
             return
         if lag < least:
