@@ -6,18 +6,19 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import uuid
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 import clickhouse_connect
 import psutil
 import pytest
+import waiting
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError, StreamFailureError
 from server_process import Server, running_server
@@ -37,11 +38,7 @@ def new_client(server: Settings, **options: object) -> Client:
     return clickhouse_connect.get_client(host=server.clickhouse_host, port=server.clickhouse_port, **options)
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.05)
+wait_until = partial(waiting.wait_until, seconds=30)
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import subprocess
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartiti
 from confluent_kafka.admin import AdminClient, NewTopic
 from databases import drop_database
 from payments import message, rfc3339
+from waiting import wait_until
 
 from paystream.clickhouse import connect
 from paystream.kafka import client_config
@@ -105,13 +105,6 @@ class Pipeline:
         code, out, err = self.paystream_here(self.settings, "audit", "--json", *arguments)
         assert out, err
         return code, json.loads(out)
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition was not met in time"
-        time.sleep(0.05)
 
 
 @pytest.fixture

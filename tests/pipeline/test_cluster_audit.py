@@ -11,6 +11,7 @@ from decimal import Decimal
 from functools import partial
 
 import pytest
+import waiting
 from clickhouse_connect.driver.httputil import close_managers
 from confluent_kafka import Producer
 from payments import payment, rfc3339
@@ -86,11 +87,7 @@ def command(settings: Settings, number: int, sql: str) -> None:
         client.command(sql)
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition was not met in time"
-        time.sleep(0.2)
+wait_until = partial(waiting.wait_until, seconds=120, every_s=0.2)
 
 
 def audit(run: Run, *arguments: str) -> tuple[int, dict]:

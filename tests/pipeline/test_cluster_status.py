@@ -13,6 +13,7 @@ import pytest
 from confluent_kafka import Producer
 from payments import message
 from stacks import running
+from waiting import wait_until
 
 from paystream.clickhouse import connect
 from paystream.devstack import stack as local_stack
@@ -38,10 +39,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, make_settings: Callable[..
         runner.up(settings)
         # Each node is to have read some of them, and the first one to join the group has all partitions for a while.
         readers = [replace(find(settings), present=(node,)) for node in find(settings).present]
-        deadline = time.monotonic() + WAIT_S
-        while [partitions_assigned(reader) for reader in readers] != [local_stack.PARTITIONS // 2] * 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        half = local_stack.PARTITIONS // 2
+        wait_until(lambda: [partitions_assigned(reader) for reader in readers] == [half, half], WAIT_S)
         send(settings)
         yield settings
 

@@ -5,9 +5,11 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
+import waiting
 from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 from databases import drop_database
@@ -64,11 +66,7 @@ class Environment:
         return {one["name"]: one["text"] for one in self.json("status")["problems"]}
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = WAIT_S) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition was not met in time"
-        time.sleep(0.1)
+wait_until = partial(waiting.wait_until, seconds=WAIT_S, every_s=0.1)
 
 
 @pytest.fixture

@@ -10,9 +10,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 
 import psutil
 import pytest
+import waiting
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
@@ -50,11 +52,7 @@ def one(settings: Settings, sql: str) -> object:
         return client.query(sql).result_rows[0][0]
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition was not met in time"
-        time.sleep(0.02)
+wait_until = partial(waiting.wait_until, every_s=0.02)
 
 
 def generators(process: subprocess.Popen) -> list[psutil.Process]:

@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 from payments import message
+from waiting import wait_until
 
 from paystream.clickhouse import connect
 from paystream.kafka import client_config
@@ -56,13 +56,6 @@ def run(stack: Settings, run_process: Run, paystream_here: Run) -> Run:
 def rows(settings: Settings, sql: str, **parameters) -> list[tuple]:
     with connect(settings) as client:
         return list(client.query(sql, parameters=parameters).result_rows)
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition was not met in time"
-        time.sleep(0.05)
 
 
 def produce(settings: Settings, values: list[bytes], partition: int, key: bytes | None = b"key") -> list[int]:

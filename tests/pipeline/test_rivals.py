@@ -1,10 +1,9 @@
 """Each rival stores what Paystream stores of the same messages, column for column, and loses none of a load test."""
 
-import time
-
 import pytest
 from confluent_kafka import Producer
 from judged import CASES
+from waiting import wait_until
 
 from paystream.clickhouse import connect
 from paystream.kafka import client_config
@@ -72,9 +71,6 @@ def test_a_rival_stores_what_paystream_does(tmp_path, name):
         }
         # Now Paystream reads the same messages.
         with open_topic(settings) as topic:
-            deadline = time.monotonic() + 60
-            while topic.unread():
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
+            wait_until(lambda: topic.unread() == 0, 60)
         assert client.query(STORED).result_rows == stored
         assert client.query(REFUSED).result_rows == refused

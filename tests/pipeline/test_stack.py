@@ -5,12 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
+import waiting
 from confluent_kafka import Consumer, Producer
 
 from paystream.clickhouse import connect
@@ -27,11 +28,7 @@ def finish(process: subprocess.Popen) -> tuple[int, str, list[str]]:
     return process.returncode, out, err.splitlines()
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition was not met in time"
-        time.sleep(0.02)
+wait_until = partial(waiting.wait_until, seconds=30, every_s=0.02)
 
 
 def is_alive(pid: int) -> bool:

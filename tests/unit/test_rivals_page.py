@@ -3,10 +3,10 @@
 import json
 import re
 import sys
-import time
 from statistics import median
 
 import pytest
+from waiting import wait_until
 
 from paystream.cost.assumptions import drivers
 from paystream.errors import PaystreamError, ServiceUnavailable, UsageError
@@ -72,9 +72,7 @@ def test_a_job_that_dies_is_told_with_its_last_words(own_settings):
     (own_settings.home / "logs").mkdir(parents=True)
     job = Job(engine(sys.executable, "-c", "raise SystemExit('error: out of memory')"), own_settings)
     job.start()
-    deadline = time.monotonic() + 30
-    while job.process and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: job.process is None, 30)
     with pytest.raises(ServiceUnavailable, match="An engine: its job has ended: out of memory"):
         job.check()
     job.stop()
@@ -87,9 +85,7 @@ def test_a_stopped_job_leaves_no_process(own_settings):
     parent = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {child!r}]); time.sleep(60)"
     job = Job(engine(sys.executable, "-c", parent), own_settings)
     job.start()
-    deadline = time.monotonic() + 30
-    while "1" not in job.log.read_text() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: "1" in job.log.read_text(), 30)
     [child_process] = job.process.children()
     job.stop()
     assert job.process is None
